@@ -1,0 +1,185 @@
+"""Write the tables of docs/benchmarks.md from the JSON files in bench/results: `python -m bench.tables`.
+
+Only what stands between the markers of a benchmark is replaced; a benchmark without a JSON file keeps its tables.
+"""
+
+import argparse
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from bench._common import RESULTS, ROOT
+
+PAGE: Final = ROOT / "docs" / "benchmarks.md"
+
+Result = Mapping[str, Any]
+
+
+def render(page: str, results: Mapping[str, Result]) -> str:
+    """The page with the tables of these results in place of what stood between their markers."""
+    for name, result in results.items():
+        begin, end = f"<!-- bench:{name} -->", f"<!-- /bench:{name} -->"
+        if begin not in page or end not in page:
+            raise SystemExit(f"the page has no markers '{begin}' and '{end}': add them where the tables belong")
+        body = f"{begin}\n{TABLES[name](result)}\n\n{measured(result)}\n{end}"
+        page = re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _, body=body: body, page, flags=re.DOTALL)
+    return page
+
+
+def measured(result: Result) -> str:
+    """One line: on what, how often, with what and when."""
+    device, versions = result["device"], result["versions"]
+    threads = device["threads"]
+    of = " and ".join(map(str, threads)) if isinstance(threads, list | tuple) else threads
+    packages = ", ".join(f"{name} {v}" for name, v in versions.items() if v and name != "commit")
+    return (
+        f"*{device['cpu']}, {device['cores']} cores, {of} thread{'' if str(of) == '1' else 's'}; n = {result['n']},"
+        f" {result['percentile']}; {packages}, commit {versions['commit'] or 'unknown'}; {result['date'][:10]}*"
+    )
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table; the first column to the left, figures to the right."""
+    rule = ["---"] + ["---:"] * (len(head) - 1)
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in (head, rule, *rows))
+
+
+def _range(spread: Mapping[str, float], digits: int = 0) -> str:
+    return f"{spread['median']:.{digits}f} ({spread['min']:.{digits}f} to {spread['max']:.{digits}f})"
+
+
+def prune_speed(result: Result) -> str:
+    """Totals and their ratio, then the parts."""
+    totals = [
+        (
+            row["title"],
+            _range(row["total_ms"]["prunit"]),
+            _range(row["total_ms"]["torch_pruning"]),
+            f"**{row['times_faster']['of_medians']:.1f}**",
+            _range(row["times_faster"]["paired"], 1),
+            *(f"{row['cpu_ms'][tool]['median']:.0f}" for tool in ("prunit", "torch_pruning")),
+        )
+        for row in result["rows"]
+    ]
+    parts = [
+        (
+            row["title"],
+            *(f"{row['parts_ms']['prunit'][part]['median']:.0f}" for part in ("trace", "plan", "compact")),
+            *(f"{row['parts_ms']['torch_pruning'][part]['median']:.0f}" for part in ("constructor", "step")),
+            f"{row['torch_pruning_graph_alone_ms']['median']:.0f}",
+            f"{row['params']['dense'] / 1e6:.2f}",
+            f"{row['params']['prunit'] / 1e6:.2f}",
+            f"{row['params']['torch_pruning'] / 1e6:.2f}",
+        )
+        for row in result["rows"]
+    ]
+    first = ("model", "prunit, ms", "Torch-Pruning, ms", "times faster", "in pairs", "CPU ms", "CPU ms, Torch-Pruning")
+    second = ("model", "trace", "plan", "compact", "constructor", "step", "graph alone", "M params", "prunit", "T.-P.")
+    return f"{table(first, totals)}\n\nThe parts in milliseconds, and the parameters left:\n\n{table(second, parts)}"
+
+
+def synflow_rounds(result: Result) -> str:
+    """Cost and gain by rounds, then the widths of every layer for the rounds that record them."""
+    threads = list(result["rows"][0]["seconds"])
+    densities = [mask["density"] for mask in result["rows"][0]["masks"]]
+    head = ["rounds"]
+    head += [f"seconds, {t} thread{'s' if t != '1' else ''}" for t in threads] + [f"CPU s, {t}" for t in threads]
+    head += [f"× fewer params at density 1/{round(1 / density)}" for density in densities]
+    rows = [
+        (
+            row["rounds"],
+            *(_range(row["seconds"][t]["wall_s"], 2) for t in threads),
+            *(f"{row['seconds'][t]['cpu_s']['median']:.2f}" for t in threads),
+            *(_range(mask["times_fewer_params"], 2) + " †" * bool(mask["collapsed_groups"]) for mask in row["masks"]),
+        )
+        for row in result["rows"]
+    ]
+    shown = [(row["rounds"], mask) for row in result["rows"] for mask in row["masks"] if "widths" in mask]
+    shown.sort(key=lambda item: -item[1]["density"])
+    names = list(shown[0][1]["widths"]) if shown else []
+    wide = ["layer", "dense", *(f"{rounds} rounds, 1/{round(1 / mask['density'])}" for rounds, mask in shown)]
+    layers = [(n, shown[0][1]["widths"][n][0], *(mask["widths"][n][1] for _, mask in shown)) for n in names]
+    cut_off = any(mask["collapsed_groups"] for row in result["rows"] for mask in row["masks"])
+    note = "\n\n† This mask empties whole layers: the input no longer reaches the output. One channel of each is kept."
+    return (
+        f"{table(head, rows)}{note if cut_off else ''}\n\n"
+        f"Channels left in each layer (first seed):\n\n{table(wide, layers)}"
+    )
+
+
+def compact_memory(result: Result) -> str:
+    """Peak beside what is allowed."""
+    head = ("model", "dense, MB", "compact, MB", "+ one dense layer", "peak extra, MB", "share of allowed", "live, MB")
+    rows = [
+        (
+            row["title"],
+            f"{row['dense_bytes'] / 1e6:.1f}",
+            f"{row['compact_bytes'] / 1e6:.1f}",
+            f"{row['allowed_bytes'] / 1e6:.1f}",
+            f"{row['extra_bytes']['median'] / 1e6:.1f}",
+            f"{row['share_of_allowed']:.0%}",
+            f"{row['live_bytes']['median'] / 1e6:.1f}",
+        )
+        for row in result["rows"]
+    ]
+    return table(head, rows)
+
+
+def startup(result: Result) -> str:
+    """Milliseconds of whole processes."""
+    head = ("process", "median, ms", "p90, ms", "beyond the interpreter, ms")
+    rows = [
+        (
+            f"`{row['command']}`" if row["command"].startswith(("prunit", "import")) else row["command"],
+            f"{row['wall_ms']['median']:.0f}",
+            f"{row['wall_ms']['p90']:.0f}",
+            f"{row['beyond_interpreter_ms']:.0f}",
+        )
+        for row in result["rows"]
+    ]
+    return table(head, rows)
+
+
+def export_latency(result: Result) -> str:
+    """A row for each variant, a pair of columns for each batch size and number of threads."""
+    settings = sorted({(row["batch"], row["threads"]) for row in result["rows"]})
+    found = {(r["title"], r["width"], r["batch"], r["threads"]): r for r in result["rows"]}
+    head = ["model", "width", "M params", "M macs"]
+    head += [f"batch {b}, {t} thread{'s' if t > 1 else ''}, ms" for b, t in settings]
+    rows = []
+    for title, width in dict.fromkeys((r["title"], r["width"]) for r in result["rows"]):
+        of_one = [found[title, width, b, t] for b, t in settings]
+        cells = [f"{r['p50_ms']:.2f}{_faster(r)}" for r in of_one]
+        rows.append((title, width, f"{of_one[0]['params'] / 1e6:.2f}", f"{of_one[0]['macs'] / 1e6:.1f}", *cells))
+    return table(head, rows)
+
+
+def _faster(row: Mapping[str, Any]) -> str:
+    return "" if row["width"] == "1" else f" ({row['times_faster_than_dense']:.1f}×)"
+
+
+TABLES: Final[Mapping[str, Callable[[Result], str]]] = {
+    "prune_speed": prune_speed,
+    "synflow_rounds": synflow_rounds,
+    "compact_memory": compact_memory,
+    "startup": startup,
+    "export_latency": export_latency,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.tables", description=__doc__)
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
+    parser.add_argument("--page", type=Path, default=PAGE, metavar="FILE")
+    options = parser.parse_args()
+    files = {name: options.results / f"{name}.json" for name in TABLES}
+    results = {n: json.loads(file.read_text(encoding="utf-8")) for n, file in files.items() if file.exists()}
+    options.page.write_text(render(options.page.read_text(encoding="utf-8"), results), encoding="utf-8")
+    missing = sorted(files.keys() - results.keys())
+    print(f"wrote {options.page}" + (f"; not measured: {', '.join(missing)}" if missing else ""))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,18 @@
+"""All checks: lint, types, import contracts, tests.
+
+    python3 scripts/test.py [ARGUMENTS OF PYTEST]
+
+Makes the virtual environment if needed. With arguments only pytest runs, with these.
+"""
+
+import sys
+
+import _env
+
+_env.ensure("train,zoo,dev")
+if len(sys.argv) == 1:
+    _env.run("ruff", "check", ".")
+    _env.run("ruff", "format", "--check", ".")
+    _env.run("basedpyright")
+    _env.run("lint-imports")
+_env.run("pytest", *sys.argv[1:], environment={"OMP_NUM_THREADS": "2"})

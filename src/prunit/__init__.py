@@ -1,0 +1,89 @@
+"""prunit: prune a CNN at initialisation, train what is left, export it, and keep a portfolio of variants.
+
+    graph = prunit.trace(model, example)
+    plan = prunit.plan(model, example, budget={"params": 1 / 16})
+    small = prunit.compact(model, graph, plan)
+
+Names are resolved on first use: importing prunit loads neither torch nor an inference engine.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+from prunit.version import VERSION as __version__
+
+if TYPE_CHECKING:
+    from prunit import zoo
+    from prunit.batches import Batch, Dataset, Split
+    from prunit.costs import Cost
+    from prunit.costs import cost_of as cost
+    from prunit.edge.portfolio import Portfolio
+    from prunit.errors import PrunitError
+    from prunit.graph import ChannelGraph, trace
+    from prunit.plans import Plan
+    from prunit.recipe import build
+    from prunit.recipe import make_plan as plan
+    from prunit.store import load, save
+    from prunit.surgery import compact, mask, rectify
+
+__all__ = [
+    "Batch",
+    "ChannelGraph",
+    "Cost",
+    "Dataset",
+    "Plan",
+    "Portfolio",
+    "PrunitError",
+    "Split",
+    "__version__",
+    "build",
+    "compact",
+    "cost",
+    "load",
+    "mask",
+    "plan",
+    "rectify",
+    "save",
+    "trace",
+    "zoo",
+]
+
+_HOMES: Final = {
+    "Batch": ("prunit.batches", "Batch"),
+    "ChannelGraph": ("prunit.graph", "ChannelGraph"),
+    "Cost": ("prunit.costs", "Cost"),
+    "Dataset": ("prunit.batches", "Dataset"),
+    "Plan": ("prunit.plans", "Plan"),
+    "Portfolio": ("prunit.edge.portfolio", "Portfolio"),
+    "PrunitError": ("prunit.errors", "PrunitError"),
+    "Split": ("prunit.batches", "Split"),
+    "build": ("prunit.recipe", "build"),
+    "compact": ("prunit.surgery", "compact"),
+    "cost": ("prunit.costs", "cost_of"),
+    "load": ("prunit.store", "load"),
+    "mask": ("prunit.surgery", "mask"),
+    "plan": ("prunit.recipe", "make_plan"),
+    "rectify": ("prunit.surgery", "rectify"),
+    "save": ("prunit.store", "save"),
+    "trace": ("prunit.graph", "trace"),
+    "zoo": ("prunit.zoo", ""),
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'prunit' has no attribute '{name}'")
+    home, attribute = _HOMES[name]
+    try:
+        module = import_module(home)
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "safetensors"):
+            raise
+        from prunit.errors import MissingExtraError
+
+        raise MissingExtraError(f"prunit.{name}", str(error.name), "train") from error
+    return getattr(module, attribute) if attribute else module
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

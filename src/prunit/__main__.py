@@ -1,0 +1,5 @@
+"""`python -m prunit` is the command line."""
+
+from prunit.cli import main
+
+main()

@@ -1,0 +1,11 @@
+"""Uniform width: every free group keeps the same share of its channels. The baseline that any method must beat."""
+
+from prunit.allocate.budget import Target
+from prunit.allocate.search import widest
+from prunit.costs import named_widths
+from prunit.plans import Scores, Widths
+
+
+def uniform(target: Target, scores: Scores) -> Widths:
+    """The widest uniform widths within the budget; `scores` play no part in how many channels a group keeps."""
+    return named_widths(target.graph, widest(target, lambda share: share * target.graph.sizes))

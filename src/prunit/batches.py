@@ -1,0 +1,85 @@
+"""What flows into scoring, training and evaluation: batches, and data sets of images held in memory.
+
+Shape letters, here and everywhere: B batch, C channels, H height, W width, O output and I input channels,
+K classes. Images are stored as uint8 (a quarter of the memory of float32) and normalised per batch.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+Batch = tuple[Tensor, Tensor]
+"""Normalised images x_BCHW (float) and their class indices y_B (int64)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One part of a data set: images x_BCHW (uint8, 0 to 255) and class indices y_B (int64)."""
+
+    x_BCHW: Tensor
+    y_B: Tensor
+
+    def __len__(self) -> int:
+        return len(self.y_B)
+
+    def to(self, device: torch.device | str) -> "Split":
+        """The same images on `device`."""
+        return Split(self.x_BCHW.to(device), self.y_B.to(device))
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images to train on and to test on, with what a device must know to feed the exported model.
+
+    `mean_C` and `std_C` are those of the training pixels scaled to [0, 1]. `flip` says whether a mirrored image
+    keeps its class (false for digits and letters).
+    """
+
+    name: str
+    train: Split
+    test: Split
+    classes: tuple[str, ...]
+    mean_C: tuple[float, ...]
+    std_C: tuple[float, ...]
+    flip: bool = True
+
+    @property
+    def channels(self) -> int:
+        return self.train.x_BCHW.shape[1]
+
+    @property
+    def image_size(self) -> int:
+        """Height of an image; images are square."""
+        return self.train.x_BCHW.shape[2]
+
+    def normalise(self, x_BCHW: Tensor) -> Tensor:
+        """uint8 images as float32 with the training set's mean 0 and deviation 1, on the images' device."""
+        mean_C11 = torch.tensor(self.mean_C, device=x_BCHW.device).view(-1, 1, 1)
+        std_C11 = torch.tensor(self.std_C, device=x_BCHW.device).view(-1, 1, 1)
+        return (x_BCHW.float() / 255 - mean_C11) / std_C11
+
+    def scoring_batches(self, *, per_class: int, batch_size: int, seed: int) -> list[Batch]:
+        """A few normalised training batches with `per_class` images of every class, for scores that need data.
+
+        10 per class is the field's common choice (SNIP, Lee et al. 2019; Tanaka et al. 2020).
+        """
+        index = stratified(self.train.y_B, per_class * len(self.classes), seed=seed)
+        order = index[torch.randperm(len(index), generator=torch.Generator().manual_seed(seed))]
+        return [(self.normalise(self.train.x_BCHW[part]), self.train.y_B[part]) for part in order.split(batch_size)]
+
+    def subset(self, train: int, *, seed: int) -> "Dataset":
+        """The data set with `train` training images, as many of each class as can be; the test split stays whole."""
+        index = stratified(self.train.y_B, train, seed=seed)
+        return replace(self, train=Split(self.train.x_BCHW[index], self.train.y_B[index]))
+
+
+def stratified(y_B: Tensor, n: int, *, seed: int) -> Tensor:
+    """Indices, ascending, of `n` items drawn so that the classes are as equally frequent as the items allow."""
+    generator = torch.Generator().manual_seed(seed)
+    shuffled = torch.randperm(len(y_B), generator=generator)
+    # The how-manieth of its class each shuffled item is: taking the lowest n takes all classes in turn.
+    by_class = shuffled[torch.argsort(y_B.cpu()[shuffled], stable=True)]
+    counts_K = torch.bincount(y_B.cpu())
+    turn = torch.cat([torch.arange(int(count)) for count in counts_K])
+    return by_class[torch.argsort(turn, stable=True)[:n]].sort().values

@@ -1,0 +1,266 @@
+"""What each command does: read the options, call one function, show the result."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+from prunit.errors import FileError
+from prunit.version import VERSION
+
+if TYPE_CHECKING:
+    from prunit.batches import Dataset
+    from prunit.recipe import BuildConfig
+
+app = typer.Typer(
+    help="Prune a CNN before training, train what is left, export it, and measure the variants on a device.",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Model = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[MODEL]",
+        help="A name of `prunit models`, timm:NAME, torchvision:NAME, FILE.py:FACTORY or PACKAGE:FACTORY."
+        " (default: resnet20)",
+    ),
+]
+DataName = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help="digits, cifar10, cifar100, fashion-mnist, tiny-imagenet, a folder, FILE.py:FACTORY. (default: digits)",
+    ),
+]
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Where data sets lie. (default: $PRUNIT_DATA, else ./data)")
+]
+Download = Annotated[bool, typer.Option("--download", help="Fetch the data set if it is not there.")]
+Budgets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--budget",
+        help="The most a variant may cost: params=1/16, macs=20M, weights=500KB. One variant each."
+        " (default: params=1/4 and params=1/16)",
+    ),
+]
+RecipeName = Annotated[str | None, typer.Option("--recipe", help="A name of `prunit methods`. (default: reconvene)")]
+ScoreName = Annotated[str | None, typer.Option("--score", help="A name of `prunit methods`. (default: the recipe's)")]
+Seed = Annotated[int | None, typer.Option(help="Initial weights, data order, random scores. (default: 0)")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N. (default: auto)")]
+ImageSize = Annotated[int | None, typer.Option("--image-size", help="Bring images to this side in pixels.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file with any settings.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="Any setting as a.b=c, for example train.lr=0.05. Can be repeated.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")]
+
+
+class _Options(NamedTuple):
+    """What is set by arguments and options, None where they are not given."""
+
+    model: str | None
+    data: str | None
+    budgets: list[str] | None
+    recipe: str | None
+    score: str | None
+    seed: int | None
+    device: str | None
+    image_size: int | None
+    subset: int | None = None
+    epochs: int | None = None
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"prunit {VERSION}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def build(
+    model: Model = None,
+    data: DataName = None,
+    budget: Budgets = None,
+    out: Annotated[Path, typer.Option(help="Folder of the portfolio.")] = Path("portfolio"),
+    data_dir: DataDir = None,
+    download: Download = False,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images. (default: 30)")] = None,
+    seed: Seed = None,
+    device: Device = None,
+    recipe: RecipeName = None,
+    score: ScoreName = None,
+    subset: Annotated[int | None, typer.Option(help="Train on N images, evenly from all classes.")] = None,
+    image_size: ImageSize = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a build that was stopped.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Prune, train, export and measure: write a portfolio of variants, the dense one included."""
+    from prunit.cli import show
+    from prunit.cli.progress import Bars
+
+    options = _Options(model, data, budget, recipe, score, seed, device, image_size, subset, epochs)
+    chosen = _config(options, config, settings)
+    with Bars() as bars:
+        bars.wait("loading PyTorch")
+        from prunit.recipe import build as run
+        from prunit.recipe import check_folder, check_request
+
+        check_request(chosen)
+        check_folder(out, resume=resume)
+        bars.wait(f"reading {chosen.data}")
+        dataset = _dataset(chosen, data_dir, download)
+        portfolio = run(chosen.model, dataset, out, config=chosen, resume=resume, on_step=bars)
+    if as_json:
+        typer.echo(json.dumps(show.portfolio_json(portfolio, out), indent=2))
+    else:
+        show.portfolio(portfolio, out)
+
+
+@app.command()
+def plan(
+    model: Model = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="As for build; needed by scores that look at data, and sets the shape.")
+    ] = None,
+    budget: Budgets = None,
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("plan.json"),
+    data_dir: DataDir = None,
+    download: Download = False,
+    shape: Annotated[str, typer.Option("--input", help="Image shape C×H×W where no data is given.")] = "3x32x32",
+    classes: Annotated[int, typer.Option(help="Classes where no data is given.")] = 10,
+    seed: Seed = None,
+    device: Device = None,
+    recipe: RecipeName = None,
+    score: ScoreName = None,
+    image_size: ImageSize = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Stop before training: show which channels would go and what that saves, and write the plan."""
+    from prunit.cli import show
+    from prunit.cli.progress import Bars
+    from prunit.files import write_atomically
+
+    chosen = _config(_Options(model, data, budget, recipe, score, seed, device, image_size), config, settings)
+    if out.is_dir():
+        raise FileError(f"--out {out}: it is a folder; name the file to write, for example {out / 'plan.json'}")
+    if out.parent.is_file():
+        raise FileError(f"--out {out}: '{out.parent}' is a file, not a folder")
+    with Bars() as bars:
+        bars.wait("loading PyTorch")
+        from prunit.cli.planning import decide_plan, one_budget
+
+        limit = one_budget(chosen)
+        if data:
+            bars.wait(f"reading {chosen.data}")
+        dataset = _dataset(chosen, data_dir, download) if data else None
+        graph, decision, seconds = decide_plan(chosen, limit, dataset, shape=(shape, classes), bars=bars)
+    write_atomically(out, decision.plan.to_json())
+    if as_json:
+        typer.echo(json.dumps(show.decision_json(decision, seconds), indent=2))
+    else:
+        show.decision(graph, decision, seconds, out)
+
+
+@app.command()
+def inspect(
+    what: Annotated[Path, typer.Argument(help="A portfolio folder, plan.json, .safetensors or .onnx file.")],
+    as_json: AsJson = False,
+) -> None:
+    """Explain a plan, a portfolio, a weights file or an exported model; check what can be checked."""
+    from prunit.cli.inspecting import explain
+
+    explain(what, as_json=as_json)
+
+
+@app.command()
+def bench(
+    folder: Annotated[Path, typer.Argument(help="A portfolio folder.")],
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the inference engine.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="The batch size measured besides 1.")] = 32,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long each batch size is measured.")] = 5.0,
+    save: Annotated[bool, typer.Option("--save", help="Write the figures into portfolio.json.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure all variants of a portfolio on this device, taking turns in one run. Needs no torch."""
+    from prunit.cli import show
+    from prunit.cli.progress import Bars
+    from prunit.edge.measure import measure
+    from prunit.edge.portfolio import Portfolio
+    from prunit.edge.probe import ProbeSettings
+    from prunit.errors import PortfolioError
+
+    portfolio = Portfolio.read(folder)
+    problems = portfolio.verify(folder)
+    if problems:
+        raise PortfolioError(f"'{folder}' is damaged: {problems[0]}")
+    with Bars() as bars:
+        settings = ProbeSettings(batches=tuple(dict.fromkeys((1, batch))), threads=threads, seconds=seconds)
+        measured = measure(portfolio, folder, settings, tell=bars.tell)
+    if save:
+        measured.write(folder)
+    if as_json:
+        typer.echo(json.dumps(show.portfolio_json(measured, folder), indent=2))
+    else:
+        show.portfolio(measured, folder, built=False)
+
+
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """List the reference models, one line each."""
+    from prunit import zoo
+    from prunit.cli import show
+
+    show.listing("model", zoo.models(), as_json=as_json)
+    if not as_json:
+        typer.echo("\nOr timm:NAME, torchvision:NAME, path/to/file.py:factory, package.module:factory.")
+
+
+@app.command()
+def methods(as_json: AsJson = False) -> None:
+    """List recipes, scores and the switches of a recipe, one line each."""
+    from prunit.cli import show
+    from prunit.recipe.recipes import RECIPES
+    from prunit.scores import SCORES
+
+    tables = {
+        "recipe": {name: r.line for name, r in RECIPES.items()},
+        "score": {name: s.line for name, s in SCORES.items()},
+        "evaluator": show.EVALUATOR_LINES,
+        "rectifier": show.RECTIFIER_LINES,
+    }
+    if as_json:
+        typer.echo(json.dumps(tables, indent=2))
+        return
+    for kind, lines in tables.items():
+        show.listing(kind, lines)
+
+
+def _config(options: _Options, file: Path | None, settings: list[str] | None) -> "BuildConfig":
+    from prunit.recipe import read_config
+
+    names = {"recipe": "prune.recipe", "score": "prune.score", "epochs": "train.epochs", "device": "train.device"}
+    given: dict[str, Any] = {
+        names.get(name, name): value for name, value in options._asdict().items() if value is not None and value != []
+    }
+    return read_config(file, given, settings or ())
+
+
+def _dataset(config: "BuildConfig", data_dir: Path | None, download: bool) -> "Dataset":
+    from prunit import zoo
+
+    return zoo.data.load(
+        config.data, data_dir=data_dir, download=download, subset=config.subset, image_size=config.image_size
+    )

@@ -1,0 +1,132 @@
+"""`prunit inspect`: explain a plan, a portfolio, a weights file or an exported model."""
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import typer
+from rich.markup import escape
+
+from prunit.cli import show
+from prunit.edge.portfolio import MANIFEST, Portfolio
+from prunit.errors import FileError, MissingExtraError, PortfolioError, PrunitError
+from prunit.files import sha256_of
+
+_STATE: Final = ".build"
+"""The folder that a build works in, as `recipe.folder` has it; not imported, since a device has no torch."""
+
+
+def explain(what: Path, *, as_json: bool) -> None:
+    """Print what the file or folder holds; raises `FileError` where it is none of prunit's."""
+    if not what.exists():
+        raise FileError(f"'{what}' does not exist: give a portfolio folder, a plan .json, a .safetensors or .onnx file")
+    if what.is_dir() or what.name == MANIFEST:
+        _portfolio(what if what.is_dir() else what.parent, as_json=as_json)
+    elif what.suffix == ".onnx":
+        _onnx(what, as_json=as_json)
+    elif what.suffix in (".safetensors", ".json"):
+        _plan(what, as_json=as_json)
+    else:
+        raise FileError(f"'{what}': prunit explains portfolio folders, plan .json, .safetensors and .onnx files")
+
+
+def _portfolio(folder: Path, *, as_json: bool) -> None:
+    if not (folder / MANIFEST).exists() and (folder / _STATE).is_dir():
+        raise PortfolioError(f"'{folder}' holds a build that is not finished: go on with `prunit build … --resume`")
+    found = Portfolio.read(folder)
+    problems = found.verify(folder)
+    if as_json:
+        typer.echo(json.dumps(show.portfolio_json(found, folder) | {"problems": problems}, indent=2))
+    else:
+        show.portfolio(found, folder, built=False)
+        out = show.console()
+        out.print()
+        for v in found.variants:
+            budget = ", ".join(f"{k}={t}" for k, t in v.budget.items()) or "no budget"
+            seconds = ", ".join(f"{step} {s:.1f} s" for step, s in v.seconds.items())
+            told = f"{v.recipe}, {budget}, seed {v.seed}, {v.epochs} epochs; {seconds}"
+            out.print(f"[bold]{escape(v.name)}[/]  {escape(told)}")
+        front = ", ".join(v.name for v in found.pareto("latency_ms")) if _measured(found) else ""
+        out.print(f"\naccuracy against latency, not dominated: {escape(front) or 'not measured'}")
+        if not problems:
+            out.print("all files are there and match their sha256")
+    if problems:
+        raise PortfolioError(f"'{folder}' is damaged: {'; '.join(problems)}; build it again, or copy it anew")
+
+
+def _measured(found: Portfolio) -> bool:
+    return all(v.metrics.accuracy is not None and v.metrics.latency_ms() is not None for v in found.variants)
+
+
+def _plan(file: Path, *, as_json: bool) -> None:
+    try:
+        from prunit.plans import Plan
+        from prunit.recipe.folder import read_plan
+        from prunit.store import read_plan as read_stored_plan
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("explaining a plan", str(error.name), "train") from error
+    plan: Plan = read_stored_plan(file) if file.suffix == ".safetensors" else read_plan(file)
+    origin = dict(plan.origin)
+    why = origin.pop("why", {})
+    if as_json:
+        groups = {n: {"dense": plan.dense[n], "kept": len(c)} for n, c in plan.keep.items()}
+        typer.echo(json.dumps({"hash": plan.hash, "origin": origin, "why": why, "groups": groups}, indent=2))
+        return
+    out = show.console()
+    out.print(show.widths(plan.dense, plan.widths, why, {}))
+    made = ", ".join(f"{k}={v}" for k, v in origin.items()) or "by hand"
+    out.print(f"plan {plan.hash}: {escape(made)}")
+
+
+def _onnx(file: Path, *, as_json: bool) -> None:
+    try:
+        import onnx
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("explaining an ONNX file", "onnx", "train") from error
+    try:
+        model = onnx.load(str(file))
+        onnx.checker.check_model(model)
+    except Exception as error:
+        raise FileError(f"'{file}' is not a valid ONNX file: {' '.join(str(error).split())[:200]}") from error
+    operators: dict[str, int] = {}
+    for node in model.graph.node:
+        operators[node.op_type] = operators.get(node.op_type, 0) + 1
+    facts: dict[str, Any] = {
+        "file": str(file),
+        "bytes": file.stat().st_size,
+        "sha256": sha256_of(file),
+        "opset": model.opset_import[0].version,
+        "inputs": {i.name: _shape(i) for i in model.graph.input},
+        "outputs": {o.name: _shape(o) for o in model.graph.output},
+        "weights": sum(_elements(t) for t in model.graph.initializer),
+        "operators": dict(sorted(operators.items(), key=lambda kv: -kv[1])),
+        "variant of": _variant_of(file),
+    }
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    for name, value in facts.items():
+        text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+        show.console().print(f"[bold]{name:<10}[/] {escape(str(text))}")
+
+
+def _shape(value: Any) -> str:
+    dims = value.type.tensor_type.shape.dim
+    return "×".join(d.dim_param or str(d.dim_value) for d in dims)
+
+
+def _elements(tensor: Any) -> int:
+    total = 1
+    for n in tensor.dims:
+        total *= n
+    return total
+
+
+def _variant_of(file: Path) -> str:
+    """Which portfolio in the same folder the file belongs to."""
+    try:
+        found = Portfolio.read(file.parent)
+    except PrunitError:
+        return "no portfolio in its folder"
+    names = [v.name for v in found.variants if v.artifact.path == file.name]
+    return f"{found.name}: {names[0]}" if names else f"{found.name} lists no such file"

@@ -1,0 +1,72 @@
+"""`prunit plan`: decide on a plan with or without data."""
+
+import re
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import torch
+
+from prunit import zoo
+from prunit.allocate import Budget
+from prunit.batches import Batch, Dataset
+from prunit.cli.progress import Bars
+from prunit.errors import ConfigError
+from prunit.graph import ChannelGraph, trace
+from prunit.recipe import BuildConfig, Decision, check_request, decide
+from prunit.surgery import check_runs, compact
+from prunit.train import device_named
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def one_budget(config: BuildConfig) -> Budget:
+    """The budget that the plan is for, once all that needs no model is checked; of the default ones the first."""
+    budgets = [budget for budget in check_request(config).values() if budget]
+    if len(budgets) != 1 and config.budgets != BuildConfig().budgets:
+        texts = ", ".join(config.budgets) or "none"
+        raise ConfigError(f"a plan is for one budget, got {len(budgets)}: {texts}; give one --budget")
+    return budgets[0]
+
+
+def decide_plan(
+    config: BuildConfig, budget: Budget, dataset: Dataset | None, *, shape: tuple[str, int], bars: Bars
+) -> tuple[ChannelGraph, Decision, float]:
+    """The graph, the decision, and the seconds that trace, scores, allocation and a test cut took together.
+
+    Without a data set `shape` says what the model is built for: C×H×W and the number of classes.
+    """
+    bars.tell(config.model, "check", 0, 0)
+    model, batches = _model_and_batches(config, dataset, *shape)
+    place = device_named(config.train.device)
+    model.to(place)
+    example = batches[0][0][:1].to(place)
+    started = perf_counter()
+    graph = trace(model, example, pin=config.prune.pin)
+    bars.tell(config.model, "prune", 0, 0)
+    decision = decide(
+        model,
+        graph,
+        [(x.to(place), y.to(place)) for x, y in batches],
+        budget,
+        config.prune,
+        on_round=lambda done, total: bars.tell(config.model, "prune", done, total),
+    )
+    check_runs(model, compact(model, graph, decision.plan), example)
+    return graph, decision, perf_counter() - started
+
+
+def _model_and_batches(
+    config: BuildConfig, dataset: Dataset | None, shape: str, classes: int
+) -> "tuple[nn.Module, list[Batch]]":
+    if dataset is not None:
+        batches = dataset.scoring_batches(per_class=config.prune.per_class, batch_size=256, seed=config.prune.seed)
+        channels, size, classes = dataset.channels, dataset.image_size, len(dataset.classes)
+    else:
+        match = re.fullmatch(r"(\d+)[x×](\d+)[x×](\d+)", shape)
+        if match is None or match[2] != match[3] or "0" in match.groups():
+            raise ConfigError(f"--input {shape}: write it as C×H×W with H = W, for example 3x32x32")
+        channels, size = int(match[1]), int(match[2])
+        batches = [(torch.zeros(1, channels, size, size), torch.empty(0, dtype=torch.int64))]
+    model = zoo.load(config.model, num_classes=classes, in_channels=channels, image_size=size, seed=config.seed)
+    return model, batches

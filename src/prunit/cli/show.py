@@ -1,0 +1,185 @@
+"""Tables for people and plain data for programs. What comes from outside (names, paths) is never read as markup."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from prunit.edge.portfolio import MANIFEST, Latency, Portfolio
+from prunit.report import SummaryRow, numbers, summary_rows
+from prunit.report.summary import headline, latency_key
+
+if TYPE_CHECKING:
+    from prunit.graph import ChannelGraph
+    from prunit.recipe import Decision
+
+EVALUATOR_LINES: Final = {
+    "emptied": "a layer bears pruning if the mask empties channels in it; those go (default of reconvene)",
+    "density": "a layer bears pruning if the mask leaves it no denser than the network; it keeps C·√density",
+    "score": "a layer bears pruning if narrowing it alone loses little synaptic flow; it keeps C·√density",
+}
+RECTIFIER_LINES: Final = {
+    "reinit": "new He-normal weights for layers whose shape changed (default)",
+    "rescale": "inherited weights × √(old fan-in / new fan-in)",
+    "none": "inherited weights",
+    "all": "new He-normal weights everywhere",
+}
+
+
+def console() -> Console:
+    """Standard output; wide enough for tables where it is not a terminal."""
+    plain = Console(emoji=False, highlight=False)
+    return plain if plain.is_terminal else Console(emoji=False, highlight=False, width=max(plain.width, 120))
+
+
+def listing(kind: str, lines: Mapping[str, str], *, as_json: bool = False) -> None:
+    """Names with one line each."""
+    out = console()
+    if as_json:
+        out.print_json(json.dumps(dict(lines)))
+        return
+    table = Table(box=box.SIMPLE, show_header=True, header_style="bold", pad_edge=False)
+    table.add_column(kind, no_wrap=True, style="bold")
+    table.add_column("")
+    for name, line in lines.items():
+        table.add_row(escape(name), escape(line))
+    out.print(table)
+
+
+def portfolio(found: Portfolio, folder: Path, *, built: bool = True) -> None:
+    """The summary at the end of a build, or of a bench: each figure, and under it how many times less than dense."""
+    out = console()
+    rows = summary_rows(found)
+    title, sentence = headline(found, rows)
+    out.print(f"[bold]{escape(_spaced(title))}[/]")
+    if rows:
+        out.print(_summary(rows, out))
+    out.print(escape(_spaced(sentence)))
+    latencies = rows[0].latencies if rows else ()
+    if found.device and latencies:
+        threads = f"{latencies[0].threads} thread{'s' * (latencies[0].threads > 1)}"
+        counts = ", ".join(f"n = {latency.n} at batch {latency.batch}" for latency in latencies)
+        device = f"{found.device.name}; {found.device.engine} {found.device.engine_version}, {threads}; {counts}"
+        out.print(f"[dim]measured on {escape(device)}[/]")
+    if built:
+        for what, file in (("report", "report.html"), ("portfolio", MANIFEST)):
+            out.print(f"{what:<9} {escape(str(folder / file))}", soft_wrap=True)
+
+
+def _summary(rows: Sequence[SummaryRow], out: Console) -> Table:
+    """The widest layout that fits; on a narrow terminal without p99 and with ÷3.6 instead of '3.6× less'."""
+    wide = _summary_table(rows, wide=True)
+    needed = out.measure(wide, options=out.options.update_width(1000)).maximum
+    return wide if needed <= out.width else _summary_table(rows, wide=False)
+
+
+def _summary_table(rows: Sequence[SummaryRow], *, wide: bool) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    if not wide:
+        table.caption = "÷3.6: 3.6 times less than the dense model"
+    table.add_column("variant", no_wrap=wide, overflow="fold")
+    batches = sorted({latency.batch for row in rows for latency in row.latencies})
+    timed = [f"batch {batch}\n{'p50 / p99 ms' if wide else 'p50 ms'}" for batch in batches]
+    for column in ("accuracy", "params", "macs", "file", *timed, "peak\nmemory"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(escape(row.name), *_cells(row, batches, wide=wide))
+    return table
+
+
+def _cells(row: SummaryRow, batches: Sequence[int], *, wide: bool) -> list[str]:
+    def cell(key: str, text: str) -> str:
+        ratio = row.times_less.get(key)
+        if ratio is None:
+            return text
+        short = f"÷{numbers.factor(ratio)[:-1]}" if ratio >= 1 else f"×{numbers.factor(1 / ratio)[:-1]}"
+        return f"{text}\n[dim]{numbers.times(ratio) if wide else short}[/]"
+
+    change = "" if row.accuracy_change is None else f"\n[dim]{100 * row.accuracy_change:+.1f} pts[/]"
+    cells = [
+        "–" if row.accuracy is None else numbers.percent(row.accuracy) + change,
+        cell("params", numbers.count(row.params)),
+        cell("macs", numbers.count(row.macs)),
+        cell("file_bytes", numbers.size(row.file_bytes)),
+    ]
+    for batch in batches:
+        latency = row.latency(batch)
+        cells.append("–" if latency is None else cell(latency_key(batch), _times(latency, wide=wide)))
+    peak = row.peak_memory_bytes
+    cells.append("–" if peak is None else cell("peak_memory_bytes", numbers.size(peak)))
+    return [_spaced(text) for text in cells]
+
+
+def _times(latency: Latency, *, wide: bool) -> str:
+    p50 = numbers.significant(latency.p50_ms)
+    return f"{p50} / {numbers.significant(latency.p99_ms)}" if wide else p50
+
+
+def _spaced(text: str) -> str:
+    """With plain spaces, which a person may search for."""
+    return text.replace(numbers.SPACE, " ")
+
+
+def portfolio_json(found: Portfolio, folder: Path) -> dict[str, Any]:
+    """The manifest, with the folder it stands in."""
+    return {"folder": str(folder), **found.model_dump(mode="json")}
+
+
+def decision(graph: "ChannelGraph", decided: "Decision", seconds: float, out: Path) -> None:
+    """The table of groups, cost before and after, and the seconds it took."""
+    names = {g.name: escape(g.name) + (f" [dim]+{len(g.producers) - 1}[/]" if g.coupled else "") for g in graph.groups}
+    printer = console()
+    printer.print(widths(decided.plan.dense, decided.plan.widths, decided.why, names))
+    if any(g.coupled for g in graph.groups):
+        printer.print("[dim]+N: N more layers write to the same channels[/]")
+    for note in graph.notes:
+        printer.print(f"[yellow]left whole:[/] {escape(note)}")
+    costs = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("cost", "dense", "compact", ""):
+        costs.add_column(column, justify="left" if column == "cost" else "right", no_wrap=True)
+    for name, before in decided.dense.as_dict().items():
+        after = decided.cost.as_dict()[name]
+        write = numbers.size if name.endswith("bytes") else numbers.count
+        less = numbers.times(before / max(after, 1))
+        costs.add_row(*map(_spaced, (name.removesuffix("_bytes"), write(before), write(after), less)))
+    printer.print(costs)
+    if decided.plan.widths == dict(decided.plan.dense):
+        printer.print("[yellow]nothing was pruned:[/] the dense model is within the budget")
+    origin = decided.plan.origin
+    made = f"{origin['recipe']} with {origin['score']}, {origin['budget']}, seed {origin['seed']}"
+    printer.print(f"{escape(made)}: planned in {seconds:.2f} s")
+    printer.print(f"written to {escape(str(out))}", soft_wrap=True)
+
+
+def widths(
+    dense: Mapping[str, int], kept: Mapping[str, int], why: Mapping[str, str], names: Mapping[str, str]
+) -> Table:
+    """Groups with their dense width, how many channels are kept and why; `names` are shown, as markup."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("group", overflow="fold")
+    for column in ("dense", "kept", ""):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("why")
+    for name, size in dense.items():
+        share = f"{kept[name] / size:.0%}"
+        table.add_row(names.get(name, escape(name)), str(size), str(kept[name]), share, escape(why.get(name, "")))
+    return table
+
+
+def decision_json(decided: "Decision", seconds: float) -> dict[str, Any]:
+    """The decision as plain data."""
+    return {
+        "hash": decided.plan.hash,
+        "origin": dict(decided.plan.origin),
+        "seconds": seconds,
+        "cost": {"dense": decided.dense.as_dict(), "compact": decided.cost.as_dict()},
+        "groups": {
+            name: {"dense": decided.plan.dense[name], "kept": len(keep), "why": decided.why.get(name, "")}
+            for name, keep in decided.plan.keep.items()
+        },
+    }

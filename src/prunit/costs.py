@@ -1,0 +1,165 @@
+"""What a model costs at given widths, without building it: exact, and cheap enough to ask thousands of times."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from prunit.errors import PlanError
+from prunit.graph import ChannelGraph
+from prunit.plans import Plan, Widths
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The price of one forward pass of one example, and of storing the model.
+
+    params            elements of all parameters
+    macs              multiply-adds of convolutions and linear maps (norms and activations are not counted)
+    activation_bytes  the most bytes of activations alive at once, element-wise steps and norms counted as in place
+    weight_bytes      bytes of all parameters and buffers, as a state dict holds them
+    """
+
+    params: int
+    macs: int
+    activation_bytes: int
+    weight_bytes: int
+
+    def as_dict(self) -> dict[str, int]:
+        """The four figures by name."""
+        return asdict(self)
+
+
+class CostModel:
+    """The cost of a graph as a function of what each group keeps."""
+
+    def __init__(self, graph: ChannelGraph) -> None:
+        self.graph = graph
+        self._axis_rows: dict[tuple[str, int], int] = {}
+        rows = [a.where for a in graph.axes]
+        for i, axis in enumerate(graph.axes):
+            self._axis_rows[axis.tensor, axis.dim] = i
+        self._axes = _Positions.of(graph, rows)
+        self._live = _Positions.of(graph, [a.where for a in graph.activations])
+        self._tensors = self._tensor_table()
+        self._live_bytes = np.array([a.per_position * a.element_bytes for a in graph.activations], dtype=np.int64)
+        self._spans = np.array([(a.born, a.dies + 1) for a in graph.activations], dtype=np.int64).reshape(-1, 2)
+        row_of = {name: i for i, name in enumerate(graph.tensors)}
+        self._uses = np.array([[row_of[u.weight], u.positions] for u in graph.layers], dtype=np.int64).reshape(-1, 2)
+        self._is_parameter = np.array([t.is_parameter for t in graph.tensors.values()], dtype=bool)
+        self._element_bytes = np.array([t.element_bytes for t in graph.tensors.values()], dtype=np.int64)
+
+    def at(self, widths: np.ndarray) -> Cost:
+        """The cost when group i keeps `widths[i]` channels: exact, as every axis holds a group evenly."""
+        share = widths / self.graph.sizes
+        return self._price(self._axes.count(share), self._live.count(share))
+
+    def of(self, keep: np.ndarray) -> Cost:
+        """The cost when the channels in `keep` stay: booleans as `ChannelGraph.flat_keep` gives. Always exact."""
+        return self._price(self._axes.count_flat(keep), self._live.count_flat(keep))
+
+    def _price(self, axis_sizes: np.ndarray, live_positions: np.ndarray) -> Cost:
+        constant, rows = self._tensors
+        sizes = np.append(axis_sizes, 1.0)
+        elements = np.rint(constant * sizes[rows].prod(axis=1)).astype(np.int64)
+        macs = int((elements[self._uses[:, 0]] * self._uses[:, 1]).sum()) + self.graph.fixed_macs
+        return Cost(
+            params=int(elements[self._is_parameter].sum()),
+            macs=macs,
+            activation_bytes=self._peak(np.rint(live_positions).astype(np.int64)),
+            weight_bytes=int((elements * self._element_bytes).sum()),
+        )
+
+    def _peak(self, positions: np.ndarray) -> int:
+        if not len(positions):
+            return 0
+        change = np.zeros(int(self._spans.max()) + 1, dtype=np.int64)
+        size = positions * self._live_bytes
+        np.add.at(change, self._spans[:, 0], size)
+        np.subtract.at(change, self._spans[:, 1], size)
+        return int(np.cumsum(change).max())
+
+    def _tensor_table(self) -> tuple[np.ndarray, np.ndarray]:
+        """For each tensor: elements per combination of its cut axes, and the rows of those axes (padded with -1)."""
+        cut = {n: [d for d in range(len(t.shape)) if (n, d) in self._axis_rows] for n, t in self.graph.tensors.items()}
+        constant = [
+            math.prod(size for d, size in enumerate(info.shape) if d not in cut[name])
+            for name, info in self.graph.tensors.items()
+        ]
+        rows = np.full((len(cut), max(map(len, cut.values()), default=0)), -1, dtype=np.int64)
+        for i, (name, dims) in enumerate(cut.items()):
+            rows[i, : len(dims)] = [self._axis_rows[name, d] for d in dims]
+        return np.array(constant, dtype=np.float64), rows
+
+
+@dataclass(frozen=True, eq=False)
+class _Positions:
+    """Many arrays of flat channel numbers: how many entries of each stay."""
+
+    fixed: np.ndarray
+    per_group: np.ndarray
+    flat: np.ndarray
+    starts: np.ndarray
+
+    @staticmethod
+    def of(graph: ChannelGraph, arrays: list[np.ndarray]) -> "_Positions":
+        counts = np.zeros((len(arrays), len(graph.groups) + 1))
+        for i, where in enumerate(arrays):
+            groups = np.searchsorted(graph.offsets, where, side="right") - 1
+            counts[i] = np.bincount(np.where(where < 0, len(graph.groups), groups), minlength=counts.shape[1])
+        lengths = [len(a) for a in arrays]
+        flat = np.concatenate(arrays) if arrays else np.empty(0, dtype=np.int64)
+        return _Positions(
+            counts[:, -1], counts[:, :-1], flat, np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(int)
+        )
+
+    def count(self, share: np.ndarray) -> np.ndarray:
+        return self.fixed + self.per_group @ share
+
+    def count_flat(self, keep: np.ndarray) -> np.ndarray:
+        if not len(self.flat):
+            return self.fixed
+        return np.add.reduceat(keep[self.flat].astype(np.int64), self.starts).astype(float)
+
+
+def cost_of(graph: ChannelGraph, what: Plan | Widths | None = None) -> Cost:
+    """The cost of the graph's model: dense, at the channels of a plan, or at widths by group name."""
+    model = cost_model(graph)
+    if what is None:
+        return model.at(graph.sizes)
+    if isinstance(what, Plan):
+        what.check(graph)
+        return model.of(graph.flat_keep(what.keep))
+    return model.at(width_array(graph, what))
+
+
+def width_array(graph: ChannelGraph, widths: Widths) -> np.ndarray:
+    """Widths by group name as an array in the graph's order; groups that are not named are whole."""
+    found = graph.sizes.copy()
+    for name, width in widths.items():
+        group = graph.group(name)
+        if not 1 <= width <= group.size:
+            raise PlanError(f"group '{name}' has {group.size} channels, asked for {width}")
+        if group.pinned and width < group.size:
+            raise PlanError(f"cannot cut group '{name}' to {width}: it is pinned ({group.pinned})")
+        found[graph.index[name]] = width
+    return found
+
+
+def named_widths(graph: ChannelGraph, widths: np.ndarray) -> dict[str, int]:
+    """The inverse of `width_array`."""
+    return {g.name: int(w) for g, w in zip(graph.groups, widths, strict=True)}
+
+
+@lru_cache(maxsize=16)
+def cost_model(graph: ChannelGraph) -> CostModel:
+    """The graph's cost model, built once per graph."""
+    return CostModel(graph)
+
+
+def shares(cost: Cost, dense: Cost) -> Mapping[str, float]:
+    """Each figure of `cost` as a share of the dense one (1.0 = as much)."""
+    old = dense.as_dict()
+    return {name: value / old[name] if old[name] else 1.0 for name, value in cost.as_dict().items()}

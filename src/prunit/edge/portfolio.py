@@ -1,0 +1,348 @@
+"""The manifest of a portfolio, `portfolio.json`: the only thing that crosses from the workshop to a device.
+
+Every record is frozen plain data. Reading checks everything and changes nothing; writing is atomic.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self, cast, get_args
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+)
+
+from prunit.files import inside, sha256_of, staged, why_not_relative
+from prunit.errors import PortfolioError, unknown
+
+MANIFEST: Final = "portfolio.json"
+VERSION: Final = 1
+
+
+def _relative(path: str) -> str:
+    problem = why_not_relative(path)
+    if problem:
+        raise ValueError(problem)
+    return path
+
+
+RelativePath = Annotated[str, AfterValidator(_relative)]
+"""A path inside the portfolio folder, with '/'."""
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class Record(BaseModel):
+    """Frozen plain data that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class StoredFile(Record):
+    """A file of the portfolio folder, with what is needed to check it."""
+
+    path: RelativePath
+    sha256: Sha256
+    bytes: NonNegativeInt
+
+    @classmethod
+    def of(cls, folder: Path, path: str) -> Self:
+        """The record of the file `path` as it now lies in `folder`."""
+        file = inside(folder, path)
+        try:
+            return cls(path=path, sha256=sha256_of(file), bytes=file.stat().st_size)
+        except OSError as error:
+            raise PortfolioError(f"cannot read '{file}': {error.strerror or error}") from error
+
+
+class Artifact(Record):
+    """An exported model file, and one stored input with the output it must give.
+
+    `input_shape` is (C, H, W); the batch dimension is free. `self_test` is an .npz with the float32 arrays `input`
+    (n, C, H, W) and `expected` (n, …); an engine's output may differ from it by `tolerance` at most, absolutely.
+    """
+
+    path: RelativePath
+    format: Literal["onnx"] = "onnx"
+    sha256: Sha256
+    bytes: PositiveInt
+    input_name: str
+    input_shape: tuple[PositiveInt, PositiveInt, PositiveInt]
+    output_name: str
+    self_test: RelativePath
+    self_test_sha256: Sha256
+    tolerance: float = Field(gt=0)
+
+
+class Latency(Record):
+    """Percentiles, in ms, of `n` answers to batches of `batch` images with `threads` threads, warm-up left out."""
+
+    batch: PositiveInt
+    threads: PositiveInt
+    n: PositiveInt
+    p50_ms: NonNegativeFloat
+    p90_ms: NonNegativeFloat
+    p99_ms: NonNegativeFloat
+
+
+class Metrics(Record):
+    """What a variant was measured to be and cost. `accuracy` is a share (0 to 1) of the test images."""
+
+    accuracy: float | None = Field(default=None, ge=0, le=1)
+    params: NonNegativeInt
+    macs: NonNegativeInt
+    weight_bytes: NonNegativeInt
+    activation_bytes: NonNegativeInt
+    file_bytes: NonNegativeInt
+    latencies: tuple[Latency, ...] = ()
+    peak_memory_bytes: NonNegativeInt | None = None
+
+    def latency_ms(self, *, batch: int = 1) -> float | None:
+        """The median latency of a batch of `batch` images, None if it was not measured."""
+        return next((latency.p50_ms for latency in self.latencies if latency.batch == batch), None)
+
+
+class Device(Record):
+    """Where the latencies were measured. `name` is the CPU model, `cores` those this process may use."""
+
+    name: str
+    cores: PositiveInt
+    engine: str
+    engine_version: str
+    os: str
+    python: str
+
+
+class Preprocessing(Record):
+    """How uint8 images become the model's input: `(x * scale - mean) / std` per channel.
+
+    `channels` is the order the model was trained with: RGB, L (grey), or what the data set holds. `size` is (H, W).
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[Annotated[float, Field(gt=0)], ...]
+    scale: float = Field(default=1 / 255, gt=0)
+    channels: str = "RGB"
+    size: tuple[PositiveInt, PositiveInt]
+
+    def normalise(self, x_BCHW: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Images (0 to 255) as the float32 input of the model."""
+        mean_C11 = np.asarray(self.mean, np.float32).reshape(-1, 1, 1)
+        std_C11 = np.asarray(self.std, np.float32).reshape(-1, 1, 1)
+        return (x_BCHW.astype(np.float32) * np.float32(self.scale) - mean_C11) / std_C11
+
+
+class Variant(Record):
+    """One exported model with how it came about and what it costs.
+
+    `budget` is as the user wrote it; `keep` the share of all channels kept (1.0 = dense); `widths` are (dense, kept)
+    by group; `seconds` those spent by step (prune, train, export).
+    """
+
+    name: str = Field(min_length=1)
+    recipe: str
+    budget: dict[str, str] = {}
+    keep: float = Field(gt=0, le=1)
+    widths: dict[str, tuple[PositiveInt, PositiveInt]] = {}
+    plan: StoredFile | None = None
+    weights: StoredFile | None = None
+    artifact: Artifact
+    metrics: Metrics
+    seconds: dict[str, NonNegativeFloat] = {}
+    epochs: NonNegativeInt = 0
+    seed: int = 0
+
+
+_METRICS: Final[Mapping[str, Callable[[Metrics], float | None]]] = {
+    "accuracy": lambda metrics: metrics.accuracy,
+    "params": lambda metrics: metrics.params,
+    "macs": lambda metrics: metrics.macs,
+    "weight_bytes": lambda metrics: metrics.weight_bytes,
+    "activation_bytes": lambda metrics: metrics.activation_bytes,
+    "file_bytes": lambda metrics: metrics.file_bytes,
+    "peak_memory_bytes": lambda metrics: metrics.peak_memory_bytes,
+    "latency_ms": lambda metrics: metrics.latency_ms(),
+}
+
+
+class Portfolio(Record):
+    """The variants that a device holds, with all it must know to feed them. `created` is an ISO 8601 time."""
+
+    format: Literal["prunit-portfolio"] = "prunit-portfolio"
+    version: Literal[1] = VERSION
+    name: str
+    model: str
+    data: str
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    variants: tuple[Variant, ...] = ()
+    device: Device | None = None
+    prunit_version: str
+    created: str
+
+    @field_validator("variants")
+    @classmethod
+    def _names_differ(cls, variants: tuple[Variant, ...]) -> tuple[Variant, ...]:
+        names = [variant.name for variant in variants]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two variants are called '{twice}'")
+        return variants
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """The portfolio whose manifest lies in `folder`; nothing is written and no other file is opened."""
+        path = folder / MANIFEST
+        text = _text(path)
+        _check_version(path, text)
+        try:
+            return cls.model_validate_json(text, strict=True)
+        except ValidationError as error:
+            raise PortfolioError(f"cannot read '{path}': {_first_problem(error)}") from None
+
+    def write(self, folder: Path) -> Path:
+        """The manifest's path, after the manifest took the place of an older one in one step."""
+        path = folder / MANIFEST
+        with staged(path) as temporary:
+            temporary.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        return path
+
+    def variant(self, name: str) -> Variant:
+        """The variant called `name`."""
+        for variant in self.variants:
+            if variant.name == name:
+                return variant
+        raise unknown("variant", name, [variant.name for variant in self.variants])
+
+    def pareto(self, x: str = "file_bytes", y: str = "accuracy") -> tuple[Variant, ...]:
+        """The variants that no other one beats in both metrics, ascending in `x`.
+
+        More is better for accuracy, less for every other metric; a variant that lacks one of both is left out.
+        """
+        points = [
+            (x_cost, y_cost, variant)
+            for variant in self.variants
+            if (x_cost := _cost(variant, x)) is not None and (y_cost := _cost(variant, y)) is not None
+        ]
+        front = [
+            (x_cost, y_cost, variant)
+            for x_cost, y_cost, variant in points
+            if not any(
+                other_x <= x_cost and other_y <= y_cost and (other_x, other_y) != (x_cost, y_cost)
+                for other_x, other_y, _ in points
+            )
+        ]
+        ascending = sorted(front, key=lambda point: abs(point[0]))
+        return tuple(variant for _, _, variant in ascending)
+
+    def verify(self, folder: Path) -> list[str]:
+        """What is wrong with the files in `folder`, a line each: missing, of another size, of another content."""
+        problems: list[str] = []
+        for variant in self.variants:
+            artifact = variant.artifact
+            files = [
+                (artifact.path, artifact.bytes, artifact.sha256),
+                (artifact.self_test, None, artifact.self_test_sha256),
+                *((file.path, file.bytes, file.sha256) for file in (variant.plan, variant.weights) if file),
+            ]
+            for path, size, sha256 in files:
+                problem = _file_problem(folder, path, size, sha256)
+                if problem:
+                    problems.append(f"variant '{variant.name}': {problem}")
+        return problems
+
+
+def _cost(variant: Variant, metric: str) -> float | None:
+    """The metric's value, turned so that less is better."""
+    if metric not in _METRICS:
+        raise unknown("metric", metric, _METRICS)
+    value = _METRICS[metric](variant.metrics)
+    return -value if value is not None and metric == "accuracy" else value
+
+
+def _file_problem(folder: Path, path: str, size: int | None, sha256: str) -> str | None:
+    try:
+        file = inside(folder, path)
+        if not file.is_file():
+            return f"'{path}' is missing"
+        found = file.stat().st_size
+        if size is not None and found != size:
+            return f"'{path}' has {found} bytes instead of {size}"
+        if sha256_of(file) != sha256:
+            return f"'{path}' was changed: its SHA-256 is not the manifest's"
+    except PortfolioError as error:
+        return str(error)
+    except OSError as error:
+        return f"'{path}' cannot be read: {error.strerror or error}"
+    return None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        raise PortfolioError(
+            f"'{path.parent}' is no portfolio: it holds no {MANIFEST}; 'prunit build … --out DIR' writes one"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise PortfolioError(f"cannot read '{path}': it is not text ({error.reason})") from None
+    except OSError as error:
+        raise PortfolioError(f"cannot read '{path}': {error.strerror or error}") from error
+
+
+def _check_version(path: Path, text: str) -> None:
+    """Refuses what is not a manifest, or is one of a newer prunit, before its fields are looked at."""
+    try:
+        data: Any = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise PortfolioError(f"cannot read '{path}': it is not JSON or was cut short ({error})") from None
+    head = cast("dict[str, object]", data) if isinstance(data, dict) else {}
+    if head.get("format") != "prunit-portfolio":
+        raise PortfolioError(
+            f"cannot read '{path}': its field 'format' is not 'prunit-portfolio', so it is another program's file"
+        )
+    version = head.get("version")
+    if isinstance(version, int) and version > VERSION:
+        raise PortfolioError(
+            f"cannot read '{path}': its field 'version' is {version} and this prunit reads up to {VERSION}; "
+            "upgrade prunit: pip install --upgrade prunit"
+        )
+
+
+def _first_problem(error: ValidationError) -> str:
+    """One line: the field, as `variants[0].metrics.macs`, and what is wrong with it."""
+    problems = error.errors(include_url=False, include_context=False)
+    # A misspelt key is also a missing one; the misspelling is what helps.
+    first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
+    where, message = first["loc"], first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = str(unknown("key", str(where[-1]), _record_at(where[:-1]).model_fields))
+        where = where[:-1]
+    path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in where).lstrip(".")
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{path or 'top level'}: {message}{more}"
+
+
+def _record_at(where: tuple[int | str, ...]) -> type[Record]:
+    """The kind of record that lies at a place in a manifest."""
+    record: type[Record] = Portfolio
+    for step in where:
+        if isinstance(step, str):
+            record = _record_in(record.model_fields[step].annotation) or record
+    return record
+
+
+def _record_in(annotation: object) -> type[Record] | None:
+    """The record in a field's type: itself, or what a tuple or an optional of it holds."""
+    if isinstance(annotation, type) and issubclass(annotation, Record):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _record_in(part))), None)

@@ -1,0 +1,24 @@
+"""The inference engines, by name. A new one is a file here and a line in RUNTIMES."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from prunit.edge.runtimes.onnxruntime import OnnxRuntime
+from prunit.edge.runtimes.reference import Reference
+from prunit.edge.session import Runtime
+from prunit.errors import unknown
+
+DEFAULT: Final = "onnxruntime"
+RUNTIMES: Final[Mapping[str, Runtime]] = {
+    "onnxruntime": OnnxRuntime(),
+    "reference": Reference(),
+}
+
+
+def runtime(name: str | Runtime = DEFAULT) -> Runtime:
+    """The runtime called `name`; a runtime is returned as it is."""
+    if not isinstance(name, str):
+        return name
+    if name not in RUNTIMES:
+        raise unknown("runtime", name, RUNTIMES)
+    return RUNTIMES[name]

@@ -1,0 +1,97 @@
+"""Every error that prunit raises on purpose.
+
+    PrunitError                 a mistake that its message lets the user repair; the command line shows one line, exit 2
+    ├── UnknownNameError        a model, data set, score, recipe, key … that does not exist (the nearest one is named)
+    ├── ConfigError             a setting that is malformed or contradicts another
+    ├── ModelError              the user's model cannot be built, called or traced
+    │   └── SurgeryError        the cut model would not run (a size is fixed in its forward)
+    ├── ScoreError              a score cannot be computed on this model (it is not finite, needs data, …)
+    ├── BudgetError             no plan meets the budget; names the closest reachable point
+    ├── TrainingError           a training that diverged: its loss or its weights are no longer finite
+    ├── PlanError               a plan that does not fit the model
+    ├── DataError               a data set that is missing, incomplete or broken
+    ├── FileError               a file that cannot be read or written, or is not what its name says
+    │   └── PortfolioError      a portfolio folder that is incomplete or fails its own checks
+    ├── DeviceError             a device or engine that is not there
+    └── MissingExtraError       an optional package that is not installed
+
+A message says what was asked, what was found, where, and what to do next.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class PrunitError(Exception):
+    """Base class: catch this to catch everything that prunit raises on purpose."""
+
+
+class UnknownNameError(PrunitError):
+    """A name that does not exist. Build it with `unknown`, which finds the nearest name."""
+
+
+class ConfigError(PrunitError):
+    """A setting that is malformed or contradicts another one."""
+
+
+class ModelError(PrunitError):
+    """The user's model cannot be built, called on its example, or traced."""
+
+
+class SurgeryError(ModelError):
+    """The cut model would not run; the message names the module whose size is fixed in code."""
+
+
+class ScoreError(PrunitError):
+    """A score cannot be computed on this model."""
+
+
+class BudgetError(PrunitError):
+    """No plan meets the budget.
+
+    `closest` holds the cost of the closest reachable point by budget key (the units of `Cost`).
+    """
+
+    def __init__(self, message: str, closest: dict[str, float] | None = None) -> None:
+        super().__init__(message)
+        self.closest = closest or {}
+
+
+class TrainingError(PrunitError):
+    """A training that diverged; the message names the epoch, the learning rate and what to try."""
+
+
+class PlanError(PrunitError):
+    """A plan that does not fit the model or is not a plan."""
+
+
+class DataError(PrunitError):
+    """A data set that is missing, incomplete or broken."""
+
+
+class FileError(PrunitError):
+    """A file that cannot be read or written, or does not hold what its name says."""
+
+
+class PortfolioError(FileError):
+    """A portfolio folder that is incomplete or whose files do not match its manifest."""
+
+
+class DeviceError(PrunitError):
+    """A device or an inference engine that is not there."""
+
+
+class MissingExtraError(PrunitError):
+    """An optional package that is not installed; the message holds the command that installs it."""
+
+    def __init__(self, what: str, package: str, extra: str) -> None:
+        super().__init__(f"{what} needs the package '{package}': pip install 'prunit[{extra}]'")
+
+
+def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> UnknownNameError:
+    """The error for a `kind` ('score', 'budget key', …) called `name` that is none of `known`."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.4)
+    guess = f"; did you mean '{near[0]}'?" if near else "."
+    more = f" {hint}" if hint else ""
+    return UnknownNameError(f"unknown {kind} '{name}'{guess} Known: {', '.join(names)}.{more}")

@@ -1,0 +1,171 @@
+"""A network read as groups of channels: frozen plain data, names and numbers, never live modules.
+
+A *group* is the set of all parameter axes that must keep the same channels: a convolution's outputs, its batch
+norm, every consumer's inputs, and whatever is added to it. An axis may hold several groups (a concatenation), each
+of them evenly: every channel of the group equally often. Channels of all groups are numbered in one flat space:
+channel c of group g is number `offsets[g] + c`. An axis maps each of its positions to such a number, or to -1 for
+a position that is never cut. So `keep[axis.where]`, with `keep` a boolean array over the flat space that ends in
+one extra True, says which positions of the axis stay.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from prunit.errors import PlanError, unknown
+
+Role = Literal["out", "in", "along"]
+"""What an axis does: makes channels ('out'), sums over them ('in'), or holds one value for each ('along')."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Channels that shrink together.
+
+    `name` is the module that makes them first; `producers` are all modules that do (more than one: their outputs
+    are added, as in a residual stream). `pinned` is the reason why the group must stay whole, '' if it may shrink.
+    """
+
+    name: str
+    size: int
+    producers: tuple[str, ...]
+    pinned: str = ""
+
+    @property
+    def coupled(self) -> bool:
+        """Several layers write to these channels: a residual stream."""
+        return len(self.producers) > 1
+
+
+@dataclass(frozen=True, eq=False)
+class Axis:
+    """One dimension of one parameter or buffer; `where[i]` is the flat channel number of position i, or -1."""
+
+    tensor: str
+    dim: int
+    role: Role
+    where: np.ndarray
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """A parameter or buffer of the dense model."""
+
+    shape: tuple[int, ...]
+    element_bytes: int
+    is_parameter: bool
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One use of a convolution or linear weight: it costs `positions` multiply-adds per weight for one example."""
+
+    module: str
+    weight: str
+    kind: Literal["conv", "linear"]
+    positions: int
+
+
+@dataclass(frozen=True, eq=False)
+class Activation:
+    """A tensor that lives from step `born` to step `dies` of the forward pass.
+
+    It has `per_position` elements (of one example) for each entry of `where`, flat channel numbers as in `Axis`.
+    """
+
+    where: np.ndarray
+    per_position: int
+    element_bytes: int
+    born: int
+    dies: int
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelGraph:
+    """What `trace` found: groups, the axes that hold them, and what the network costs."""
+
+    groups: tuple[Group, ...]
+    axes: tuple[Axis, ...]
+    layers: tuple[Layer, ...]
+    tensors: Mapping[str, TensorInfo]
+    activations: tuple[Activation, ...]
+    fixed_macs: int
+    notes: tuple[str, ...] = ()
+    """What could not be followed, for the user: operator, module, and the groups pinned for it."""
+
+    @cached_property
+    def index(self) -> Mapping[str, int]:
+        """Position of each group by name."""
+        return {group.name: i for i, group in enumerate(self.groups)}
+
+    @cached_property
+    def offsets(self) -> np.ndarray:
+        """Flat number of each group's channel 0, then the number of all channels: shape (groups + 1,)."""
+        return np.concatenate([[0], np.cumsum([g.size for g in self.groups])]).astype(np.int64)
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """Dense width of each group."""
+        return np.diff(self.offsets)
+
+    @cached_property
+    def free(self) -> np.ndarray:
+        """Which groups may shrink."""
+        return np.array([not g.pinned for g in self.groups], dtype=bool)
+
+    def group(self, name: str) -> Group:
+        """The group of that name."""
+        if name not in self.index:
+            raise unknown("group", name, self.index)
+        return self.groups[self.index[name]]
+
+    def axes_of(self, name: str, role: Role | None = None) -> list[Axis]:
+        """The axes that hold channels of a group, all or those of one role."""
+        i = self.index[self.group(name).name]
+        return [a for a in self._axes_by_group[i] if role in (None, a.role)]
+
+    @cached_property
+    def _axes_by_group(self) -> list[list[Axis]]:
+        found: list[list[Axis]] = [[] for _ in self.groups]
+        for axis in self.axes:
+            numbers = axis.where[axis.where >= 0]
+            for i in np.unique(np.searchsorted(self.offsets, numbers, side="right") - 1):
+                found[i].append(axis)
+        return found
+
+    def flat_keep(self, keep: Mapping[str, Sequence[int]]) -> np.ndarray:
+        """Kept channels by group as booleans over the flat space, with one True at the end for position -1.
+
+        A group that `keep` does not name stays whole.
+        """
+        flat = np.ones(int(self.offsets[-1]) + 1, dtype=bool)
+        for name, channels in keep.items():
+            group = self.group(name)
+            if not len(channels) or min(channels) < 0 or max(channels) >= group.size:
+                raise PlanError(
+                    f"plan keeps channels {_span(channels)} of group '{name}', which has 0 to {group.size - 1};"
+                    " was the plan made for another model?"
+                )
+            if group.pinned and len(channels) < group.size:
+                raise PlanError(
+                    f"plan cuts group '{name}' to {len(channels)} of {group.size}: it is pinned ({group.pinned})"
+                )
+            start = self.offsets[self.index[name]]
+            flat[start : start + group.size] = False
+            flat[start + np.asarray(channels)] = True
+        return flat
+
+    def pin(self, names: Iterable[str], reason: str) -> "ChannelGraph":
+        """The same graph with these groups pinned too."""
+        chosen = set(names)
+        groups = tuple(
+            Group(g.name, g.size, g.producers, g.pinned or reason) if g.name in chosen else g for g in self.groups
+        )
+        return ChannelGraph(groups, self.axes, self.layers, self.tensors, self.activations, self.fixed_macs, self.notes)
+
+
+def _span(channels: Sequence[int]) -> str:
+    return f"{min(channels)} to {max(channels)}" if len(channels) else "(none)"

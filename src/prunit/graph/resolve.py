@@ -1,0 +1,243 @@
+"""From what one forward pass found (ids, unions, pins) to the channel graph."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Literal, NamedTuple, cast
+
+import numpy as np
+
+from prunit.errors import ModelError
+from prunit.graph.records import Activation, Axis, ChannelGraph, Group, Layer, Role, TensorInfo
+
+
+class Pin(NamedTuple):
+    """Why channels must stay, and the module where that was found."""
+
+    why: str
+    module: str
+
+    def __str__(self) -> str:
+        return f"{self.why} in '{self.module}'" if self.module else self.why
+
+
+class Use(NamedTuple):
+    """One use of a weight: `positions` multiply-adds per weight for one example."""
+
+    weight: str
+    kind: str
+    positions: int
+    module: str
+
+
+class _RawAxis(NamedTuple):
+    tensor: str
+    dim: int
+    start: int
+    size: int
+
+
+@dataclass
+class Findings:
+    """What the tracer writes down while the model runs; ids start at 1, 0 is 'never cut'."""
+
+    axes: list[_RawAxis] = field(default_factory=list)
+    pins: list[tuple[np.ndarray, Pin]] = field(default_factory=list)
+    roles: list[tuple[np.ndarray, Role]] = field(default_factory=list)
+    uses: list[Use] = field(default_factory=list)
+    fixed_macs: int = 0
+    step: int = 0
+    _next_id: int = 1
+    _axis_of: dict[int, int] = field(default_factory=dict)
+    _keep_alive: list[np.ndarray] = field(default_factory=list)
+    _parent: list[int] = field(default_factory=list)
+    _edges: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    _buffers: list[tuple[np.ndarray, int, int, int]] = field(default_factory=list)
+    _last_use: list[int] = field(default_factory=list)
+
+    def new_axis(self, tensor: str, dim: int, size: int) -> np.ndarray:
+        """Fresh ids for one axis of a parameter."""
+        ids = np.arange(self._next_id, self._next_id + size)
+        self._axis_of[id(ids)] = len(self.axes)
+        self._keep_alive.append(ids)
+        self._parent.append(len(self.axes))
+        self.axes.append(_RawAxis(tensor, dim, self._next_id, size))
+        self._next_id += size
+        return ids
+
+    def unify(self, a: np.ndarray, b: np.ndarray, pin: Pin) -> None:
+        """Note that a and b hold the same channels; where one is 0 the other is pinned."""
+        if a is b:
+            return
+        if a.shape != b.shape:  # a rule went astray: better to keep these channels than to relate the wrong ones
+            self.pins += [
+                (ids, Pin(f"operator {pin.why} relates channels of different number", pin.module)) for ids in (a, b)
+            ]
+            return
+        axis_a, axis_b = self._axis_of.get(id(a)), self._axis_of.get(id(b))
+        if axis_a is not None and axis_b is not None:
+            # Two whole axes, position by position: one union instead of one for each channel.
+            root_a, root_b = self._root(axis_a), self._root(axis_b)
+            self._parent[max(root_a, root_b)] = min(root_a, root_b)
+            return
+        a, b = a.reshape(-1), b.reshape(-1)
+        fixed = (a == 0) | (b == 0)
+        if fixed.any():
+            self.pins.append((np.maximum(a, b)[fixed], Pin(f"{pin.why} with fixed channels", pin.module)))
+            a, b = a[~fixed], b[~fixed]
+        self._edges.append((a, b))
+
+    def new_buffer(self, where: np.ndarray, per_position: int, element_bytes: int) -> int:
+        """A new activation that is born now."""
+        self._buffers.append((where, per_position, element_bytes, self.step))
+        self._last_use.append(self.step)
+        return len(self._buffers) - 1
+
+    def touch(self, buffer: int) -> None:
+        """The activation is read or written now."""
+        if buffer >= 0:
+            self._last_use[buffer] = self.step
+
+    def _root(self, axis: int) -> int:
+        while self._parent[axis] != axis:
+            axis = self._parent[axis]
+        return axis
+
+    def classes(self) -> np.ndarray:
+        """For every id the smallest id that is the same channel: shape (ids + 1,), entry 0 is 0."""
+        base = np.arange(self._next_id)
+        for i, axis in enumerate(self.axes):
+            root = self.axes[self._root(i)]
+            if root.start != axis.start:
+                base[axis.start : axis.start + axis.size] = np.arange(root.start, root.start + axis.size)
+        if not self._edges:
+            return base
+        a = base[np.concatenate([e[0] for e in self._edges])]
+        b = base[np.concatenate([e[1] for e in self._edges])]
+        labels = np.arange(self._next_id)
+        while (labels[a] != labels[b]).any():
+            low = np.minimum(labels[a], labels[b])
+            np.minimum.at(labels, labels[a], low)
+            np.minimum.at(labels, labels[b], low)
+            while (labels[labels] != labels).any():
+                labels = labels[labels]
+        return labels[base]
+
+    def activations(self, where_of: np.ndarray) -> tuple[Activation, ...]:
+        """Activations with flat channel numbers in place of ids."""
+        return tuple(
+            Activation(where_of[where], per, size, born, last)
+            for (where, per, size, born), last in zip(self._buffers, self._last_use, strict=True)
+        )
+
+
+def resolve(findings: Findings, tensors: Mapping[str, TensorInfo], pin: Sequence[str]) -> ChannelGraph:
+    """The channel graph of a traced model, with the modules whose names match `pin` left whole."""
+    classes = findings.classes()
+    roles = _axis_roles(findings)
+    modules = {use.weight: use.module or use.weight for use in reversed(findings.uses)}
+    order = {use.weight: i for i, use in reversed(list(enumerate(findings.uses)))}
+    outs = [a for i, a in enumerate(findings.axes) if roles.get(i) == "out"]
+    outs.sort(key=lambda axis: order.get(axis.tensor, len(order)))
+    where_of, members, sizes = _number_groups(findings.axes, outs, classes)
+    pinned = _pinned_groups(findings, classes, where_of, sizes)
+    groups = []
+    for number, axes in enumerate(members):
+        producers = tuple(dict.fromkeys(modules.get(a.tensor, a.tensor) for a in axes))
+        matched = next((p for p in pin if any(fnmatchcase(m, p) for m in producers)), None)
+        reason = f"asked for by pin '{matched}'" if matched else pinned.get(number, "")
+        groups.append(Group(producers[0], sizes[number], producers, reason))
+    _check_patterns(pin, [m for g in groups for m in g.producers])
+    axes = tuple(
+        Axis(a.tensor, a.dim, roles.get(i, "along"), where_of[classes[a.start : a.start + a.size]])
+        for i, a in enumerate(findings.axes)
+        if a.tensor
+    )
+    layers = tuple(
+        Layer(u.module, u.weight, cast(Literal["conv", "linear"], u.kind), u.positions) for u in findings.uses
+    )
+    notes = tuple(dict.fromkeys(str(p) for _, p in findings.pins if p.why.startswith("operator ")))
+    return ChannelGraph(
+        _unique_names(groups),
+        tuple(a for a in axes if (a.where >= 0).any()),
+        layers,
+        dict(tensors),
+        findings.activations(where_of[classes]),
+        findings.fixed_macs,
+        notes,
+    )
+
+
+def _axis_roles(findings: Findings) -> dict[int, Role]:
+    starts = np.array([a.start for a in findings.axes])
+    roles: dict[int, Role] = {}
+    for ids, role in findings.roles:
+        axis = findings._axis_of.get(id(ids))
+        touched = [axis] if axis is not None else np.unique(np.searchsorted(starts, ids.reshape(-1), side="right") - 1)
+        for i in touched:
+            # A weight used both ways (tied encoder and decoder) is an input axis too: mask must zero it.
+            if roles.get(int(i)) != "in" or role == "in":
+                roles[int(i)] = role
+    return roles
+
+
+def _number_groups(
+    axes: list[_RawAxis], outs: list[_RawAxis], classes: np.ndarray
+) -> tuple[np.ndarray, list[list[_RawAxis]], list[int]]:
+    """Flat channel number of every class that a weight produces (else -1); each group's producing axes and its size.
+
+    A group is the channels that occur on the same axes, equally often. So every axis holds a group evenly or not at
+    all: a cost follows from widths alone, and a layer never loses all its channels while its group keeps one.
+    (In `cat(a, b) + c` the channels of a and c are one group and those of b and c another.)
+    """
+    codes = np.random.default_rng(0).integers(1, 1 << 63, len(axes), dtype=np.uint64)
+    signature = np.zeros(len(classes), dtype=np.uint64)
+    np.add.at(signature, classes[1:], np.repeat(codes, [a.size for a in axes]))
+    made = [classes[a.start : a.start + a.size] for a in outs]
+    found, first = np.unique(np.concatenate([np.empty(0, np.int64), *made]), return_index=True)
+    order = np.argsort(first)
+    found = found[order]  # the classes that are produced, in the order of their producers
+    _, first, group = np.unique(signature[found], return_index=True, return_inverse=True)
+    group = np.argsort(np.argsort(first))[group]  # groups in that order too
+    where_of = np.full(len(classes), -1, dtype=np.int64)
+    where_of[found[np.argsort(group, kind="stable")]] = np.arange(len(found))
+    group_of = np.full(len(classes), -1, dtype=np.int64)
+    group_of[found] = group
+    members: list[list[_RawAxis]] = [[] for _ in first]
+    for axis, mine in zip(outs, made, strict=True):
+        for number in np.unique(group_of[mine]).tolist():
+            members[number].append(axis)
+    return where_of, members, np.bincount(group, minlength=len(first)).tolist()
+
+
+def _pinned_groups(findings: Findings, classes: np.ndarray, where_of: np.ndarray, sizes: list[int]) -> dict[int, str]:
+    ends = np.cumsum(sizes)
+    pinned: dict[int, str] = {}
+    for ids, pin in findings.pins:
+        numbers = where_of[classes[ids.reshape(-1)]]
+        for group in np.unique(np.searchsorted(ends, numbers[numbers >= 0], side="right")):
+            pinned.setdefault(int(group), str(pin))
+    for number, size in enumerate(sizes):
+        if size == 1:
+            pinned.setdefault(number, "it has one channel")
+    return pinned
+
+
+def _check_patterns(pin: Sequence[str], modules: list[str]) -> None:
+    for pattern in pin:
+        if not any(fnmatchcase(m, pattern) for m in modules):
+            raise ModelError(
+                f"pin '{pattern}' matches no module that makes channels; those are {', '.join(modules[:12])}"
+                + (", …" if len(modules) > 12 else "")
+            )
+
+
+def _unique_names(groups: list[Group]) -> tuple[Group, ...]:
+    """A module called twice with different weights could name two groups: number the later ones."""
+    seen: dict[str, int] = {}
+    unique = []
+    for g in groups:
+        seen[g.name] = seen.get(g.name, 0) + 1
+        name = g.name if seen[g.name] == 1 else f"{g.name}#{seen[g.name]}"
+        unique.append(Group(name, g.size, g.producers, g.pinned))
+    return tuple(unique)

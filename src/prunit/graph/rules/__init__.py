@@ -1,0 +1,104 @@
+"""One rule per ATen operator or family: how the labels of its outputs follow from those of its inputs.
+
+A rule is `(tracer, func, args, kwargs, out) -> None`; it must label every output. To add one: write the
+function in the file of its family, add its operators to `TABLE`, and add a case to `tests/graph/test_rules.py`.
+Operators that PyTorch tags as pointwise need no entry, nor do in-place forms of those.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from prunit.graph.labels import Labels
+from prunit.graph.rules.elementwise import like_first, padding, pointwise, pooling, same_shape
+from prunit.graph.rules.seam import TracerLike, tensors
+from prunit.graph.rules.shapes import (
+    concatenate,
+    expand,
+    nothing,
+    part,
+    permute,
+    repeat,
+    reshape,
+    squeeze,
+    stack,
+    unsqueeze,
+)
+from prunit.graph.rules.statistics import along_free_dim, batch_norm, channel_norm, reduction
+from prunit.graph.rules.weights import convolution, matmul
+
+Rule = Callable[[Any, Any, tuple[Any, ...], dict[str, Any], Any], None]
+
+
+def unknown_operator(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+    """No rule: everything that goes in stays whole, and the user is told."""
+    for leaf in tensors((args, kwargs)):
+        t.pin_tensor(leaf, f"operator {func} has no rule")
+    for leaf in tensors(out):
+        t.set(leaf, Labels())
+
+
+# The operators by name, so that one that this PyTorch does not have is simply skipped.
+TABLE: dict[Rule, str] = {
+    pointwise: (
+        "copy_ masked_fill where lerp addcmul addcdiv hardswish rrelu_with_noise _prelu_kernel bernoulli native_dropout"
+    ),
+    like_first: "log_sigmoid_forward alias detach lift_fresh lift_fresh_copy clone _to_copy to contiguous fill_ zero_",
+    same_shape: "zeros_like ones_like empty_like full_like rand_like randn_like",
+    pooling: (
+        "max_pool2d_with_indices max_pool3d_with_indices max_pool2d max_pool1d avg_pool2d avg_pool1d avg_pool3d"
+        " _adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_avg_pool2d adaptive_avg_pool1d adaptive_max_pool2d"
+        " adaptive_max_pool3d upsample_nearest1d upsample_nearest2d _upsample_nearest_exact2d upsample_bilinear2d"
+        " _upsample_bilinear2d_aa upsample_bicubic2d upsample_linear1d upsample_trilinear3d upsample_nearest3d"
+        " reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d"
+    ),
+    padding: "constant_pad_nd",
+    convolution: "convolution",
+    matmul: "mm bmm addmm baddbmm",
+    batch_norm: (
+        "native_batch_norm cudnn_batch_norm miopen_batch_norm _native_batch_norm_legit"
+        " _native_batch_norm_legit_functional _native_batch_norm_legit_no_training _batch_norm_with_update"
+        " _batch_norm_no_update"
+    ),
+    channel_norm: "native_group_norm native_layer_norm _fused_rms_norm",
+    reduction: "sum mean amax amin max min norm linalg_vector_norm var var_mean std prod all any argmax logsumexp",
+    along_free_dim: "_softmax _log_softmax softmax log_softmax cumsum flip roll sort topk _safe_softmax",
+    reshape: "view _unsafe_view reshape _reshape_alias flatten unflatten",
+    permute: "permute transpose t",
+    unsqueeze: "unsqueeze",
+    squeeze: "squeeze",
+    expand: "expand",
+    repeat: "repeat",
+    concatenate: "cat",
+    stack: "stack",
+    part: "slice select split split_with_sizes narrow unbind unsafe_split index_select",
+    nothing: "new_zeros new_ones new_empty new_full",
+}
+
+_BY_PACKET: dict[Any, Rule] = {
+    getattr(torch.ops.aten, name): rule
+    for rule, names in TABLE.items()
+    for name in names.split()
+    if hasattr(torch.ops.aten, name)
+}
+
+
+def rule_for(func: Any) -> Rule:
+    """The rule of an operator; one that pins all it touches if there is none."""
+    packet = func.overloadpacket
+    if packet in _BY_PACKET:
+        return _BY_PACKET[packet]
+    if torch.Tag.pointwise in func.tags or _is_in_place_pointwise(packet.__name__):
+        return pointwise
+    return unknown_operator
+
+
+def _is_in_place_pointwise(name: str) -> bool:
+    """Whether `name_` is the in-place form of an element-wise `name`: not all of those carry PyTorch's tag."""
+    plain = getattr(torch.ops.aten, name.removesuffix("_"), None)
+    if plain is None or not name.endswith("_"):
+        return False
+    return _BY_PACKET.get(plain) is pointwise or any(
+        torch.Tag.pointwise in getattr(plain, overload).tags for overload in plain.overloads()
+    )

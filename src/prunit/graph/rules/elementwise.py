@@ -1,0 +1,142 @@
+"""Operators that work element by element, and those that resample space and leave channels alone."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prunit.graph.labels import Block, Labels
+from prunit.graph.rules.seam import TracerLike, argument, name_of, tensors
+
+aten = torch.ops.aten
+KEEP_ZERO = {aten.mul: 2, aten.div: 1, aten.neg: 1}
+"""Operators that keep the zeros of (this many of) their operands: a parameter scaled by a gain is still a weight."""
+
+
+def pointwise(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+    """Operands share channels where they line up; the output has them too."""
+    inputs = tensors((args, kwargs))
+    for leaf in tensors(out):
+        shape = tuple(leaf.shape)
+        source = _weight_among(t, inputs[: KEEP_ZERO.get(func.overloadpacket, 0)], inputs, shape)
+        if source is not None:
+            # The weight's own axes go first: they are the ones that its consumers sum over.
+            blocks = aligned(t, [source, *(i for i in inputs if i is not source)], shape, name_of(func))
+            t.set(leaf, Labels(blocks, weight=t.labels(source).weight))
+        else:
+            # Engines run element-wise steps in place, so the output lives in the memory of an operand of its size.
+            buffer = max((t.labels(i).buffer for i in inputs if i.shape == leaf.shape), default=-1)
+            t.set(leaf, Labels(aligned(t, inputs, shape, name_of(func)), buffer))
+    if not tensors(out):
+        for leaf in inputs:
+            t.pin_tensor(leaf, f"operator {name_of(func)} looks at values")
+
+
+def _weight_among(t: TracerLike, some: list[Tensor], all_: list[Tensor], shape: tuple[int, ...]) -> Tensor | None:
+    """The first weight of that shape, if no activation takes part."""
+    if any(t.labels(i).buffer >= 0 for i in all_):
+        return None
+    return next((i for i in some if t.labels(i).weight and tuple(i.shape) == shape), None)
+
+
+def aligned(t: TracerLike, inputs: list[Tensor], shape: tuple[int, ...], name: str) -> tuple[Block, ...]:
+    """Blocks of an output of `shape` to which the inputs broadcast; unifies what lines up, pins what cannot."""
+    shifted: list[_Operand] = []
+    for tensor in inputs:
+        shift = len(shape) - tensor.ndim
+        blocks = [Block(tuple(d + shift for d in b.dims), b.ids) for b in t.labels(tensor).blocks]
+        shifted.append(((1,) * shift + tuple(tensor.shape), blocks))
+    result: list[Block] = []
+    for dims in _components([b for _, blocks in shifted for b in blocks]):
+        problem = _misfit(shifted, dims)
+        if problem:
+            for block in (b for _, blocks in shifted for b in blocks if b.dims[0] in dims):
+                t.pin(block.ids, f"{name} {problem}")
+            continue
+        size = [shape[d] for d in dims]
+        first, *others = (_over(b, dims, size) for _, blocks in shifted for b in blocks if b.dims[0] in dims)
+        for ids in others:
+            t.unify(first, ids, name)
+        result.append(Block(dims, first))
+    return tuple(sorted(result))
+
+
+_Operand = tuple[tuple[int, ...], list[Block]]
+"""Shape and blocks of an operand after broadcasting has put dimensions in front."""
+
+
+def _misfit(operands: list[_Operand], dims: tuple[int, ...]) -> str:
+    """Why channels along `dims` cannot be followed through all operands, '' if they can."""
+    for sizes, blocks in operands:
+        mine = [b for b in blocks if b.dims[0] in dims]
+        covered = {d for b in mine for d in b.dims}
+        if any(sizes[d] > 1 and d not in covered for d in dims):
+            return "with a tensor whose size is fixed"
+        if len(mine) > 1:
+            return "mixes channels of two dimensions"
+    return ""
+
+
+def _over(block: Block, dims: tuple[int, ...], size: list[int]) -> np.ndarray:
+    """The block's ids, repeated over those of `dims` that it does not cover."""
+    if block.dims == dims:
+        return block.ids
+    view = [n if d in block.dims else 1 for d, n in zip(dims, size, strict=True)]
+    return np.broadcast_to(block.ids.reshape(view), size)
+
+
+def _components(blocks: list[Block]) -> list[tuple[int, ...]]:
+    """Dimensions of the blocks, joined where blocks overlap."""
+    found: list[set[int]] = []
+    for block in blocks:
+        joined = set(block.dims)
+        for other in [f for f in found if f & joined]:
+            joined |= other
+            found.remove(other)
+        found.append(joined)
+    return [tuple(sorted(f)) for f in found]
+
+
+def like_first(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+    """Outputs have the labels of the first input and its memory: views, copies, casts, dropout."""
+    for leaf in tensors(out):
+        t.set(leaf, t.labels(args[0]))
+
+
+def same_shape(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+    """zeros_like and the like: new values, but their shape follows the channels of the input."""
+    for leaf in tensors(out):
+        t.set(leaf, Labels(t.labels(args[0]).blocks))
+
+
+def pooling(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+    """Space is resampled or padded, channels stay: poolings, interpolation."""
+    x = args[0]
+    labels = t.labels(x)
+    space = next(n for n in (1, 2, 3) if f"{n}d" in name_of(func))
+    kept = tuple(b for b in labels.blocks if max(b.dims) < x.ndim - space)
+    for block in labels.blocks:
+        if block not in kept:
+            t.pin(block.ids, f"operator {name_of(func)} resamples a channel dimension")
+    first, *others = tensors(out)
+    t.set(first, Labels(kept))
+    for leaf in others:  # the indices of a max pooling, which no engine stores
+        t.set(leaf, t.labels(first))
+
+
+def padding(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:
+    """constant_pad_nd: new channels are fixed ones; channels are never cropped."""
+    x = args[0]
+    blocks = []
+    pads = argument(func, args, kwargs, "pad")
+    added = {x.ndim - 1 - i // 2: (pads[i], pads[i + 1]) for i in range(0, len(pads), 2) if any(pads[i : i + 2])}
+    for dims, ids in t.labels(x).blocks:
+        touched = set(dims) & set(added)
+        if not touched:
+            blocks.append(Block(dims, ids))
+        elif len(dims) == 1 and min(added[dims[0]]) >= 0:
+            blocks.append(Block(dims, np.pad(ids, added[dims[0]])))
+        else:
+            t.pin(ids, f"operator {name_of(func)} crops channels")
+    t.set(out, Labels(tuple(blocks)))

@@ -1,0 +1,68 @@
+"""What a rule may ask of the tracer, and the small helpers that rules share."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from prunit.graph.labels import Labels
+
+
+class TracerLike(Protocol):
+    """What a rule may call; see `Tracer`, which implements it."""
+
+    module_path: str
+
+    def labels(self, tensor: Tensor) -> Labels: ...
+    def set(self, tensor: Tensor, labels: Labels) -> None: ...
+    def unify(self, a: np.ndarray, b: np.ndarray, why: str) -> None: ...
+    def pin(self, ids: np.ndarray | None, why: str) -> None: ...
+    def pin_tensor(self, tensor: Tensor, why: str) -> None: ...
+    def contract(self, ids: np.ndarray | None) -> None: ...
+    def produce(self, ids: np.ndarray | None) -> None: ...
+    def fixed_macs(self, macs: int) -> None: ...
+    def use(self, weight: Tensor, kind: str, macs: int) -> None: ...
+
+
+def tensors(tree: Any) -> list[Tensor]:
+    """All tensors in nested arguments or outputs."""
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def tie(t: TracerLike, a: np.ndarray | None, b: np.ndarray | None, why: str) -> None:
+    """The same channels on both sides; if one side is not labelled the other is pinned."""
+    if a is not None and b is not None:
+        t.unify(a, b, why)
+    else:
+        t.pin(a if b is None else b, why)
+
+
+def pin_others(t: TracerLike, tensor: Tensor, dim: int, why: str) -> None:
+    """Pin the labelled dimensions of a tensor except `dim`, and that too if its channels run over others as well."""
+    for block in t.labels(tensor).blocks:
+        if block.dims != (dim,):
+            t.pin(block.ids, why)
+
+
+def argument(func: Any, args: Any, kwargs: Any, *names: str) -> Any:
+    """The argument that the operator's schema calls one of `names`, its default where it was not passed, else None."""
+    for i, declared in enumerate(func._schema.arguments):
+        if declared.name in names:
+            if declared.name in kwargs:
+                return kwargs[declared.name]
+            return args[i] if i < len(args) else declared.default_value
+    return None
+
+
+def dims_of(dim: Any, ndim: int) -> list[int]:
+    """An operator's `dim` argument as ascending, non-negative numbers; None or [] means all."""
+    if dim is None or (isinstance(dim, Sequence) and not dim):
+        return list(range(ndim))
+    return sorted({d % max(ndim, 1) for d in (dim if isinstance(dim, Sequence) else [dim])})
+
+
+def name_of(func: Any) -> str:
+    """The operator's plain name: 'add_' of aten.add_.Tensor."""
+    return func.overloadpacket.__name__

@@ -1,0 +1,89 @@
+"""Run a model without computing anything, on tensors that stand in for its own, and leave it as it was."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """All parameters and buffers by state-dict name; one that has several names (tied weights) under each of them."""
+    return dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+
+
+def meta_twins(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A meta tensor of the same shape for each; names that share a tensor share its twin."""
+    made: dict[int, Tensor] = {}
+    for tensor in tensors.values():
+        if id(tensor) not in made:
+            made[id(tensor)] = torch.empty_like(tensor, device="meta", requires_grad=False)
+    return {name: made[id(tensor)] for name, tensor in tensors.items()}
+
+
+@contextmanager
+def standing_in(model: nn.Module, tensors: Mapping[str, Tensor], *, training: bool = False) -> Iterator[None]:
+    """The model in the given mode with `tensors` in place of its own; then all its attributes are as they were.
+
+    Also those that its forward pass sets (a cached grid, say), which would otherwise stay meta tensors, and the CPU's
+    random state. Written out instead of `torch.func.functional_call` because that one keeps such attributes, walks
+    every name twice, and its checks cost more than the forward pass on the meta device does.
+    """
+    modules = list(model.named_modules())
+    before = [(m, dict(m.__dict__), dict(m._parameters), dict(m._buffers)) for _, m in modules]
+    try:
+        for path, module in modules:
+            module.training = training
+            prefix = f"{path}." if path else ""
+            for store in (module._parameters, module._buffers):
+                store.update({key: tensors[prefix + key] for key, old in store.items() if old is not None})
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        for module, attributes, parameters, buffers in before:
+            _put_back(module.__dict__, attributes)
+            _put_back(module._parameters, parameters)
+            _put_back(module._buffers, buffers)
+
+
+def _put_back(store: dict[str, Any], before: dict[str, Any]) -> None:
+    store.clear()
+    store.update(before)
+
+
+def as_inputs(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword inputs of an example: a tensor, a tuple or list of inputs, or a dict of keyword inputs."""
+    if isinstance(example, dict):
+        return (), example
+    return (tuple(example), {}) if isinstance(example, tuple | list) else ((example,), {})
+
+
+def to_meta(tree: Any) -> Any:
+    """The same nested values with meta tensors in place of tensors."""
+    return tree_map(lambda v: v.to("meta") if isinstance(v, Tensor) and not v.is_meta else v, tree)
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """All tensors in a model's output: nested containers, mappings, dataclasses and plain objects."""
+    found: list[Tensor] = []
+    _collect(value, found, set())
+    return found
+
+
+def _collect(value: Any, found: list[Tensor], seen: set[int]) -> None:
+    for leaf in tree_leaves(value):
+        if isinstance(leaf, Tensor):
+            found.append(leaf)
+        elif id(leaf) not in seen:
+            seen.add(id(leaf))
+            if isinstance(leaf, Mapping):
+                inner: list[Any] = list(leaf.values())
+            elif is_dataclass(leaf) and not isinstance(leaf, type):
+                inner = [getattr(leaf, f.name) for f in fields(leaf)]
+            else:
+                inner = list(getattr(leaf, "__dict__", {}).values()) if not isinstance(leaf, type | nn.Module) else []
+            for part in inner:
+                _collect(part, found, seen)

@@ -1,0 +1,220 @@
+"""A plan: which channels of every group stay. Frozen plain data, JSON both ways; it decides and never cuts."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from prunit.errors import PlanError
+from prunit.graph import ChannelGraph
+
+Scores = Mapping[str, Tensor]
+"""Importance of each channel by group name: shape (channels of the group,), higher = keep."""
+
+Widths = Mapping[str, int]
+"""Channels to keep by group name; a group that is not named stays whole."""
+
+FORMAT, VERSION = "prunit-plan", 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Kept channel indices (ascending) of every group, and the dense width of each, to recognise the model.
+
+    A group that `keep` does not name stays whole. `origin` says in plain words how the plan came about (recipe, score,
+    budget, seed); it has no effect on the cut.
+    """
+
+    keep: Mapping[str, tuple[int, ...]]
+    dense: Mapping[str, int]
+    origin: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        for name, channels in self.keep.items():
+            if name not in self.dense:
+                raise PlanError(f"plan keeps channels of group '{name}' but does not give its dense width")
+            if not len(channels) or list(channels) != sorted(set(channels)):
+                raise PlanError(f"plan for group '{name}' must keep at least one channel, ascending, each once")
+            if channels[0] < 0 or channels[-1] >= self.dense[name]:
+                wrong = channels[0] if channels[0] < 0 else channels[-1]
+                raise PlanError(f"plan keeps channel {wrong} of group '{name}', whose width is {self.dense[name]}")
+        whole = {n: tuple(map(int, self.keep[n])) if n in self.keep else tuple(range(d)) for n, d in self.dense.items()}
+        object.__setattr__(self, "keep", MappingProxyType(whole))
+        object.__setattr__(self, "dense", MappingProxyType(dict(self.dense)))
+        object.__setattr__(self, "origin", MappingProxyType(dict(self.origin)))
+
+    def __hash__(self) -> int:
+        return hash(self.hash)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A mapping proxy cannot be copied or sent to another process; a plan can.
+        return Plan, (dict(self.keep), dict(self.dense), dict(self.origin))
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Channels kept by group."""
+        return {name: len(channels) for name, channels in self.keep.items()}
+
+    @property
+    def hash(self) -> str:
+        """The first 16 hex digits of the sha256 of what is kept: equal plans have equal hashes."""
+        body = json.dumps([sorted((n, list(c)) for n, c in self.keep.items()), sorted(self.dense.items())])
+        return hashlib.sha256(body.encode()).hexdigest()[:16]
+
+    def check(self, graph: ChannelGraph) -> None:
+        """Raise `PlanError` if the plan was made for another model."""
+        sizes = {g.name: g.size for g in graph.groups}
+        for name, size in self.dense.items():
+            if name not in sizes:
+                raise PlanError(f"plan has a group '{name}' that the model lacks; was it made for another model?")
+            if sizes[name] != size:
+                raise PlanError(f"plan is for a group '{name}' of {size} channels, the model's has {sizes[name]}")
+        missing = [n for n in sizes if n not in self.dense]
+        if missing:
+            raise PlanError(f"plan lacks the model's group '{missing[0]}'; was it made for another model?")
+
+    def then(self, other: "Plan") -> "Plan":
+        """The plan for the dense model that equals this one followed by `other` on the compact model.
+
+        `other` may lack groups of which this plan leaves one channel: the compact model's graph no longer has those.
+        """
+        lost = [n for n, c in self.keep.items() if len(c) != other.dense.get(n, 1)]
+        lost += [n for n in other.dense if n not in self.dense]
+        if lost:
+            raise PlanError(
+                f"cannot join the plans: the second is not for the model that the first one leaves (group '{lost[0]}')"
+            )
+        keep = {n: tuple(c[i] for i in other.keep.get(n, (0,))) for n, c in self.keep.items()}
+        return Plan(keep, self.dense, other.origin)
+
+    def to_json(self) -> str:
+        """The plan as JSON text, one group a line."""
+        groups = ",\n    ".join(
+            f"{json.dumps(n)}: {json.dumps({'dense': self.dense[n], 'keep': _runs(c)})}" for n, c in self.keep.items()
+        )
+        head = {"format": FORMAT, "version": VERSION, "hash": self.hash, "origin": dict(self.origin)}
+        lines = ",\n  ".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in head.items())
+        return f'{{\n  {lines},\n  "groups": {{\n    {groups}\n  }}\n}}\n'
+
+    @staticmethod
+    def from_json(text: str) -> "Plan":
+        """The plan in a JSON text; `PlanError` if it holds none, or one that was changed by hand without its hash."""
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise PlanError(f"not a plan: no JSON ({error})") from error
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise PlanError(f'not a plan: no "format": "{FORMAT}" in it')
+        version, groups, origin = data.get("version"), data.get("groups"), data.get("origin", {})
+        if not isinstance(version, int) or not isinstance(groups, dict) or not isinstance(origin, dict):
+            raise PlanError('not a plan: "version", "groups" or "origin" is missing or malformed')
+        if version > VERSION:
+            raise PlanError(f"plan version {version} is newer than this prunit reads ({VERSION}): upgrade prunit")
+        keep = {name: _channels(name, group) for name, group in groups.items()}
+        plan = Plan(keep, {name: group["dense"] for name, group in groups.items()}, origin)
+        if data.get("hash") not in (None, plan.hash):
+            raise PlanError("the plan's hash does not match its groups: the file is damaged, or edited (drop the hash)")
+        return plan
+
+
+def _channels(name: str, group: Any) -> tuple[int, ...]:
+    """The kept channels of one group of a JSON plan."""
+    match group:
+        case {"dense": int(dense), "keep": [*runs]} if all(_is_run(run, dense) for run in runs):
+            return tuple(c for first, last in runs for c in range(first, last + 1))
+    raise PlanError(
+        f"group '{name}' of the plan must hold its dense width and the kept channels as [first, last] runs below it,"
+        f" found {json.dumps(group)[:80]}"
+    )
+
+
+def _is_run(run: Any, dense: int) -> bool:
+    match run:
+        case [int(first), int(last)]:
+            return 0 <= first <= last < dense
+    return False
+
+
+def keep_all(graph: ChannelGraph) -> Plan:
+    """The plan that cuts nothing."""
+    return Plan({g.name: tuple(range(g.size)) for g in graph.groups}, {g.name: g.size for g in graph.groups})
+
+
+def choose(graph: ChannelGraph, scores: Scores, widths: Widths) -> Plan:
+    """The plan that keeps, in every group, its highest-scored channels; equal scores keep the lower index.
+
+    A group that is cut must be free, have a score of its size without NaN, and keep at least one channel.
+    """
+    keep: dict[str, tuple[int, ...]] = {}
+    for name in widths:
+        graph.group(name)
+    for group in graph.groups:
+        width = widths.get(group.name, group.size)
+        if width == group.size:
+            keep[group.name] = tuple(range(group.size))
+            continue
+        if group.pinned:
+            raise PlanError(f"cannot cut group '{group.name}' to {width}: it is pinned ({group.pinned})")
+        if not 1 <= width <= group.size:
+            raise PlanError(f"cannot keep {width} of the {group.size} channels of group '{group.name}'")
+        score = scores.get(group.name)
+        if score is None or tuple(score.shape) != (group.size,):
+            found = "none" if score is None else f"shape {tuple(score.shape)}"
+            raise PlanError(f"group '{group.name}' needs a score of shape ({group.size},), found {found}")
+        if score.isnan().any():
+            raise PlanError(f"the scores of group '{group.name}' hold NaN: nothing can be ranked by them")
+        best = torch.argsort(score.detach().cpu(), descending=True, stable=True)[:width]
+        keep[group.name] = tuple(best.sort().values.tolist())
+    return Plan(keep, {g.name: g.size for g in graph.groups})
+
+
+def from_zeros(model: nn.Module, graph: ChannelGraph) -> Plan:
+    """The plan that drops every channel which nobody reads: all weights that sum over it are zero.
+
+    This undoes `mask` and removes no channel whose constant would be missed downstream. A free group that is read
+    nowhere at all stays whole; of a group that is never read one channel stays.
+    """
+    named = dict(model.named_parameters()) | dict(model.named_buffers())
+    readers = {a.tensor for a in graph.axes if a.role == "in"}
+    return unread(graph, {n: named[n].detach() != 0 for n in readers})
+
+
+def unread(graph: ChannelGraph, used: Mapping[str, Tensor]) -> Plan:
+    """The plan that drops every channel that only weights with False in `used` (by state-dict name) read.
+
+    Weights that `used` does not name count as used.
+    """
+    read = np.zeros(int(graph.offsets[-1]) + 1, dtype=bool)
+    has_reader = np.zeros_like(read)
+    for axis in graph.axes:
+        if axis.role == "in":
+            any_used = np.ones(len(axis.where), dtype=bool)
+            if axis.tensor in used:
+                any_used = used[axis.tensor].movedim(axis.dim, 0).reshape(len(axis.where), -1).any(1).cpu().numpy()
+            # A channel that the axis holds several times (once for each pixel, say) is read if any of them is.
+            read[axis.where[any_used]] = True
+            has_reader[axis.where] = True
+    keep: dict[str, tuple[int, ...]] = {}
+    for group, start in zip(graph.groups, graph.offsets, strict=False):
+        span = slice(start, start + group.size)
+        stays = read[span] | ~has_reader[span]
+        kept = np.flatnonzero(stays) if not group.pinned else np.arange(group.size)
+        keep[group.name] = tuple(kept.tolist()) or (0,)
+    return Plan(keep, {g.name: g.size for g in graph.groups})
+
+
+def _runs(channels: Sequence[int]) -> list[list[int]]:
+    """Ascending numbers as [first, last] runs: most plans keep neighbours, and files stay short."""
+    runs: list[list[int]] = []
+    for c in channels:
+        if runs and c == runs[-1][1] + 1:
+            runs[-1][1] = c
+        else:
+            runs.append([c, c])
+    return runs

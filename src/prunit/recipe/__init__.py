@@ -1,0 +1,85 @@
+"""The whole flow as one readable function, its settings, and the named recipes of the papers.
+
+- flow.py: build(), from a model and images to a portfolio
+- recipes.py: from a model and a budget to a plan
+- collapse.py: when thinning out the weights cuts the output off from the input
+- config.py: the settings of a build, from TOML, options and code
+- folder.py: what stands in a build's folder, and whether it may be resumed
+- source.py: the model and the data that a build works on
+- progress.py: how far it has come, and how long it will still take
+"""
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from prunit.allocate import Budget
+    from prunit.batches import Batch
+    from prunit.plans import Plan
+    from prunit.recipe.config import BuildConfig, read_config
+    from prunit.recipe.flow import build, check_request
+    from prunit.recipe.folder import check_folder
+    from prunit.recipe.progress import Step
+    from prunit.recipe.recipes import RECIPES, Decision, decide
+
+__all__ = [
+    "RECIPES",
+    "BuildConfig",
+    "Decision",
+    "Step",
+    "build",
+    "check_folder",
+    "check_request",
+    "decide",
+    "make_plan",
+    "read_config",
+]
+
+_HOMES: Final = {
+    "BuildConfig": "config",
+    "Decision": "recipes",
+    "RECIPES": "recipes",
+    "Step": "progress",
+    "build": "flow",
+    "check_folder": "folder",
+    "check_request": "flow",
+    "decide": "recipes",
+    "read_config": "config",
+}
+
+
+def make_plan(
+    model: Any,
+    example: Any,
+    *,
+    budget: "Budget | str | Mapping[str, float | str]",
+    recipe: str = "reconvene",
+    score: str | None = None,
+    seed: int = 0,
+    batches: "Sequence[Batch] | None" = None,
+    config: Mapping[str, Any] | None = None,
+) -> "Plan":
+    """The channels to keep so that the model costs no more than `budget`; the model is left as it was.
+
+    `example` is an input as for `trace`. `budget` is like `{"params": 1/16}` or "macs=20M". `batches`, a list of
+    (x_BCHW, y_B), is needed by scores that look at data (snip, grasp, force). `config` holds further settings of
+    `PruneConfig`, for example `{"evaluator": "density", "pin": ("fc",)}`. Raises `BudgetError` with the closest
+    reachable point.
+    """
+    from prunit.allocate import Budget
+    from prunit.graph import trace
+    from prunit.recipe.config import validated
+    from prunit.recipe.recipes import decide, example_batch
+
+    settings = {"recipe": recipe, "score": score, "seed": seed} | dict(config or {})
+    prune = validated({"prune": settings}).prune
+    graph = trace(model, example, pin=prune.pin)
+    return decide(model, graph, batches or [example_batch(example)], Budget.parse(budget), prune).plan
+
+
+def __getattr__(name: str) -> object:
+    # Resolved on first use: the command line reads the settings without waiting for torch.
+    if name not in _HOMES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,192 @@
+"""What a build can be told, with the defaults of a user who says nothing."""
+
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from prunit.errors import ConfigError, UnknownNameError, unknown
+from prunit.train import TrainConfig
+
+
+def _names_listed(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+def _budgets_listed(value: object) -> object:
+    """One budget or several, each as text or as {"params": 1/16}: a list of texts."""
+    several = value if isinstance(value, list | tuple) else (value,)
+    return tuple(",".join(f"{k}={_limit(v)}" for k, v in b.items()) if isinstance(b, Mapping) else b for b in several)
+
+
+def _limit(value: object) -> str:
+    """A share given as a number by the simple fraction that was meant: 1/3 for 0.3333333333333333."""
+    near = Fraction(value).limit_denominator(4096) if isinstance(value, float) and 0 < value <= 1 else None
+    return str(near) if near is not None and math.isclose(near, cast("float", value), rel_tol=1e-12) else str(value)
+
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_names_listed)]
+Budgets = Annotated[tuple[str, ...], BeforeValidator(_budgets_listed)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class PruneConfig(_Section):
+    """How a plan is made."""
+
+    recipe: str = "reconvene"
+    """Name of a recipe: see `prunit methods`."""
+    score: str | None = None
+    """Name of a score; None is the recipe's own (SynFlow for reconvene)."""
+    evaluator: Literal["emptied", "density", "score"] = "emptied"
+    """Reading of Reconvene's Pruning Sensitivity Evaluator; see docs/cards/reconvene.md."""
+    tau: float | None = Field(default=None, ge=0)
+    """Sensitivity above which a layer stays whole, for the readings 'density' and 'score'; None starts at 1 and 0.5."""
+    rectifier: Literal["reinit", "rescale", "none", "all"] = "reinit"
+    """Reading of Reconvene's Resilient Layer Rectifier."""
+    residual: Literal["auto", "keep", "prune"] = "auto"
+    """Residual streams: never narrowed (keep), like any other layer (prune), or only where a budget is tight (auto)."""
+    rounds: int | None = Field(default=None, ge=1)
+    """Rounds of an iterative score; None is the method's own number (100 for SynFlow)."""
+    min_share: float = Field(default=0.02, ge=0, le=1)
+    """Share of its channels that every layer keeps at least."""
+    min_width: int = Field(default=1, ge=1)
+    """Channels that every layer keeps at least."""
+    pin: Names = ()
+    """Name patterns of modules whose output channels all stay."""
+    per_class: int = Field(default=10, ge=1)
+    """Images per class that a score which needs data sees."""
+    seed: Seed = 0
+    """Draws of random scores and of the rectifier."""
+
+
+class ProbeConfig(_Section):
+    """How latency is measured."""
+
+    threads: int = Field(default=1, ge=1)
+    """Threads of the inference engine."""
+    batch: int = Field(default=32, ge=1)
+    """The batch size measured besides 1."""
+    seconds: float = Field(default=5.0, gt=0)
+    """About how long each batch size is measured, all variants together."""
+
+
+class BuildConfig(_Section):
+    """A whole build."""
+
+    model: str = "resnet20"
+    """Zoo name, `timm:NAME`, `torchvision:NAME`, `path/to/file.py:factory` or `package.module:factory`."""
+    data: str = "digits"
+    """Data set name, image folder, or a factory as for the model."""
+    budgets: Budgets = ("params=1/4", "params=1/16")
+    """One variant each, besides the dense one."""
+    subset: int | None = Field(default=None, ge=1)
+    """Train on this many images, drawn evenly from the classes."""
+    image_size: int | None = Field(default=None, ge=1)
+    """Side in pixels to which images are brought; None is the data set's own."""
+    seed: Seed = 0
+    """Initial weights; and everything else that is drawn, unless prune.seed or train.seed says otherwise."""
+    prune: PruneConfig = PruneConfig()
+    train: TrainConfig = TrainConfig()
+    probe: ProbeConfig = ProbeConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_seed(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or "seed" not in data:
+            return data
+        sections = {name: data.get(name, {}) for name in ("prune", "train")}
+        seeded = {name: {"seed": data["seed"], **s} for name, s in sections.items() if isinstance(s, Mapping)}
+        return {**data, **seeded}
+
+
+def read_config(file: Path | None, overrides: Mapping[str, Any], settings: Sequence[str] = ()) -> BuildConfig:
+    """The configuration in a TOML file, with `overrides` (dotted names) and then `a.b=c` settings on top.
+
+    Raises `ConfigError` for a value that does not fit and `UnknownNameError` for a key that does not exist.
+    """
+    data: dict[str, Any] = {}
+    if file is not None:
+        try:
+            data = tomllib.loads(file.read_text())
+        except OSError as error:
+            raise ConfigError(f"cannot read the configuration '{file}': {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"'{file}' is not TOML: {error}") from error
+    for name, value in overrides.items():
+        _put(data, name, value)
+    for text in settings:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {text}: write it as section.name=value, for example train.lr=0.05")
+        _put(data, name.strip(), _value(value.strip()))
+    return validated(data)
+
+
+def validated(data: Mapping[str, Any]) -> BuildConfig:
+    """The configuration in nested plain data, every default filled in; one `seed` serves all sections."""
+    try:
+        return BuildConfig.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            raise _unknown_setting(name) from error
+        inside = [n for n in setting_names() if n.startswith(f"{name}.")]
+        if inside:
+            raise ConfigError(f"setting {name}={first['input']!r}: it is a section with {', '.join(inside)}") from error
+        reason = first["msg"][0].lower() + first["msg"][1:]
+        raise ConfigError(f"setting {name}={first['input']!r}: {reason}") from error
+
+
+def _unknown_setting(name: str) -> UnknownNameError:
+    """Names the nearest setting and those of the section that was meant, or the section that has one so called."""
+    section, _, last = name.rpartition(".")
+    names = setting_names()
+    elsewhere = [n for n in names if n.rpartition(".")[2] == last]
+    if elsewhere:
+        return UnknownNameError(f"unknown setting '{name}': write {' or '.join(elsewhere)}")
+    inside = [n for n in names if n.rpartition(".")[0] == section]
+    if not section:
+        inside += sorted({n.split(".")[0] for n in names if "." in n})
+    return unknown("setting", name, inside)
+
+
+def setting_names() -> list[str]:
+    """Dotted names of all settings."""
+    return _names(BuildConfig)
+
+
+def _names(section: type[BaseModel], prefix: str = "") -> list[str]:
+    names: list[str] = []
+    for name, info in section.model_fields.items():
+        kind = info.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            names += _names(kind, f"{prefix}{name}.")
+        else:
+            names.append(prefix + name)
+    return names
+
+
+def _put(data: dict[str, Any], name: str, value: Any) -> None:
+    *sections, last = name.split(".")
+    for section in sections:
+        data = data.setdefault(section, {})
+        if not isinstance(data, dict):
+            raise ConfigError(f"setting {name}: '{section}' is a value, not a section")
+    data[last] = value
+
+
+def _value(text: str) -> Any:
+    """A value as TOML would read it, or the text itself."""
+    try:
+        return tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError:
+        return None if text.lower() in ("none", "null") else text

@@ -1,0 +1,300 @@
+"""The whole flow: from a model and images to a portfolio of small trained exported models.
+
+Read `build` top to bottom: it is the table of contents. Every step leaves a file when it is done, and training one
+after each epoch, so a build that was killed at any moment goes on with `resume=True` and ends with the same result.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from torch import nn
+
+from prunit import zoo
+from prunit.allocate import Budget
+from prunit.batches import Dataset
+from prunit.costs import cost_of
+from prunit.edge.measure import measure
+from prunit.edge.portfolio import Artifact, Metrics, Portfolio, Preprocessing, StoredFile, Variant
+from prunit.edge.probe import ProbeSettings
+from prunit.export import EXPORTERS
+from prunit.files import write_atomically
+from prunit.graph import ChannelGraph, trace
+from prunit.plans import Plan, keep_all
+from prunit.recipe.config import BuildConfig, validated
+from prunit.recipe.folder import (
+    STATE,
+    check_folder,
+    intact_variant,
+    is_started,
+    open_folder,
+    read_history,
+    read_json,
+    read_plan,
+)
+from prunit.recipe.progress import OnStep, Progress
+from prunit.recipe.recipes import decide, first_reachable, method_of
+from prunit.recipe.source import (
+    ModelLike,
+    Source,
+    check_exports,
+    check_trains,
+    digest_of_data,
+    digest_of_weights,
+    example_of,
+    loaded,
+)
+from prunit.report import write_report
+from prunit.store import load as load_weights
+from prunit.store import save as save_weights
+from prunit.surgery import check_runs, compact, rectify
+from prunit.train import Epoch, device_named, evaluate, train
+from prunit.train.accuracy import check_model
+from prunit.version import VERSION
+
+
+def build(
+    model: ModelLike,
+    data: str | Dataset,
+    out: Path | str,
+    *,
+    config: BuildConfig | Mapping[str, Any] | None = None,
+    resume: bool = False,
+    on_step: OnStep | None = None,
+) -> Portfolio:
+    """The portfolio in folder `out`: the dense model and one variant per budget, trained, exported and measured.
+
+    `model` is a name (see `zoo.load`), a module or a callable; `data` a name (see `zoo.data.load`) or a `Dataset`;
+    `config` the settings that differ from the defaults, for example `{"budgets": ["params=1/8"], "train": {"epochs":
+    5}}`. The folder holds portfolio.json, report.html and for every variant NAME.onnx, NAME.selftest.npz,
+    NAME.plan.json and NAME.safetensors. With `resume` a build of the same configuration in `out` goes on where it
+    stopped.
+    """
+    config = config if isinstance(config, BuildConfig) else validated(config or {})
+    if isinstance(model, str):
+        config = config.model_copy(update={"model": model})
+    budgets = check_request(config)
+    check_folder(Path(out), resume=resume)
+    dataset = loaded(data, config)
+    progress = Progress(on_step)
+    progress("dense", "check", 0, 0)
+    source = Source.of(model, dataset, seed=config.seed)
+    dense = source.make()
+    graph = trace(dense, example_of(dataset), pin=config.prune.pin)
+    check_model(dense, dataset)
+    for budget in filter(None, budgets.values()):
+        first_reachable(graph, budget, config.prune)
+    settings = _settings(config, source.name, dense, dataset)
+    if not (resume and is_started(Path(out))):
+        check_trains(source.make(), dataset)
+        check_exports(dense, dataset)
+    # All that can be wrong with what was asked has been found by now; only then the folder is touched.
+    folder = open_folder(Path(out), settings, resume=resume)
+    work = _Work(config, folder, dataset, source, graph, progress)
+    plans = {name: work.plan(dense, name, budget) for name, budget in budgets.items()}
+    del dense
+    progress.plan_to_train(
+        {name: cost_of(graph, plan).macs for name, plan in plans.items()}, probe_s=2 * config.probe.seconds
+    )
+    variants = []
+    for name, plan in plans.items():
+        epochs = work.train(name, plan)
+        variants.append(work.export(name, plan, budgets[name], epochs))
+    portfolio = work.measure(variants)
+    work.report(portfolio)
+    return portfolio
+
+
+def check_request(config: BuildConfig) -> dict[str, Budget | None]:
+    """The budget of each variant by name, None for the dense one; an error for what can be refused without data."""
+    budgets: dict[str, Budget | None] = {"dense": None}
+    budgets |= {variant_name(b): b for b in map(Budget.parse, config.budgets)}
+    device_named(config.train.device)
+    method_of(config.prune)
+    if ":" not in config.model and config.model not in zoo.models():
+        zoo.load(config.model)  # it says what there is
+    return budgets
+
+
+@dataclass(frozen=True)
+class _Work:
+    """The steps of one build; each leaves its result in the folder, and reads it back if it is there."""
+
+    config: BuildConfig
+    folder: Path
+    dataset: Dataset
+    source: Source
+    graph: ChannelGraph
+    progress: Progress
+
+    def plan(self, dense: nn.Module, name: str, budget: Budget | None) -> Plan:
+        file = self.folder / f"{name}.plan.json"
+        if file.exists():
+            plan = read_plan(file)
+            plan.check(self.graph)
+            return plan
+        plan, seconds = keep_all(self.graph), 0.0
+        if budget is not None:
+            self.progress(name, "prune", 0, 0)
+            batches = self.dataset.scoring_batches(
+                per_class=self.config.prune.per_class, batch_size=256, seed=self.config.prune.seed
+            )
+            place = device_named(self.config.train.device)
+            decision = decide(
+                dense.to(place),
+                self.graph,
+                [(x.to(place), y.to(place)) for x, y in batches],
+                budget,
+                self.config.prune,
+                on_round=lambda done, total: self.progress(name, "prune", done, total),
+            )
+            plan, seconds = decision.plan, decision.seconds
+            dense.to("cpu")
+            check_runs(dense, compact(dense, self.graph, plan), example_of(self.dataset))
+        # Not in the plan: a build that was resumed would have another one.
+        write_atomically(self._state(name, "seconds.json"), json.dumps({"prune": seconds}))
+        write_atomically(file, plan.to_json())
+        return plan
+
+    def train(self, name: str, plan: Plan) -> list[Epoch]:
+        """Train the variant; its weights stand in NAME.safetensors and its epochs in the state folder."""
+        history, checkpoint = self._state(name, "history.json"), self._state(name, "checkpoint.safetensors")
+        weights = self.folder / f"{name}.safetensors"
+        if history.exists() and weights.exists():
+            self.progress.trained(name)
+            return read_history(history)
+        dense = self.source.make()
+        model = compact(dense, self.graph, plan)
+        if plan.widths != dict(plan.dense):
+            rectify(model, dense, self.config.prune.rectifier, seed=self.config.prune.seed)
+        del dense
+        settings = self.config.train
+        epochs: list[Epoch] = []
+
+        def on_training_step(done: int, total: int) -> None:
+            note = f"{epochs[-1].test_accuracy:.1%} at epoch {epochs[-1].index}/{settings.epochs}" if epochs else ""
+            self.progress(name, "train", done, total, note)
+
+        for epoch in train(model, self.dataset, settings, checkpoint=checkpoint, on_step=on_training_step):
+            epochs.append(epoch)
+        save_weights(model, plan, weights)
+        write_atomically(history, json.dumps([asdict(e) for e in epochs]))
+        with suppress(OSError):  # it is of no more use, and of no harm
+            checkpoint.unlink()
+        self.progress.trained(name)
+        return epochs
+
+    def export(self, name: str, plan: Plan, budget: Budget | None, epochs: Sequence[Epoch]) -> Variant:
+        """The variant's record, without latencies; what is exported is what was saved."""
+        file = self._state(name, "variant.json")
+        if file.exists() and (found := intact_variant(file, self.folder)):
+            self.progress.exported(name)
+            return found
+        self.progress(name, "evaluate", 0, 0)
+        model = load_weights(self.folder / f"{name}.safetensors", self.source.make)
+        accuracy = evaluate(model, self.dataset, device=self.config.train.device)
+        self.progress(name, "export", 0, 0)
+        started = perf_counter()
+        artifact = EXPORTERS["onnx"](model, example_of(self.dataset), self.folder, name=name)
+        seconds = {
+            **read_json(self._state(name, "seconds.json")),
+            "train": sum(e.seconds for e in epochs),
+            "export": perf_counter() - started,
+        }
+        variant = self._record(name, plan, budget, artifact, seconds, accuracy)
+        write_atomically(file, variant.model_dump_json(indent=2))
+        self.progress.exported(name)
+        return variant
+
+    def _record(
+        self,
+        name: str,
+        plan: Plan,
+        budget: Budget | None,
+        artifact: Artifact,
+        seconds: Mapping[str, float],
+        accuracy: float,
+    ) -> Variant:
+        cost = cost_of(self.graph, plan)
+        return Variant(
+            name=name,
+            recipe=str(plan.origin.get("recipe", "dense")),
+            budget=budget.as_dict if budget else {},
+            keep=sum(plan.widths.values()) / sum(plan.dense.values()),
+            widths={n: (plan.dense[n], len(c)) for n, c in plan.keep.items()},
+            plan=StoredFile.of(self.folder, f"{name}.plan.json"),
+            weights=StoredFile.of(self.folder, f"{name}.safetensors"),
+            artifact=artifact,
+            metrics=Metrics(
+                accuracy=accuracy,
+                params=cost.params,
+                macs=cost.macs,
+                weight_bytes=cost.weight_bytes,
+                activation_bytes=cost.activation_bytes,
+                file_bytes=artifact.bytes,
+            ),
+            seconds=dict(seconds),
+            epochs=self.config.train.epochs,
+            seed=self.config.seed,
+        )
+
+    def measure(self, variants: Sequence[Variant]) -> Portfolio:
+        """The portfolio with latencies and memory measured here, all variants in one run; written to the folder."""
+        size = self.dataset.image_size
+        portfolio = Portfolio(
+            name=f"{self.source.name}-{self.dataset.name}",
+            model=self.source.name,
+            data=self.dataset.name,
+            classes=self.dataset.classes,
+            preprocessing=Preprocessing(
+                mean=self.dataset.mean_C,
+                std=self.dataset.std_C,
+                channels={1: "L", 3: "RGB"}.get(self.dataset.channels, str(self.dataset.channels)),
+                size=(size, size),
+            ),
+            variants=tuple(variants),
+            prunit_version=VERSION,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        settings = self.config.probe
+        measured = measure(
+            portfolio,
+            self.folder,
+            ProbeSettings(
+                batches=tuple(dict.fromkeys((1, settings.batch))), threads=settings.threads, seconds=settings.seconds
+            ),
+            tell=self.progress,
+        )
+        measured.write(self.folder)
+        return measured
+
+    def report(self, portfolio: Portfolio) -> None:
+        self.progress("all", "report", 0, 0)
+        histories = {v.name: read_history(self._state(v.name, "history.json")) for v in portfolio.variants}
+        write_report(portfolio, self.folder, histories=histories)
+
+    def _state(self, name: str, file: str) -> Path:
+        return self.folder / STATE / name / file
+
+
+def variant_name(budget: Budget) -> str:
+    """A file name for the variant of a budget: `params=1/16` becomes `params-1-16`."""
+    text = "-".join(f"{limit.key}-{limit.text}" for limit in budget.limits).replace("%", "-percent").replace("×", "x")
+    return "-".join(re.findall(r"[a-z0-9.]+", text.lower()))
+
+
+def _settings(config: BuildConfig, model: str, dense: nn.Module, dataset: Dataset) -> dict[str, Any]:
+    """What a resumed build must have in common with the one that it continues."""
+    return config.model_dump(mode="json") | {
+        "model": model,
+        "data": dataset.name,
+        "images": [len(dataset.train), len(dataset.test)],
+        "digest of the images": digest_of_data(dataset),
+        "digest of the initial weights": digest_of_weights(dense),
+    }

@@ -1,0 +1,132 @@
+"""The folder of a build: what stands in it, and whether a build may go on there."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from prunit.edge.portfolio import Portfolio, Variant
+from prunit.errors import ConfigError, FileError, PlanError
+from prunit.files import write_atomically
+from prunit.plans import Plan
+from prunit.train import Epoch
+from prunit.version import VERSION
+
+STATE: Final = ".build"
+"""Folder inside the portfolio for what only a resumed build needs."""
+
+_BUILD: Final = "build.json"
+
+
+def check_folder(folder: Path, *, resume: bool) -> None:
+    """Raise `ConfigError` if the folder holds something else, or a build that is not to be resumed; writes nothing."""
+    if not folder.exists() or _unused(folder):
+        return
+    if not resume:
+        raise ConfigError(_in_use(folder, has_build=is_started(folder)))
+    if not is_started(folder):
+        raise ConfigError(f"'{folder}' holds no build to resume: choose another folder (--out)")
+
+
+def open_folder(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> Path:
+    """The folder, with the build's settings written down; refuses one that holds something else.
+
+    Raises `ConfigError` for a folder in use, or a resumed build whose settings are not those it was started with, and
+    `FileError` where the folder cannot be written.
+    """
+    file = folder / STATE / _BUILD
+    now = json.loads(json.dumps({"format": "prunit-build", "version": 1, "prunit": VERSION, **settings}))
+    try:
+        check_folder(folder, resume=resume)
+        if file.exists():
+            _check_same(read_json(file), now, folder)
+        (folder / STATE).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"cannot use '{folder}': {error.strerror}; choose another folder (--out)") from error
+    if not file.exists():
+        write_atomically(file, json.dumps(now, indent=2))
+    return folder
+
+
+def is_started(folder: Path) -> bool:
+    """A build has been started in the folder."""
+    return (folder / STATE / _BUILD).exists()
+
+
+def _unused(folder: Path) -> bool:
+    """The folder is empty, or holds no more than a build that was killed before it wrote its first file."""
+    if not folder.is_dir():
+        return False
+    inside = [p.name for p in folder.iterdir()]
+    return not inside or (inside == [STATE] and not any(not p.name.startswith(".") for p in (folder / STATE).iterdir()))
+
+
+def _in_use(folder: Path, *, has_build: bool) -> str:
+    if not folder.is_dir():
+        return f"'{folder}' is a file: choose a folder (--out) that is empty or not there yet"
+    if has_build:
+        return f"'{folder}' already holds a build: continue it with --resume, or choose another folder (--out)"
+    return f"'{folder}' is not empty: choose a folder (--out) that is empty or not there yet"
+
+
+def read_json(file: Path) -> Any:
+    """What a JSON file of the build's state holds; `FileError` says how to go on if it is damaged."""
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise _damaged(file, error) from error
+
+
+def read_history(file: Path) -> list[Epoch]:
+    """The epochs of a training that is done."""
+    try:
+        return [Epoch(**e) for e in read_json(file)]
+    except TypeError as error:
+        raise _damaged(file, error) from error
+
+
+def intact_variant(file: Path, folder: Path) -> Variant | None:
+    """The record of a variant if its files in `folder` are as they were written, else None."""
+    try:
+        variant = Variant.model_validate_json(file.read_text())
+    except (OSError, ValueError) as error:
+        raise _damaged(file, error) from error
+    # A portfolio without the rest: only its variants are looked at.
+    return None if Portfolio.model_construct(variants=(variant,)).verify(folder) else variant
+
+
+def _damaged(file: Path, error: Exception) -> FileError:
+    reason = " ".join(str(error).split())[:200]
+    return FileError(f"'{file}' is damaged ({reason}); remove it and resume the build")
+
+
+def read_plan(file: Path) -> Plan:
+    """The plan in a JSON file; `PlanError` names the file if it holds none."""
+    try:
+        return Plan.from_json(file.read_text())
+    except OSError as error:
+        raise FileError(f"cannot read the plan '{file}': {error.strerror}") from error
+    except (PlanError, UnicodeDecodeError) as error:
+        raise PlanError(f"'{file}': {error}") from error
+
+
+def _check_same(before: Any, now: Mapping[str, Any], folder: Path) -> None:
+    if not isinstance(before, dict) or before.get("format") != "prunit-build":
+        raise ConfigError(f"'{folder}' holds no build to resume: choose another folder (--out)")
+    old, new = _flat(before), _flat(now)
+    for name in [*new, *(name for name in old if name not in new)]:
+        if name != "prunit" and old.get(name) != new.get(name):
+            raise ConfigError(
+                f"the build in '{folder}' was started with {name}={old.get(name)}, now it is {new.get(name)}: resume "
+                "it as it was started, or choose another folder (--out)"
+            )
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in data.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

@@ -1,0 +1,133 @@
+"""What a build works on: a model that can be made anew, and the data that it is trained on."""
+
+import copy
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor, nn
+
+from prunit import zoo
+from prunit.batches import Dataset
+from prunit.errors import ConfigError, ModelError, PrunitError
+from prunit.export import EXPORTERS
+from prunit.recipe.config import BuildConfig
+from prunit.train.accuracy import check_split
+
+ModelLike = str | nn.Module | Callable[[], nn.Module]
+"""A name that `zoo.load` knows, a model, or a callable that returns one."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dense model by the name that reports show, and a function that makes it with the same weights each time."""
+
+    name: str
+    make: Callable[[], nn.Module]
+
+    @staticmethod
+    def of(model: ModelLike, dataset: Dataset, *, seed: int) -> "Source":
+        """The source of a name (built for the data set's classes, channels and size), a model or a callable."""
+        if isinstance(model, str):
+            factory = zoo.factory(
+                model,
+                num_classes=len(dataset.classes),
+                in_channels=dataset.channels,
+                image_size=dataset.image_size,
+                seed=seed,
+            )
+            return Source(model, factory)
+        if isinstance(model, nn.Module):
+            return Source(type(model).__name__, partial(_copied, model))
+        return Source(_name(model), lambda: _seeded(model, seed))
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    return copy.deepcopy(model).cpu()
+
+
+def _name(factory: Callable[[], nn.Module]) -> str:
+    inner = factory.func if isinstance(factory, partial) else factory
+    name = getattr(inner, "__name__", type(inner).__name__)
+    return name if name.isidentifier() else "model"  # a lambda has no name to show
+
+
+def _seeded(factory: Callable[[], nn.Module], seed: int) -> nn.Module:
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        model = factory()
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"{factory!r} returned a {type(model).__name__}, not an nn.Module")
+    return model
+
+
+def example_of(dataset: Dataset) -> Tensor:
+    """One normalised test image: x_BCHW with B = 1."""
+    return dataset.normalise(dataset.test.x_BCHW[:1])
+
+
+def loaded(data: str | Dataset, config: BuildConfig) -> Dataset:
+    """The data set by that name, or the one given; cut to `config.subset` and found complete."""
+    if isinstance(data, str):
+        dataset = zoo.data.load(data, subset=config.subset, image_size=config.image_size)
+    else:
+        dataset = data
+        if config.image_size not in (None, dataset.image_size):
+            raise ConfigError(
+                f"image_size={config.image_size}, but the images of '{dataset.name}' have {dataset.image_size} pixels a"
+                " side and a Dataset that is passed in is not resized: load it by its name, or resize it before"
+            )
+    if config.subset and len(dataset.train) > config.subset:
+        dataset = dataset.subset(config.subset, seed=0)
+    check_split(dataset, "train")
+    check_split(dataset, "test")
+    return dataset
+
+
+def check_exports(dense: nn.Module, dataset: Dataset) -> None:
+    """`ModelError` if the model cannot be exported: better known now than when it is trained."""
+    with TemporaryDirectory(prefix="prunit-") as folder:
+        EXPORTERS["onnx"](dense, example_of(dataset), Path(folder), name="dense")
+
+
+def check_trains(model: nn.Module, dataset: Dataset) -> None:
+    """`ModelError` unless the model in training mode, too, gives scores of classes; its statistics may change."""
+    x_BCHW = dataset.normalise(dataset.train.x_BCHW[:2])
+    where = f"in training mode the model fails on images of shape {tuple(x_BCHW.shape)}"
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            found = model.train()(x_BCHW)
+    except PrunitError:
+        raise
+    except Exception as error:
+        raise ModelError(f"{where}: {type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(found, Tensor):
+        raise ModelError(
+            f"in training mode the model returns a {type(found).__name__}, not one tensor of class scores: switch off"
+            " its further outputs, or wrap it in a module that returns the scores alone"
+        )
+
+
+def digest_of_weights(model: nn.Module) -> str:
+    """16 hex digits that differ for models with different parameters or buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in (dict(model.named_parameters()) | dict(model.named_buffers())).items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def digest_of_data(dataset: Dataset, *, images: int = 500) -> str:
+    """16 hex digits that differ for data sets with different labels, or other pixels in some of their images."""
+    digest = hashlib.sha256()
+    for split in (dataset.train, dataset.test):
+        some = split.x_BCHW[:: max(1, len(split) // images)]
+        for tensor in (split.y_B, some):
+            digest.update(f"{tuple(tensor.shape)};".encode())
+            digest.update(tensor.cpu().contiguous().numpy().data)
+    return digest.hexdigest()[:16]

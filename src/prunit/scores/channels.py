@@ -1,0 +1,67 @@
+"""From weights to channels: any score of weights becomes one of whole channels here."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prunit.graph import Axis, ChannelGraph
+from prunit.plans import Scores
+
+Gather = Literal["sum", "last"]
+"""How weights speak for a channel: all together ('sum'), or the one that would be pruned last ('last')."""
+
+
+def per_channel(graph: ChannelGraph, weights: Mapping[str, Tensor], how: Gather) -> Scores:
+    """Score of every channel of every group, from scores of weights by parameter name (float64, on the CPU).
+
+    sum   the scores of all weights that make the channel (its filters, in every layer that is added to it)
+    last  when the channel is empty if weights go in the order of their score: once the last weight that makes it or
+          the last one that reads it is gone, or the last one of a depthwise filter on its way. Removing the channels
+          with at most t then removes exactly those that the mask `score > t` leaves without input or without output
+          (DNNShifter's rule, and the first step of its closure).
+    """
+    size = int(graph.offsets[-1])
+    if how == "sum":
+        total = np.zeros(size)
+        for axis in graph.axes:
+            if axis.role != "in" and axis.tensor in weights:
+                np.add.at(total, axis.where[axis.where >= 0], _reduce(weights, axis, "sum"))
+        return _by_group(graph, total)
+    made, read, along = np.full(size, -np.inf), np.full(size, -np.inf), np.full(size, np.inf)
+    for axis in graph.axes:
+        # A maker or reader that has no score never goes; a batch norm's gain, say, has none and says nothing.
+        best = _reduce(weights, axis, "max") if axis.tensor in weights else np.inf
+        if axis.role == "along":
+            several = np.full(size, -np.inf)  # a depthwise layer may hold several filters for a channel
+            np.maximum.at(several, axis.where[axis.where >= 0], best)
+            np.minimum(along, several, out=along, where=~np.isneginf(several))
+        else:
+            np.maximum.at(made if axis.role == "out" else read, axis.where[axis.where >= 0], best)
+    # A depthwise filter stands in the channel's only path, but not where several layers feed the channel.
+    along[np.repeat([g.coupled for g in graph.groups], graph.sizes)] = np.inf
+    read[np.isneginf(read)] = np.inf  # read by no weight at all: only its makers count
+    return _by_group(graph, np.minimum(np.minimum(made, read), along))
+
+
+def _reduce(weights: Mapping[str, Tensor], axis: Axis, how: Literal["sum", "max"]) -> np.ndarray:
+    """The scores on an axis of a weight, one for each of its positions that belong to a channel."""
+    return _all_on(weights[axis.tensor].detach(), axis.dim, how)[axis.where >= 0]
+
+
+def _all_on(tensor: Tensor, dim: int, how: Literal["sum", "max"]) -> np.ndarray:
+    others = [d for d in range(tensor.ndim) if d != dim]
+    if not others:
+        return tensor.double().cpu().numpy()
+    # Summed in float64 without a float64 copy of the weights.
+    reduced = tensor.sum(others, dtype=torch.float64) if how == "sum" else tensor.amax(others)
+    return reduced.double().cpu().numpy()
+
+
+def _by_group(graph: ChannelGraph, flat: np.ndarray) -> Scores:
+    return {
+        g.name: torch.from_numpy(flat[start : start + g.size].copy())
+        for g, start in zip(graph.groups, graph.offsets, strict=False)
+    }

@@ -1,0 +1,34 @@
+"""GraSP: keep the weights whose removal would lower the gradient's norm (Wang et al. 2020, 'Picking winning tickets').
+
+With g = dL/dw and H the Hessian, pruning w changes the gradient flow by about -w (H g); the authors prune the largest
+-w (H g), so the score that is kept high is w (H g). The logits are divided by T = 200 as in their code.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from prunit.batches import Batch
+from prunit.scores.network import Network
+from prunit.scores.snip import gradient
+
+TEMPERATURE = 200.0
+
+
+def grasp(
+    net: Network, weights: Mapping[str, Tensor], batches: Sequence[Batch], generator: torch.Generator
+) -> dict[str, Tensor]:
+    """w (H g), signed: H g is the gradient of <g of all batches, held fixed; g of one batch>, summed over batches."""
+    fixed = gradient(net, weights, batches, temperature=TEMPERATURE)
+    total: dict[str, Tensor] = {}
+    for x_BCHW, y_B in batches:
+        live = {n: w.detach().requires_grad_() for n, w in weights.items()}
+        loss = cross_entropy(net.forward(live, x_BCHW) / TEMPERATURE, y_B.to(net.device))
+        g = torch.autograd.grad(loss, list(live.values()), create_graph=True, materialize_grads=True)
+        product = sum((fixed[n] * g_n).sum() for n, g_n in zip(live, g, strict=True))
+        second = torch.autograd.grad(product, list(live.values()), materialize_grads=True)
+        for name, hg in zip(live, second, strict=True):
+            total[name] = total[name] + hg if name in total else hg
+    return {name: w * total[name] for name, w in weights.items()}

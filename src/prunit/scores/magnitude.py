@@ -1,0 +1,16 @@
+"""Magnitude: |weight| at initialisation. The plainest score; needs no data and no pass through the network."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from prunit.batches import Batch
+from prunit.scores.network import Network
+
+
+def magnitude(
+    net: Network, weights: Mapping[str, Tensor], batches: Sequence[Batch], generator: torch.Generator
+) -> dict[str, Tensor]:
+    """|w| of every weight."""
+    return {name: w.abs() for name, w in weights.items()}

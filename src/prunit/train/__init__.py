@@ -1,0 +1,41 @@
+"""One plain training loop for small-image CNNs, and the accuracy of a model.
+
+`train` yields an `Epoch` per epoch; `TrainConfig` holds its settings; `evaluate` is the top-1 accuracy. Everything
+random comes from (seed, epoch), so a training that was killed at any moment continues from its checkpoint to the same
+weights.
+
+    config.py      TrainConfig and Epoch: what goes in and what comes out (no torch)
+    schedule.py    the learning rate of a step (no torch)
+    augment.py     an epoch's order, crops and flips, and the batches made from them
+    place.py       where it runs: device, precision, Fabric
+    checkpoint.py  a training between two epochs as one file
+    accuracy.py    evaluate(): top-1 accuracy, and whether model and data fit each other
+    loop.py        train(): the loop
+    processes.py   the same loop in one process per device
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from prunit.train.accuracy import evaluate
+    from prunit.train.config import Epoch, TrainConfig
+    from prunit.train.loop import train
+    from prunit.train.place import device_named
+
+__all__ = ["Epoch", "TrainConfig", "device_named", "evaluate", "train"]
+
+_HOMES: Final = {
+    "Epoch": "config",
+    "TrainConfig": "config",
+    "device_named": "place",
+    "evaluate": "accuracy",
+    "train": "loop",
+}
+
+
+def __getattr__(name: str) -> object:
+    # Resolved on first use: the command line reads TrainConfig's defaults without waiting for torch.
+    if name not in _HOMES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,148 @@
+"""What goes into a training and what comes out of it: `TrainConfig` and `Epoch`. Loads no torch."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+
+from prunit.errors import ConfigError, PrunitError, unknown
+
+Schedule = Literal["onecycle", "step"]
+Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed"]
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+ONECYCLE_WARMUP = 0.2  # share of the epochs
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One finished epoch."""
+
+    index: int
+    """1 for the first."""
+    epochs: int
+    """How many there will be."""
+    loss: float
+    """Mean over the epoch's training images, label smoothing included."""
+    train_accuracy: float
+    """Top-1, 0 to 1, on the augmented images as they were trained on."""
+    test_accuracy: float
+    """Top-1, 0 to 1, after the epoch."""
+    lr: float
+    """Learning rate of the epoch's last step."""
+    seconds: float
+    """Wall-clock time of training and test; what the first run took, where the epoch was read from a checkpoint."""
+
+
+class TrainConfig(BaseModel):
+    """Settings of a training. `None` means: what the schedule's recipe says.
+
+    `step` is the papers' recipe (DNNShifter, after OpenLTH: 160 epochs of SGD, lr 0.1, x0.1 at 80 and 120, decay
+    1e-4); `onecycle` is the short modern one (lr up and down once, Smith 2018; Nesterov momentum, label smoothing, no
+    decay of norms and biases).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    epochs: int = Field(default=30, ge=1)
+    """Passes over the training images."""
+    batch_size: int = Field(default=128, ge=2)
+    """Images per step, over all devices together; the odd rest of an epoch is left out."""
+    lr: Positive | None = None
+    """Highest learning rate; None: 0.1 for `step`, 0.2 for `onecycle`."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Momentum of SGD; Nesterov's in `onecycle`."""
+    weight_decay: NotNegative | None = None
+    """L2 decay; None: 1e-4 for `step` (all parameters), 5e-4 for `onecycle` (not on norms and biases)."""
+    schedule: Schedule = "onecycle"
+    """`onecycle`: linear up, then linear down to 0. `step`: x0.1 at 50 % and at 75 % of the epochs."""
+    warmup_epochs: NotNegative | None = None
+    """Epochs of linear growth at the start; None: 0 for `step`, 20 % of the epochs for `onecycle`."""
+    label_smoothing: float | None = Field(default=None, ge=0, lt=1)
+    """Share of the target spread over all classes; None: 0 for `step`, 0.1 for `onecycle`."""
+    augment: bool = True
+    """Random crops after padding by an eighth of the size, and mirroring where the data set allows it."""
+    precision: Precision = "auto"
+    """auto: bf16-mixed on CUDA devices that have it, 16-mixed on older ones with tensor cores, else 32-true."""
+    channels_last: bool = True
+    """Memory format of images and kernels; on CPU, too, 1.4 to 2 times as fast for the zoo's networks."""
+    device: str = "auto"
+    """auto (CUDA if there is one), cpu, cuda or cuda:N."""
+    devices: int = Field(default=1, ge=1)
+    """How many devices share each batch, one process each."""
+    seed: int = 0
+    """Of order, crops, flips and of the model's own randomness (dropout)."""
+
+    @classmethod
+    def quick(cls, epochs: int = 30) -> Self:
+        """The short modern schedule."""
+        return cls(epochs=epochs, schedule="onecycle")
+
+    @classmethod
+    def full(cls, epochs: int = 160) -> Self:
+        """The papers' recipe."""
+        return cls(epochs=epochs, schedule="step")
+
+    @property
+    def peak_lr(self) -> float:
+        return self.lr if self.lr is not None else {"step": 0.1, "onecycle": 0.2}[self.schedule]
+
+    @property
+    def decay(self) -> float:
+        return self.weight_decay if self.weight_decay is not None else {"step": 1e-4, "onecycle": 5e-4}[self.schedule]
+
+    @property
+    def smoothing(self) -> float:
+        return (
+            self.label_smoothing if self.label_smoothing is not None else {"step": 0.0, "onecycle": 0.1}[self.schedule]
+        )
+
+    @property
+    def ramp_epochs(self) -> float:
+        if self.warmup_epochs is not None:
+            return self.warmup_epochs
+        return {"step": 0.0, "onecycle": ONECYCLE_WARMUP * self.epochs}[self.schedule]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not _DEVICE.fullmatch(self.device):
+            raise ConfigError(f"training setting 'device' = '{self.device}': use auto, cpu, cuda or cuda:N")
+        if self.devices > 1 and ":" in self.device:
+            raise ConfigError(
+                f"training setting 'devices' = {self.devices}, but 'device' = '{self.device}' names one: use 'cuda'"
+            )
+        if self.batch_size < 2 * self.devices:
+            raise ConfigError(
+                f"training setting 'batch_size' = {self.batch_size} leaves {self.devices} devices fewer than 2 images "
+                f"each (batch norm needs 2): use {2 * self.devices} or more"
+            )
+        if self.ramp_epochs >= self.epochs:
+            raise ConfigError(
+                f"training setting 'warmup_epochs' = {self.warmup_epochs:g} leaves nothing of 'epochs' = {self.epochs}"
+            )
+        return self
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_one_line(cls, data: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(data)
+        except ValidationError as error:
+            if not isinstance(data, Mapping):  # another member of a union may still fit
+                raise
+            raise _one_line(error, cls.model_fields) from None
+
+
+def _one_line(error: ValidationError, known: Mapping[str, object]) -> PrunitError:
+    """The first problem that pydantic found, as one of prunit's own errors."""
+    first = error.errors()[0]
+    key = str(first["loc"][0])
+    if first["type"] == "extra_forbidden":
+        return unknown("training setting", key, known)
+    reason = first["msg"][0].lower() + first["msg"][1:]
+    return ConfigError(f"training setting '{key}' = {first['input']!r}: {reason}")

@@ -1,0 +1,5 @@
+"""The version of this prunit, as its files record it."""
+
+from typing import Final
+
+VERSION: Final = "0.1.0"

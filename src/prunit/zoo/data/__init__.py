@@ -1,0 +1,169 @@
+"""Data sets by name, as images held in memory.
+
+load("digits")                       scikit-learn's own scans, no download
+load("cifar10", data_dir=...)        also cifar100, fashion-mnist, tiny-imagenet, in their usual layouts
+load("photos")                       a folder photos/train/CLASS/*.jpg with photos/val or photos/test
+load("mine.py:factory")              whatever the factory returns: a Dataset, or four arrays
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from prunit.batches import Dataset
+from prunit.errors import ConfigError, DataError, unknown
+from prunit.zoo import user
+from prunit.zoo.data import arrays, cifar, digits, folder, idx, images
+from prunit.zoo.data.download import Source, fetch
+from prunit.zoo.data.raw import Listing, Raw, refuse_too_large
+
+__all__ = ["datasets", "load"]
+
+
+@dataclass(frozen=True)
+class _OnDisk:
+    """A data set of a few files with a public download."""
+
+    about: str
+    folder: str
+    files: tuple[str, ...]
+    read: Callable[[Path], Raw]
+    sources: tuple[Source, ...]
+    endings: tuple[str, ...] = ("",)
+
+    def missing(self, where: Path) -> list[str]:
+        """Those of the files that are not in the folder `where`."""
+        return [f for f in self.files if not any((where / f"{f}{end}").is_file() for end in self.endings)]
+
+
+_TORONTO = "https://www.cs.toronto.edu/~kriz"
+_ZALANDO = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
+_ON_DISK: Final[Mapping[str, _OnDisk]] = {
+    "cifar10": _OnDisk(
+        "60,000 colour photos of 32x32 in 10 classes (Krizhevsky, 2009)",
+        cifar.FOLDER_10,
+        cifar.FILES_10,
+        cifar.read_10,
+        (Source(f"{_TORONTO}/cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"),),
+    ),
+    "cifar100": _OnDisk(
+        "60,000 colour photos of 32x32 in 100 classes (Krizhevsky, 2009)",
+        cifar.FOLDER_100,
+        cifar.FILES_100,
+        cifar.read_100,
+        (Source(f"{_TORONTO}/cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85"),),
+    ),
+    "fashion-mnist": _OnDisk(
+        "70,000 grey pictures of clothes, 28x28, in 10 classes (Xiao et al., 2017)",
+        idx.FOLDER,
+        idx.FILES,
+        idx.read,
+        (
+            Source(f"{_ZALANDO}/train-images-idx3-ubyte.gz", "8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
+            Source(f"{_ZALANDO}/train-labels-idx1-ubyte.gz", "25c81989df183df01b3e8a0aad5dffbe"),
+            Source(f"{_ZALANDO}/t10k-images-idx3-ubyte.gz", "bef4ecab320f06d8554ea6380940ec79"),
+            Source(f"{_ZALANDO}/t10k-labels-idx1-ubyte.gz", "bb300cfdad3c16e7a12a480ee83cd310"),
+        ),
+        ("", ".gz"),
+    ),
+}
+_OTHERS: Final[Mapping[str, str]] = {
+    "digits": "1,797 grey scans of handwritten digits, 8x8, in 10 classes; comes with scikit-learn",
+    "tiny-imagenet": "110,000 colour photos of 64x64 in 200 classes; a folder tiny-imagenet* (no download)",
+}
+_FORMS = "Or a folder with train/CLASS/*.jpg and val or test, or path/to/file.py:FACTORY, package.module:FACTORY."
+
+
+def datasets() -> dict[str, str]:
+    """One line about each data set that has a name, by name."""
+    return {**{name: one.about for name, one in _ON_DISK.items()}, **_OTHERS}
+
+
+def load(
+    name: str,
+    *,
+    data_dir: Path | None = None,
+    download: bool = False,
+    subset: int | None = None,
+    image_size: int | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """The data set `name`, looked for in `data_dir` (default: the folder PRUNIT_DATA, else ./data).
+
+    `subset` keeps at most so many training images, as equally many of each class as can be (drawn with `seed`); the
+    test images stay. `image_size` resizes; for a folder the default is the size that all images have, else 64 or 224.
+    A user's factory is called with those of data_dir, image_size and seed that its signature names.
+    """
+    for setting, value in (("subset", subset), ("image_size", image_size)):
+        if value is not None and value < 1:
+            raise ConfigError(f"{setting}={value} for data set '{name}': it must be at least 1")
+    place = Path(data_dir or os.environ.get("PRUNIT_DATA") or "data").expanduser().absolute()
+    if name in _ON_DISK:
+        found: Dataset | Raw = _read(name, place, download=download)
+    elif name == "digits":
+        found = digits.read()
+    elif (listing := _listing(name, place)) is not None:
+        part = listing if subset is None else replace(listing, train=listing.train.subset(subset, seed=seed))
+        found = images.decode(part, name=name, image_size=image_size)
+    elif ":" in name:
+        offered = {"data_dir": place, "image_size": image_size, "seed": seed}
+        found = arrays.from_factory(user.call(name, offered, error=DataError), name)
+    else:
+        raise _no_such(name, place)
+    if isinstance(found, Raw):
+        found = Dataset(name, found.train, found.test, found.classes, (), (), found.flip)
+    return _finished(found, subset=subset, image_size=image_size, seed=seed)
+
+
+def _finished(found: Dataset, *, subset: int | None, image_size: int | None, seed: int) -> Dataset:
+    """The data set cut, resized and, unless it says so itself, measured."""
+    if subset is not None and subset < len(found.train):
+        found = found.subset(subset, seed=seed)
+    if image_size is not None:
+        shape = (found.channels, image_size, image_size)
+        refuse_too_large(found.name, (len(found.train), len(found.test)), shape)
+        found = replace(
+            found,
+            train=arrays.resized(found.train, image_size),
+            test=arrays.resized(found.test, image_size),
+        )
+    if not found.mean_C:
+        mean_C, std_C = arrays.mean_and_std(found.train.x_BCHW)
+        found = replace(found, mean_C=mean_C, std_C=std_C)
+    return found
+
+
+def _read(name: str, place: Path, *, download: bool) -> Raw:
+    one = _ON_DISK[name]
+    where = place / one.folder
+    if download and one.missing(where):
+        fetch(name, one.sources, where)
+    if missing := one.missing(where):
+        more = "" if download else " or fetch them with --download"
+        raise DataError(
+            f"data set '{name}': no {', '.join(missing)} in '{where}'; put them there, name the folder that holds"
+            f" {one.folder} with --data-dir or PRUNIT_DATA,{more}"
+        )
+    return one.read(where)
+
+
+def _listing(name: str, place: Path) -> Listing | None:
+    """The image files that `name` stands for; None if it names no folder."""
+    if name == "tiny-imagenet":
+        return folder.tiny_imagenet(place)
+    for path in (Path(name).expanduser(), place / name):
+        if path.is_dir():
+            return folder.image_folder(path)
+    return None
+
+
+def _no_such(name: str, place: Path) -> Exception:
+    if name.endswith(".py"):
+        return DataError(f"'{name}' names a file but no factory in it: write {name}:FACTORY")
+    if Path(name).is_file():
+        return DataError(f"'{name}' is a file; a data set is a folder with train/CLASS/*.jpg and val or test")
+    if "/" in name or "\\" in name or name.startswith((".", "~")):
+        return DataError(f"there is no folder '{name}' (working folder: {Path.cwd()}, data folder: {place})")
+    return unknown("data set", name, datasets(), _FORMS)

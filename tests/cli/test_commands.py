@@ -1,0 +1,278 @@
+"""Every command: what it prints on which stream, its exit code, and its JSON."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prunit.edge.portfolio import Portfolio
+from prunit.plans import Plan
+from prunit.version import VERSION
+from tests.cli.running import Result, prunit
+
+
+def parsed(result: Result) -> dict[str, Any]:
+    assert result.code == 0, result.err
+    return json.loads(result.out)
+
+
+def test_build_prints_its_manifest_alone_on_standard_output(
+    built: tuple[Path, Result], manifest: dict[str, Any]
+) -> None:
+    folder, result = built
+    assert parsed(result) == {"folder": str(folder), **manifest}
+    assert [v["name"] for v in manifest["variants"]] == ["dense", "params-1-2"]
+    assert [v["seed"] for v in manifest["variants"]] == [2, 2]
+    lines = result.err.splitlines()
+    assert lines[:3] == ["loading PyTorch", "reading digits", "checking model and data"]
+    assert "params-1-2: training" in lines
+
+
+def test_build_shows_a_summary_and_where_it_stands(built: tuple[Path, Result], net: Path) -> None:
+    folder, _ = built
+    again = prunit(
+        *("build", f"{net}:network", "--data", "digits", "--out", folder, "--resume", "--subset", 100, "--epochs", 1),
+        *("--device", "cpu", "--budget", "params=1/2", "--seed", 2, "--set", "probe.seconds=0.01"),
+        *("--set", "prune.rounds=4", "--set", "train.batch_size=50"),
+    )
+    assert again.code == 0, again.err
+    assert f"{net}:network on digits: 2 variants" in again.out.replace("\n", "")
+    for text in ("dense", "params-1-2", "p50 / p99 ms", "× less", str(folder / "report.html")):
+        assert text in again.out
+
+
+def test_build_takes_its_settings_from_a_file_under_the_options(net: Path, tmp_path: Path) -> None:
+    config = tmp_path / "build.toml"
+    config.write_text(f'model = "{net}:failing"\ndata = "digits"\nbudgets = ["params=1/2"]\n[train]\nepochs = 1\n')
+    result = prunit("build", "--config", config, "--out", tmp_path / "out")
+    assert (result.code, result.out) == (2, "")
+    assert "net.py" in prunit("build", f"{net}:no_model", "--config", config, "--out", tmp_path / "out").complaint
+    # The model of the file is the one that fails on its images.
+    assert "cannot be" in result.complaint or "failed" in result.complaint
+
+
+def test_plan_without_data_writes_a_plan_and_explains_it(net: Path, tmp_path: Path) -> None:
+    out = tmp_path / "cut.json"
+    result = prunit(
+        *("plan", f"{net}:network", "--input", "1x8x8", "--classes", 5, "--budget", "params=1/2", "--out", out),
+        *("--set", "prune.rounds=4"),
+    )
+    assert result.code == 0, result.err
+    plan = Plan.from_json(out.read_text())
+    assert plan.dense == {"0": 8, "3": 12, "7": 5}
+    for text in (
+        "the model's output",
+        "macs",
+        "reconvene with synflow, params=1/2, seed 0: planned in ",
+        f"written to {out}",
+    ):
+        assert text in result.out
+
+
+def test_plan_as_json(net: Path, tmp_path: Path) -> None:
+    out = tmp_path / "cut.json"
+    found = parsed(
+        prunit(
+            *("plan", f"{net}:network", "--input", "1×8×8", "--budget", "macs=0.5", "--recipe", "uniform"),
+            *("--out", out, "--json"),
+        )
+    )
+    plan = Plan.from_json(out.read_text())
+    assert found["hash"] == plan.hash
+    assert found["cost"]["compact"]["macs"] <= 0.5 * found["cost"]["dense"]["macs"]
+    assert {n: g["kept"] for n, g in found["groups"].items()} == plan.widths
+    assert all(g["why"] for g in found["groups"].values())
+    assert found["seconds"] > 0
+
+
+def test_plan_with_data_for_a_score_that_needs_it(net: Path, tmp_path: Path) -> None:
+    found = parsed(
+        prunit(
+            *("plan", f"{net}:network", "--data", "digits", "--score", "snip", "--budget", "params=1/2"),
+            *("--out", tmp_path / "cut.json", "--json"),
+        )
+    )
+    assert found["origin"]["score"] == "snip"
+    assert found["groups"]["7"]["dense"] == 10
+
+
+def test_plan_that_prunes_nothing_says_so(net: Path, tmp_path: Path) -> None:
+    result = prunit(
+        "plan", f"{net}:network", "--budget", "params=1", "--set", "prune.rounds=2", "--out", tmp_path / "p"
+    )
+    assert "nothing was pruned: the dense model is within the budget" in result.out
+
+
+def test_inspect_a_portfolio(built: tuple[Path, Result], manifest: dict[str, Any]) -> None:
+    folder, _ = built
+    result = prunit("inspect", folder)
+    assert result.code == 0, result.err
+    assert result.err == ""
+    for text in ("dense", "reconvene, params=1/2, seed 2, 1 epochs", "match their sha256", "not dominated: "):
+        assert text in result.out
+    assert parsed(prunit("inspect", folder, "--json")) == {"folder": str(folder), **manifest, "problems": []}
+    assert prunit("inspect", folder / "portfolio.json").code == 0
+
+
+def test_inspect_a_damaged_portfolio_shows_it_and_complains(built: tuple[Path, Result], tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(built[0], folder)
+    (folder / "dense.onnx").write_bytes(b"no model")
+    (folder / "params-1-2.plan.json").unlink()
+    result = prunit("inspect", folder)
+    assert result.code == 2
+    assert "variant 'dense': 'dense.onnx' has 8 bytes instead of" in result.complaint
+    assert "variant 'params-1-2': 'params-1-2.plan.json' is missing" in result.complaint
+    found = prunit("inspect", folder, "--json")
+    assert (found.code, len(json.loads(found.out)["problems"])) == (2, 2)
+
+
+@pytest.mark.parametrize("name", ["params-1-2.plan.json", "params-1-2.safetensors"])
+def test_inspect_a_plan_and_a_weights_file(built: tuple[Path, Result], name: str) -> None:
+    file = built[0] / name
+    result = prunit("inspect", file)
+    assert result.code == 0, result.err
+    assert "the model's output" in result.out
+    assert "recipe=reconvene, score=synflow, budget=params=1/2" in result.out
+    found = parsed(prunit("inspect", file, "--json"))
+    plan = Plan.from_json((built[0] / "params-1-2.plan.json").read_text())
+    assert (found["hash"], found["why"]) == (plan.hash, plan.origin["why"])
+    assert {n: g["kept"] for n, g in found["groups"].items()} == plan.widths
+
+
+def test_inspect_an_exported_file(built: tuple[Path, Result], manifest: dict[str, Any]) -> None:
+    file = built[0] / "dense.onnx"
+    found = parsed(prunit("inspect", file, "--json"))
+    artifact = manifest["variants"][0]["artifact"]
+    assert (found["sha256"], found["bytes"]) == (artifact["sha256"], artifact["bytes"])
+    assert found["inputs"] == {"input": "batch×1×8×8"}
+    assert found["outputs"] == {"logits": "batch×10"}
+    assert found["operators"]["Conv"] == 2
+    assert found["variant of"].endswith("digits: dense")
+    assert "Conv 2" in prunit("inspect", file).out
+
+
+def test_bench_measures_and_writes_only_when_told(built: tuple[Path, Result], tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(built[0], folder)
+    before = (folder / "portfolio.json").read_bytes()
+    options = ["--seconds", "0.1", "--batch", "3", "--threads", "1"]
+    found = parsed(prunit("bench", folder, *options, "--json"))
+    assert [v["metrics"]["latencies"][1]["batch"] for v in found["variants"]] == [3, 3]
+    assert (folder / "portfolio.json").read_bytes() == before
+    result = prunit("bench", folder, *options, "--save")
+    assert result.code == 0, result.err
+    assert "batch 3" in result.out
+    assert result.err.splitlines() == ["measuring memory", "measuring latency"]
+    saved = Portfolio.read(folder)
+    assert [latency.batch for latency in saved.variants[0].metrics.latencies] == [1, 3]
+    assert saved.verify(folder) == []
+
+
+def test_bench_with_batch_1_measures_it_once(built: tuple[Path, Result]) -> None:
+    found = parsed(prunit("bench", built[0], "--seconds", "0.1", "--batch", "1", "--json"))
+    assert [latency["batch"] for latency in found["variants"][0]["metrics"]["latencies"]] == [1]
+
+
+def test_bench_refuses_a_variant_that_answers_otherwise_than_it_should(
+    built: tuple[Path, Result], tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(built[0], folder)
+    portfolio = Portfolio.read(folder)
+    dense, small = portfolio.variants
+    # The two files in each other's place, with correct hashes: only their answers betray them.
+    swapped = dense.artifact.model_copy(
+        update={"self_test": small.artifact.self_test, "self_test_sha256": small.artifact.self_test_sha256}
+    )
+    wrong = dense.model_copy(update={"artifact": swapped})
+    portfolio.model_copy(update={"variants": (wrong, small)}).write(folder)
+    result = prunit("bench", folder, "--seconds", "0.1")
+    assert result.code == 2
+    assert "'dense.onnx' failed its self-test" in result.complaint
+
+
+def test_models_and_methods_are_listed() -> None:
+    models, methods = parsed(prunit("models", "--json")), parsed(prunit("methods", "--json"))
+    assert {"vgg16", "vgg11", "resnet20", "resnet56", "resnet18", "resnet50", "mobilenetv2"} <= models.keys()
+    assert methods.keys() == {"recipe", "score", "evaluator", "rectifier"}
+    assert {"reconvene", "uniform", "global"} == methods["recipe"].keys()
+    assert {"magnitude", "random", "snip", "grasp", "synflow", "iterative-snip", "force"} <= methods["score"].keys()
+    for listing, command in ((models, "models"), ({k: v for m in methods.values() for k, v in m.items()}, "methods")):
+        shown = prunit(command)
+        assert (shown.code, shown.err) == (0, "")
+        for name, line in listing.items():
+            assert name in shown.out
+            assert line in shown.out
+
+
+def test_version_and_help() -> None:
+    assert prunit("--version") == Result(0, f"prunit {VERSION}\n", "")
+    for arguments in ([], ["--help"], ["-h"]):
+        result = prunit(*arguments)
+        assert (result.code, result.err) == (0, "")
+        assert all(command in result.out for command in ("build", "plan", "inspect", "bench", "models", "methods"))
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("build", ["--budget", "--data-dir", "--resume", "--set", "--json", "default: resnet20", "default: digits"]),
+        ("plan", ["--input", "--classes", "--score", "default: plan.json", "default: reconvene"]),
+        ("inspect", ["--json", "safetensors"]),
+        ("bench", ["--threads", "--save"]),
+        ("models", ["--json"]),
+        ("methods", ["--json"]),
+    ],
+)
+def test_each_command_has_help(command: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    result = prunit(command, "--help")
+    assert (result.code, result.err) == (0, "")
+    assert all(word in result.out for word in words)
+
+
+NO_TORCH = """
+import sys
+sys.modules["torch"] = None
+sys.argv = ["prunit", *sys.argv[1:]]
+from prunit.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["build"], 2, "this command needs the package 'torch': pip install 'prunit[train]'"),
+        (["plan"], 2, "needs the package 'torch': pip install 'prunit[train]'"),
+        (["models"], 2, "needs the package 'torch': pip install 'prunit[train]'"),
+        (["inspect", "{folder}/dense.plan.json"], 2, "explaining a plan needs the package 'torch'"),
+        (["inspect", "{folder}"], 0, "match their sha256"),
+        (["bench", "{folder}", "--seconds", "0.1"], 0, "params-1-2"),
+    ],
+)
+def test_device_without_torch(built: tuple[Path, Result], arguments: list[str], code: int, said: str) -> None:
+    filled = [argument.format(folder=built[0]) for argument in arguments]
+    process = subprocess.run([sys.executable, "-c", NO_TORCH, *filled], capture_output=True, text=True, check=False)
+    assert process.returncode == code, process.stderr
+    assert said in (process.stderr if code else process.stdout)
+    assert "Traceback" not in process.stderr
+
+
+def test_a_reader_that_goes_away_gets_no_traceback(built: tuple[Path, Result]) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "prunit", "inspect", str(built[0]), "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout
+    process.stdout.close()
+    _, errors = process.communicate()
+    assert (process.returncode, errors) == (1, b"")

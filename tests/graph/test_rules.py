@@ -1,0 +1,289 @@
+"""Each family of operators between two convolutions: what may shrink, what is pinned and why, and never a wrong cut.
+
+Every case runs `stem` (8 channels), then the code under test, then `out`. Whatever may shrink is cut at random and the
+compact model compared with the masked one, in evaluation and in training mode.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrizations
+
+from prunit.graph import ChannelGraph, trace
+from prunit.plans import from_zeros
+from prunit.surgery import check_runs, compact, mask
+from tests.nets import conv_bn, furthest, images, lived_in, random_plan
+
+Between = Callable[[Any, Tensor], Tensor]
+
+
+class Sandwich(nn.Module):
+    """stem, the code under test (it sees the parts as `net.a`, `net.b`, … in their order), out."""
+
+    def __init__(self, between: Between, out: int, parts: tuple[Any, ...]) -> None:
+        super().__init__()
+        self.stem = conv_bn(3, 8)
+        self.out = nn.Conv2d(out, 4, 1)
+        for name, part in zip("abc", parts, strict=False):
+            setattr(self, name, nn.Parameter(torch.empty(part)) if isinstance(part, tuple) else part)
+        self.between = between
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.between(self, self.stem(x)))
+
+
+def case(name: str, between: Between, *parts: Any, out: int = 8, pinned: str = "") -> Any:
+    """`parts` are modules or shapes of parameters; `pinned` is what the reason for the stem's pin must say."""
+    return pytest.param(between, out, parts, pinned, id=name)
+
+
+def sequence(x: Tensor) -> Tensor:
+    """x_BCHW as x_BNC."""
+    return x.flatten(2).transpose(1, 2)
+
+
+def picture(x: Tensor) -> Tensor:
+    """x_BNC as x_BCHW."""
+    return x.transpose(1, 2).unflatten(2, (8, 8))
+
+
+def column(x: Tensor) -> Tensor:
+    """x_BC as x_BC11."""
+    return x[:, :, None, None]
+
+
+def pooled(x: Tensor) -> Tensor:
+    return x.mean((2, 3))
+
+
+def overwritten(x: Tensor, index: Any) -> Tensor:
+    x[index] = 0.0
+    return x
+
+
+def attention(m: nn.Module, x: Tensor) -> Tensor:
+    q = sequence(x)
+    return picture(m(q, key=q, value=q)[0])
+
+
+FREE = [
+    case("relu_ and +=", lambda n, x: x.relu_().add_(n.a(x)), conv_bn(8, 8)),
+    case("where", lambda n, x: torch.where(x > 0, x, 0.1 * x)),
+    case("zeros_like", lambda n, x: torch.maximum(torch.zeros_like(x), x)),
+    case("per-channel parameters", lambda n, x: x * n.a[:, None, None] + n.b.view(1, -1, 1, 1), (8,), (8,)),
+    case("prelu", lambda n, x: n.a(x), nn.PReLU(8)),
+    case("position", lambda n, x: x + n.a, (1, 8, 8, 8)),
+    case("linear on a sequence", lambda n, x: picture(n.a(sequence(x))), nn.Linear(8, 8)),
+    case("linear on pixels", lambda n, x: n.a(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), nn.Linear(8, 8)),
+    case("functional convolution", lambda n, x: F.conv2d(x, n.a, padding=1), (8, 8, 3, 3)),
+    case("weight times gains", lambda n, x: F.conv2d(x, n.b * (n.a * n.c)), (8, 8, 1, 1), (8, 1, 1, 1), (1, 8, 1, 1)),
+    case("einsum", lambda n, x: torch.einsum("bchw,co->bohw", x, n.a), (8, 8)),
+    case("matmul from the left", lambda n, x: (n.a @ x.flatten(2)).unflatten(2, (8, 8)), (8, 8)),
+    case("vector", lambda n, x: (x.permute(0, 2, 3, 1) @ n.a)[:, None] * x, (8,)),
+    case("tied both ways", lambda n, x: column(F.linear(F.linear(pooled(x), n.a), n.a.t())), (5, 8)),
+    case("cat with a constant", lambda n, x: torch.cat([x.new_ones(2, 2, 8, 8), x], 1), out=10),
+    case("cat twice", lambda n, x: torch.cat([x, x.repeat(1, 2, 1, 1)], 1), out=24),
+    case("cat along width", lambda n, x: torch.cat([x, n.a(x)], 3), conv_bn(8, 8)),
+    case("stack", lambda n, x: torch.stack([x, n.a(x)]).sum(0), conv_bn(8, 8)),
+    case("zero channels", lambda n, x: F.pad(x, (0, 0, 0, 0, 1, 2)), out=11),
+    case("slice of everything", lambda n, x: x[:, :100]),
+    case("roll and flip in space", lambda n, x: x.roll(1, 2).flip(3)),
+    case("best two pixels", lambda n, x: x.flatten(2).topk(2, 2)[0][..., None]),
+    case("logsumexp in space", lambda n, x: x.logsumexp((2, 3), keepdim=True)),
+    case("batch norm on features", lambda n, x: n.a(x.flatten(1)).view(2, -1, 8, 8), nn.BatchNorm1d(512)),
+    case("instance norm", lambda n, x: n.a(x), nn.InstanceNorm2d(8, affine=True, track_running_stats=True)),
+    case("reflecting border", lambda n, x: n.a(x), nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect")),
+    case("blurred and resized", lambda n, x: F.interpolate(F.avg_pool2d(x, 2), scale_factor=2, mode="bilinear")),
+    case("adaptive poolings", lambda n, x: F.adaptive_max_pool2d(x, 4) + F.adaptive_avg_pool2d(x, 4)),
+    case("checkpoint", lambda n, x: torch.utils.checkpoint.checkpoint(n.a, x, use_reentrant=False), conv_bn(8, 8)),
+    case("a value of its own", lambda n, x: n.b(x) if n.a.item() < 9 else x, (1,), conv_bn(8, 8)),
+]
+
+
+@pytest.mark.parametrize(("between", "out", "parts", "pinned"), FREE)
+def test_channels_that_can_be_followed_may_shrink(between: Between, out: int, parts: Any, pinned: str) -> None:
+    graph = check_every_cut(Sandwich(between, out, parts))
+    assert graph.group("stem.0").pinned == pinned == ""
+
+
+FIXED = "with a tensor whose size is fixed"
+PINNED = [
+    case("sum", lambda n, x: x.sum(1, keepdim=True) * x, pinned="sum reduces over channels"),
+    case("argmax", lambda n, x: x * x.argmax(1, keepdim=True), pinned="argmax reduces over channels"),
+    case("mean of all", lambda n, x: x / x.mean(), pinned="mean reduces over channels"),
+    case("softmax", lambda n, x: x.softmax(1), pinned="_softmax runs over channels"),
+    case("normalize", lambda n, x: F.normalize(x, dim=1), pinned="linalg_vector_norm reduces over channels"),
+    case("topk", lambda n, x: x.topk(2, 1)[0], out=2, pinned="topk runs over channels"),
+    case("sort", lambda n, x: x.sort(1)[0], pinned="sort runs over channels"),
+    case("stable sort", lambda n, x: x.sort(dim=1, stable=True)[0], pinned="sort runs over channels"),
+    case("roll", lambda n, x: x.roll(2, 1), pinned="roll runs over channels"),
+    case("roll of all elements", lambda n, x: x.roll(2), pinned="roll runs over channels"),
+    case("flip", lambda n, x: x.flip(1), pinned="flip runs over channels"),
+    case("cumsum", lambda n, x: x.cumsum(1), pinned="cumsum runs over channels"),
+    case("slice", lambda n, x: x[:, :3], out=3, pinned="slice takes channels by number"),
+    case("chunk", lambda n, x: torch.mul(*x.chunk(2, 1)), out=4, pinned="split takes channels by number"),
+    case("one channel", lambda n, x: x[:, 3][:, None] * x, pinned="select takes channels by number"),
+    case("write to a channel", lambda n, x: overwritten(x, (slice(None), 0)), pinned="select takes channels by number"),
+    case("write to a row", lambda n, x: overwritten(x, (slice(None), slice(None), 0)), pinned=FIXED),
+    case("permutation", lambda n, x: x.index_select(1, torch.arange(8).flip(0).to(x.device)), pinned="index_select"),
+    case("permutation by list", lambda n, x: x[:, [1, 0, 2, 3, 4, 5, 7, 6]], pinned="operator aten.index.Tensor"),
+    case("crop", lambda n, x: F.pad(x, (0, 0, 0, 0, -1, 0)), out=7, pinned="crops channels"),
+    case("constant of eight", lambda n, x: x * torch.arange(8.0).view(8, 1, 1), pinned=f"mul {FIXED}"),
+    case("plain attribute", lambda n, x: x + n.a, torch.ones(8, 1, 1, dtype=torch.float64), pinned=f"add {FIXED}"),
+    case("buffer of zeros", lambda n, x: torch.zeros(2, 8, 8, 8).double().add_(x), pinned=f"add_ {FIXED}"),
+    case("pixel shuffle", lambda n, x: F.pixel_shuffle(x, 2), out=2, pinned="operator aten.pixel_shuffle"),
+    case(
+        "channel shuffle", lambda n, x: x.view(2, 2, 4, 8, 8).transpose(1, 2).flatten(1, 2), pinned="splits the channel"
+    ),
+    case(
+        "batch norm over pixels", lambda n, x: picture(n.a(sequence(x))), nn.BatchNorm1d(64), pinned="over channels in"
+    ),
+    case(
+        "split", lambda n, x: (x.view(2, 2, 4, 64) * n.a[..., None]).view(2, 8, 8, 8), (2, 4), pinned="splits the chan"
+    ),
+    case(
+        "divided by a weight", lambda n, x: F.conv2d(x, n.b / n.a), (8, 8, 1, 1), (8, 1, 1, 1), pinned="weight that the"
+    ),
+    case("group norm", lambda n, x: n.a(x), nn.GroupNorm(2, 8), pinned=r"native_group_norm\) in 'a'"),
+    case("layer norm", lambda n, x: n.a(x.mT).mT, nn.LayerNorm(8), pinned=r"native_layer_norm\) in 'a'"),
+    case(
+        "multihead",
+        lambda n, x: attention(n.a, x),
+        nn.MultiheadAttention(8, 2, batch_first=True),
+        pinned="MultiheadAttention fixes",
+    ),
+    case(
+        "lstm",
+        lambda n, x: column(n.a(pooled(x)[:, None])[0][:, 0]),
+        nn.LSTM(8, 8, batch_first=True),
+        pinned="LSTM fixes its sizes in 'a'",
+    ),
+    case(
+        "attention",
+        lambda n, x: picture(F.scaled_dot_product_attention(*[sequence(x)] * 3)),
+        pinned="multiplies two activations",
+    ),
+    case("gram matrix", lambda n, x: (sequence(x).mT @ sequence(x))[..., None], pinned="multiplies two activations"),
+    case(
+        "efficient channel attention",
+        lambda n, x: column(n.a(pooled(x)[:, None])[:, 0]),
+        nn.Conv1d(1, 1, 3, padding=1),
+        pinned="convolved along channels in 'a'",
+    ),
+    case(
+        "channels as batch",
+        lambda n, x: n.a(x.view(16, 1, 8, 8)).view(2, 8, 8, 8),
+        nn.Conv2d(1, 1, 1),
+        pinned="convolved along channels in 'a'",
+    ),
+    case(
+        "mixing pixels",
+        lambda n, x: n.a(x.flatten(2)).unflatten(2, (8, 8)),
+        nn.Linear(64, 64),
+        pinned="repeated for each channel in 'a'",
+    ),
+    case("pool over channels", lambda n, x: picture(F.max_pool1d(sequence(x), 2)), out=4, pinned="resamples a channel"),
+    case(
+        "standardised weight",
+        lambda n, x: F.conv2d(x, n.a - n.a.mean((1, 2, 3), keepdim=True)),
+        (8, 8, 1, 1),
+        pinned="mean reduces",
+    ),
+    case(
+        "low-rank weight",
+        lambda n, x: F.conv2d(x, (n.a @ n.b).view(8, 8, 1, 1)),
+        (8, 2),
+        (2, 8),
+        pinned="weight that the model computes",
+    ),
+    case(
+        "part of a weight",
+        lambda n, x: F.conv2d(x, n.a[:, :, :1, :1]),
+        (8, 8, 3, 3),
+        pinned="weight that the model computes",
+    ),
+    case(
+        "weight norm",
+        lambda n, x: n.a(x),
+        parametrizations.weight_norm(nn.Conv2d(8, 8, 1)),
+        pinned="weight that the model computes in 'a'",
+    ),
+    case(
+        "spectral norm",
+        lambda n, x: n.a(x),
+        parametrizations.spectral_norm(nn.Conv2d(8, 8, 1)),
+        pinned="operator aten.mv",
+    ),
+    case(
+        "grouped transposed",
+        lambda n, x: n.b(n.a(x)),
+        nn.ConvTranspose2d(8, 8, 1, groups=2),
+        nn.BatchNorm2d(8),
+        pinned="grouped transposed convolution in 'a'",
+    ),
+    case("unfold", lambda n, x: F.unfold(x, 1).unflatten(2, (8, 8)), pinned="operator aten.im2col"),
+    case(
+        "bilinear",
+        lambda n, x: column(n.a(pooled(x), pooled(x))),
+        nn.Bilinear(8, 8, 8),
+        pinned="operator aten._trilinear",
+    ),
+    case("value of a sum", lambda n, x: -x if x.sum().item() > 0 else x, pinned="sum reduces over channels"),
+    case("comparison", lambda n, x: -x if torch.equal(x, x.abs()) else x, pinned="equal looks at values"),
+]
+
+
+@pytest.mark.parametrize(("between", "out", "parts", "pinned"), PINNED)
+def test_channels_that_cannot_be_followed_are_pinned_with_a_reason(
+    between: Between, out: int, parts: Any, pinned: str
+) -> None:
+    graph = check_every_cut(Sandwich(between, out, parts))
+    reasons = [g.pinned for g in graph.groups if g.name.startswith("stem.0")]
+    assert reasons
+    assert all(re.search(pinned, reason) for reason in reasons), reasons
+
+
+def check_every_cut(model: nn.Module) -> ChannelGraph:
+    """The model's graph, once cutting all that it lets go has left the masked model's outputs."""
+    lived_in(model)
+    example = images()
+    graph = trace(model, example)
+    for seed in range(2):
+        plan = random_plan(graph, seed=seed)
+        small, twin = compact(model, graph, plan), mask(model, graph, plan)
+        check_runs(model, small, example)
+        for training in (False, True):
+            assert furthest(twin.train(training), small.train(training), example) < 1e-12
+        assert from_zeros(twin, graph) == plan
+    return graph
+
+
+def test_only_the_parts_that_meet_something_fixed_are_pinned() -> None:
+    graph = trace(Sandwich(lambda n, x: torch.cat([x, n.a(x[:, :3])], 1), 12, (nn.Conv2d(3, 4, 1),)), images().float())
+    assert {g.name: bool(g.pinned) for g in graph.groups} == {"stem.0": True, "a": False, "out": True}
+
+
+def test_grouped_convolutions_keep_the_same_positions_in_every_group() -> None:
+    model = Sandwich(lambda n, x: n.a(x), 12, (nn.Conv2d(8, 12, 3, padding=1, groups=4),))
+    graph = trace(model, images().float())
+    assert {g.name: g.size for g in graph.groups} == {"stem.0": 2, "a": 3, "out": 4}
+    assert graph.axes_of("a", "out")[0].where.tolist() == [2, 3, 4] * 4
+    assert graph.axes_of("stem.0", "in")[0].where.tolist() == [0, 1]
+    assert graph.axes_of("stem.0", "out")[0].where.tolist() == [0, 1] * 4
+
+
+def test_one_output_per_group_pins_it() -> None:
+    graph = trace(Sandwich(lambda n, x: n.a(x), 4, (nn.Conv2d(8, 4, 1, groups=4),)), images().float())
+    assert graph.group("a").pinned == "a grouped convolution with one output per group in 'a'"
+    assert graph.group("stem.0").pinned == ""
+
+
+def test_operators_without_a_rule_are_noted_for_the_user() -> None:
+    graph = trace(Sandwich(lambda n, x: F.pixel_shuffle(x, 2), 2, ()), images().float())
+    assert graph.notes == ("operator aten.pixel_shuffle.default has no rule",)
+    assert trace(Sandwich(lambda n, x: x, 8, ()), images().float()).notes == ()

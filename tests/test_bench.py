@@ -1,0 +1,152 @@
+"""The benchmarks run on a toy network and their tables render; no time is judged."""
+
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bench import _common, compact_memory, export_latency, prune_speed, startup, synflow_rounds, tables
+from prunit.edge.probe import ProbeSettings
+
+
+def toy() -> tuple[nn.Module, Tensor]:
+    """Three convolutions and a classifier, and an image."""
+    net = nn.Sequential(
+        *(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU()),
+        *(nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU()),
+        *(nn.Conv2d(8, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(16, 4)),
+    )
+    return net.eval(), torch.zeros(1, 3, 8, 8)
+
+
+def stored(name: str, rows: list[dict[str, Any]], *, threads: Any = 2) -> dict[str, Any]:
+    """A result as the benchmark writes and tables.py reads it."""
+    result = _common.record(name, rows, config={}, n=1, percentile="median (p50)", threads=threads)
+    return json.loads(json.dumps(result))
+
+
+def page_of(result: dict[str, Any]) -> str:
+    """The page that shows one result, and the same when it is rendered again."""
+    name = result["benchmark"]
+    empty = f"# Words\n<!-- bench:{name} -->\nold\n<!-- /bench:{name} -->\nmore words\n"
+    page = tables.render(empty, {name: result})
+    assert tables.render(page, {name: result}) == page
+    assert page.startswith("# Words\n")
+    assert page.endswith("more words\n")
+    assert "old" not in page
+    return page
+
+
+def test_runs_take_turns_and_the_warm_up_does_not_count() -> None:
+    log: list[str] = []
+    runs = {name: lambda name=name: log.append(name) or len(log) for name in "ab"}
+    found = _common.take_turns(runs, rounds=2, warm_up=1)
+    assert "".join(log) == "ababab"
+    assert found == {"a": [3, 5], "b": [4, 6]}
+
+
+def test_figures_by_hand() -> None:
+    assert _common.spread([3, 1, 2, 10]) == {"median": 2.5, "min": 1, "max": 10, "n": 4}
+    assert _common.percentile([4, 1, 3, 2, 5], 0.9) == pytest.approx(4.6)
+    times = _common.quotient([6, 8, 40], [3, 2, 4])
+    assert times["of_medians"] == pytest.approx(8 / 3)
+    assert times["paired"] == {"median": 4, "min": 2, "max": 10, "n": 3}
+
+
+def test_a_result_says_where_it_comes_from(tmp_path: Path) -> None:
+    result = _common.record("startup", [{"a": 1}], config={"b": 2}, n=3, percentile="p50", threads=1)
+    _common.write(result, tmp_path / "new" / "startup.json")
+    read = json.loads((tmp_path / "new" / "startup.json").read_text())
+    assert read["versions"]["torch"] == torch.__version__
+    assert {"python", "prunit", "commit", "torch-pruning", "onnxruntime"} <= read["versions"].keys()
+    assert read["device"]["cores"] >= 1
+    assert (read["n"], read["percentile"], read["config"], read["rows"]) == (3, "p50", {"b": 2}, [{"a": 1}])
+
+
+def test_prune_speed() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Torch-Pruning's own, at import
+        pytest.importorskip("torch_pruning")
+    row = prune_speed.measure(toy, rounds=1)
+    # Half of 8, 8 and 16: 3·4·9 + 4·4·9 + 4·8·9 weights, 2·16 of batch norms, 8·4 + 4 of the classifier.
+    assert row["params"]["prunit"] == row["params"]["torch_pruning"] == 108 + 144 + 288 + 32 + 36
+    assert set(row["parts_ms"]["prunit"]) == {"trace", "plan", "compact"}
+    page = page_of(stored("prune_speed", [{"title": "toy", **row}]))
+    assert page.count("| toy |") == 2
+
+
+def test_synflow_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(synflow_rounds, "SHOWN", (2,))
+    case = synflow_rounds.Case.of(*toy())
+    times = synflow_rounds.timing(case, (1, 2), threads=1, repeats=1)
+    rows = [
+        {
+            "rounds": rounds,
+            "seconds": {"1": times[rounds]},
+            "masks": [{"density": 1 / 16, **synflow_rounds.gain([case], rounds, 1 / 16)}],
+        }
+        for rounds in (1, 2)
+    ]
+    assert all(row["masks"][0]["times_fewer_params"]["median"] > 1 for row in rows)
+    assert "| 2 | " in page_of(stored("synflow_rounds", rows, threads=[1]))
+
+
+@pytest.mark.parametrize("density", [1.0, 0.25])
+def test_emptied_is_what_the_mask_leaves_without_input_or_output(density: float) -> None:
+    case = synflow_rounds.Case.of(*toy())
+    weights = case.scores(8, density)
+    plan, collapsed = synflow_rounds.emptied(case.graph, weights, density)
+    flat = torch.cat([w.flatten() for w in weights.values()])
+    threshold = flat.sort(descending=True).values[round(density * len(flat)) - 1]
+    first, second = weights["0.weight"] >= threshold, weights["3.weight"] >= threshold
+    alive = first.flatten(1).any(1) & second.transpose(0, 1).flatten(1).any(1)
+    assert collapsed == 0
+    assert plan.keep[case.graph.groups[0].name] == tuple(alive.nonzero().flatten().tolist())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/status")
+def test_compact_memory() -> None:
+    run = compact_memory.growth(*toy())
+    # The last convolution, 8·16·9 floats, is the largest layer.
+    assert run["largest_layer_bytes"] == 8 * 16 * 9 * 4
+    assert run["compact_bytes"] < run["dense_bytes"]
+    row = compact_memory.row_of([run], [run])
+    assert row["allowed_bytes"] == run["compact_bytes"] + run["largest_layer_bytes"]
+    assert "| toy |" in page_of(stored("compact_memory", [{"title": "toy", **row}]))
+
+
+def test_startup() -> None:
+    commands = {"interpreter alone": [sys.executable, "-S", "-c", "pass"], "prunit": [sys.executable, "-S", "-c", ""]}
+    rows = startup.measure(commands, rounds=1)
+    assert rows[0]["beyond_interpreter_ms"] == 0
+    assert "| `prunit` |" in page_of(stored("startup", rows, threads=1))
+    with pytest.raises(SystemExit, match=r"failed: .*no reason"):
+        startup.measure({"broken": [sys.executable, "-S", "-c", "raise SystemExit('no reason')"]}, rounds=1)
+
+
+def test_export_latency(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export_latency, "WIDTHS", export_latency.WIDTHS[:2])
+    settings = ProbeSettings(batches=(1, 2), threads=1, min_runs=1, max_runs=1, warm_up=0)
+    rows = export_latency.measure(*toy(), [settings])
+    assert [(row["width"], row["batch"]) for row in rows] == [(w, b) for w in ("1", "1/2") for b in (1, 2)]
+    assert rows[0]["params"] > rows[2]["params"]
+    page = page_of(stored("export_latency", [{"title": "toy", **row} for row in rows], threads=[1]))
+    assert page.count("| toy | ") == 2
+
+
+def test_tables_need_markers() -> None:
+    result = stored("startup", [])
+    with pytest.raises(SystemExit, match="no markers '<!-- bench:startup -->'"):
+        tables.render("# no markers", {"startup": result})
+
+
+def test_the_page_has_a_place_for_every_benchmark() -> None:
+    page = tables.PAGE.read_text(encoding="utf-8")
+    for name in tables.TABLES:
+        assert page.count(f"<!-- bench:{name} -->") == page.count(f"<!-- /bench:{name} -->") == 1

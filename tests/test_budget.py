@@ -1,0 +1,205 @@
+"""Budgets as users write them: every form, every mistake, and the amount that comes out."""
+
+import math
+import re
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+
+from prunit.allocate import KEYS, Budget, Limit
+from prunit.costs import Cost
+from prunit.errors import ConfigError, UnknownNameError
+
+DENSE = Cost(params=160_000, macs=40_000_000, activation_bytes=65_536, weight_bytes=1_000_000)
+
+
+def most(text: str, dense: Cost = DENSE) -> int:
+    """The amount that a budget of one limit allows."""
+    (limit,) = Budget.parse(text).limits
+    return limit.of(dense)
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"),
+    [
+        ("params=1/16", 10_000),
+        ("params=0.0625", 10_000),
+        ("params=6.25%", 10_000),
+        ("params=16x", 10_000),
+        ("params=16X", 10_000),
+        ("params=16×", 10_000),
+        ("params= 1 / 16 ", 10_000),
+        (" params =1/16", 10_000),
+        ("params=2/32", 10_000),
+        ("params=1", 160_000),
+        ("params=100%", 160_000),
+        ("params=1x", 160_000),
+        ("params=1e-3", 160),
+        ("macs=0.5", 20_000_000),
+        ("macs=25%", 10_000_000),
+        ("macs=20M", 20_000_000),
+        ("macs=20 m", 20_000_000),
+        ("macs=0.02G", 20_000_000),
+        ("macs=1.5k", 1_500),
+        ("macs=2e7", 20_000_000),
+        ("macs=20000000", 20_000_000),
+        ("params=1.01", 1),
+        ("params=1B", 1_000_000_000),
+        ("weights=500KB", 500_000),
+        ("weights=500KiB", 512_000),
+        ("weights=500kib", 512_000),
+        ("weights=1MB", 1_000_000),
+        ("weights=1MiB", 2**20),
+        ("weights=2GB", 2_000_000_000),
+        ("weights=2GiB", 2**31),
+        ("weights=512B", 512),
+        ("weights=1B", 1),
+        ("activations=32768", 32_768),
+        ("activations=1/2", 32_768),
+    ],
+)
+def test_every_form(text: str, amount: int) -> None:
+    assert most(text) == amount
+
+
+@pytest.mark.parametrize(
+    ("value", "amount", "text"),
+    [
+        (1 / 16, 10_000, "1/16"),
+        (0.25, 40_000, "1/4"),
+        (0.1, 16_000, "1/10"),
+        (1, 160_000, "1"),
+        (1.0, 160_000, "1"),
+        (5_000, 5_000, "5000"),
+        (5e3, 5_000, "5000.0"),
+        (Fraction(1, 16), 10_000, "1/16"),
+        (np.float64(0.5), 80_000, "1/2"),
+        (np.float32(0.5), 80_000, "1/2"),
+        (np.int64(5_000), 5_000, "5000"),
+        ("16x", 10_000, "16x"),
+        (1e-5, 1, "1e-05"),
+        (0.123456789, 19_753, "0.123456789"),
+    ],
+)
+def test_values_of_a_mapping(value: Any, amount: int, text: str) -> None:
+    (limit,) = Budget.parse({"params": value}).limits
+    assert limit.of(DENSE) == amount
+    assert limit.text == text
+
+
+@pytest.mark.parametrize("value", [1e-5, 1 / 3, 0.123456789, 1 / 16, 1.0, 3e7, "25%", 4097 / 4099])
+def test_a_written_budget_reads_back_the_same(value: float | str) -> None:
+    budget = Budget.parse({"params": value, "macs": "20M"})
+    again = Budget.parse(str(budget))
+    assert [limit.of(DENSE) for limit in again.limits] == [limit.of(DENSE) for limit in budget.limits]
+    assert Budget.parse(again.as_dict) == again
+
+
+@pytest.mark.parametrize("divisor", [3, 7, 16, 49, 1000, 999_983])
+@pytest.mark.parametrize("unit", [1, 20_000_003, 5 * 10**12])
+def test_a_share_of_what_it_divides_is_exact(divisor: int, unit: int) -> None:
+    dense = Cost(params=divisor * unit, macs=0, activation_bytes=0, weight_bytes=0)
+    assert most(f"params=1/{divisor}", dense) == unit
+    assert most(f"params={divisor}x", dense) == unit
+    assert Budget.parse({"params": 1 / divisor}).limits[0].of(dense) == unit
+
+
+def test_a_share_is_rounded_down() -> None:
+    dense = Cost(params=100, macs=0, activation_bytes=0, weight_bytes=0)
+    assert [most(f"params={text}", dense) for text in ("1/3", "2/3", "33.3%", "0.999", "1/101")] == [33, 66, 33, 99, 0]
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "params=1/16,macs=20M",
+        ["params=1/16", "macs=20M"],
+        ("params=1/16", "macs=20M"),
+        ["params=1/16,macs=20M"],
+        {"params": "1/16", "macs": "20M"},
+        iter(["params=1/16", "macs=20M"]),
+        Budget.parse("params=1/16,macs=20M"),
+    ],
+)
+def test_several_limits(what: Any) -> None:
+    budget = Budget.parse(what)
+    assert [(limit.key, limit.of(DENSE)) for limit in budget.limits] == [("params", 10_000), ("macs", 20_000_000)]
+    assert str(budget) == "params=1/16,macs=20M"
+    assert budget.as_dict == {"params": "1/16", "macs": "20M"}
+
+
+def test_every_key_limits_its_figure() -> None:
+    for key, figure in KEYS.items():
+        assert most(f"{key}=1/2") == DENSE.as_dict()[figure] // 2
+
+
+def test_tightest_share() -> None:
+    assert Budget.parse("params=1/16,macs=20M,weights=500KB").tightest_share(DENSE) == pytest.approx(1 / 16)
+    assert Budget.parse("macs=80M").tightest_share(DENSE) == 1.0
+    assert Budget.parse("macs=4M,params=0.5").tightest_share(DENSE) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("", "budget '' is not KEY=LIMIT: write a share"),
+        ("params", "budget 'params' is not KEY=LIMIT"),
+        ("params=", "budget 'params=' is not KEY=LIMIT"),
+        ("params=1/2,", "budget '' is not KEY=LIMIT"),
+        ("1/16", "budget '1/16' is not KEY=LIMIT"),
+        ([], "the budget is empty: write a share"),
+        ({}, "the budget is empty"),
+        ([0.5], "budget '0.5' is not KEY=LIMIT"),
+        (0.5, 'a budget says what it limits, {"params": 0.5} for example; got 0.5 alone'),
+        ("params=0", "params=0 is not a share of the dense cost between 0 and 1"),
+        ("params=0%", "params=0% is not a share"),
+        ("params=150%", "params=150% is not a share"),
+        ("params=3/2", "params=3/2 is not a share"),
+        ("params=0.5x", "params=0.5x is not a share"),
+        ("params=-1/4", "params=-1/4 is not a share"),
+        ("params=-5", "params=-5 is not a share"),
+        ("params=-5M", "params=-5M is not an amount of at least 1"),
+        ("params=0M", "params=0M is not an amount of at least 1"),
+        ("weights=0.5B", "weights=0.5B is not an amount of at least 1"),
+        ("params=1e999", "params=1e999 is not an amount"),
+        ("params=abc", "params=abc is not a number"),
+        ("params=1/0", "params=1/0 is not a number"),
+        ("params=0x", "params=0x is not a number"),
+        ("params=1.2.3", "params=1.2.3 is not a number"),
+        ("params=.", "params=. is not a number"),
+        ("params=1/2/3", "params=1/2/3 is not a number"),
+        ("params=nan", "params=nan is not a number"),
+        ("params=inf", "params=inf is not a number"),
+        ({"params": math.nan}, "params=nan is not a number"),
+        ({"params": True}, "params=True is not a number"),
+        ({"params": None}, "params=None is not a number"),
+        ("params=5KB", "params=5KB: unknown unit 'kb', known are k, m, g, b"),
+        ("weights=5k", "weights=5k: unknown unit 'k', known are b, kb, mb, gb, kib, mib, gib"),
+        ("params=1/2,params=1/4", "budget params=1/2, params=1/4 limits 'params' twice"),
+        ("macs=1/2,params=1/2, params=1/4", "limits 'params' twice"),
+    ],
+)
+def test_mistakes_say_what_and_how(what: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        Budget.parse(what)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("latency=5ms", "unknown budget key 'latency'.*Known: activations, macs, params, weights"),
+        ("parms=1/2", "unknown budget key 'parms'; did you mean 'params'"),
+        ("Params=1/2", "did you mean 'params'"),
+        ("weight=1/2", "did you mean 'weights'"),
+        ("=1/2", "unknown budget key ''"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest(text: str, message: str) -> None:
+    with pytest.raises(UnknownNameError, match=message):
+        Budget.parse(text)
+
+
+def test_a_limit_is_printed_as_it_was_written() -> None:
+    assert str(Limit("macs", "20M", amount=2e7)) == "macs=20M"

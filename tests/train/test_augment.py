@@ -1,0 +1,102 @@
+"""Draws depend on (seed, epoch) alone; crops are shifted copies, flips mirrored ones where they are allowed."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from prunit.train.augment import Draws, Feed, crop, draw, feed, mirror, seed_of
+from tests.train.toys import stripes
+
+CPU = torch.device("cpu")
+
+
+def pixels(n: int, channels: int = 3, size: int = 8) -> Tensor:
+    """Images whose pixels differ from one another and from black (as far as a byte goes)."""
+    return (torch.arange(n * channels * size * size) % 251 + 1).to(torch.uint8).view(n, channels, size, size)
+
+
+@pytest.mark.parametrize("padding", [1, 4])
+def test_each_image_is_cut_at_its_own_corner(padding: int) -> None:
+    x_BCHW = pixels(40)
+    shift_B2 = torch.randint(0, 2 * padding + 1, (40, 2), generator=torch.Generator().manual_seed(0))
+    cut_BCHW = crop(x_BCHW, shift_B2, padding)
+    for image, whole, (row, column) in zip(cut_BCHW, x_BCHW, shift_B2.tolist(), strict=True):
+        assert torch.equal(image, pad(whole, (padding,) * 4)[:, row : row + 8, column : column + 8])
+
+
+def test_the_middle_corner_is_the_image_itself() -> None:
+    assert torch.equal(crop(pixels(3), torch.full((3, 2), 4), 4), pixels(3))
+
+
+def test_only_the_named_images_are_mirrored() -> None:
+    out_BCHW = mirror(pixels(3), torch.tensor([True, False, True]))
+    assert torch.equal(out_BCHW[1], pixels(3)[1])
+    assert torch.equal(out_BCHW[[0, 2]], pixels(3)[[0, 2]].flip(3))
+
+
+def test_an_epoch_draws_every_image_once_and_every_shift() -> None:
+    draws = draw(1000, padding=4, flip=True, seed=0, epoch=0)
+    assert torch.equal(draws.order_N.sort().values, torch.arange(1000))
+    assert set(draws.shift_N2.flatten().tolist()) == set(range(9))
+    assert 400 < int(draws.flip_N.sum()) < 600
+
+
+def test_draws_depend_on_seed_and_epoch_alone() -> None:
+    def drawn(seed: int, epoch: int) -> list[int]:
+        torch.rand(3)  # the global random state has no part in it
+        draws = draw(30, padding=4, flip=True, seed=seed, epoch=epoch)
+        return [*draws.order_N.tolist(), *draws.shift_N2.flatten().tolist(), *draws.flip_N.tolist()]
+
+    assert drawn(0, 1) == drawn(0, 1)
+    assert len({tuple(drawn(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
+
+
+def test_seeds_of_close_numbers_are_unrelated() -> None:
+    assert seed_of("images", 1, 2) != seed_of("images", 2, 1)
+    assert 0 <= seed_of("images", 1, 2) < 2**63
+
+
+def made(feeding: Feed) -> tuple[Tensor, Draws]:
+    draws = feeding.draws(seed=0, epoch=0)
+    return feeding.batch(draws)[0], draws
+
+
+def test_a_batch_without_augmentation_is_the_normalised_images() -> None:
+    dataset = stripes()
+    feeding = feed(dataset, CPU, augment=False, channels_last=False)
+    x_BCHW, draws = made(feeding)
+    torch.testing.assert_close(x_BCHW, dataset.normalise(dataset.train.x_BCHW[draws.order_N]))
+    assert torch.equal(feeding.batch(draws)[1], dataset.train.y_B[draws.order_N])
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_images_are_mirrored_only_where_the_data_set_allows_it(flip: bool) -> None:
+    dataset = replace(stripes(flip=flip), mean_C=(0.0,), std_C=(1.0,))
+    x_BCHW, draws = made(feed(dataset, CPU, augment=True, channels_last=True))
+    plain_BCHW = crop(dataset.train.x_BCHW[draws.order_N], draws.shift_N2, 1) / 255
+    same = [bool(torch.allclose(one, other)) for one, other in zip(x_BCHW, plain_BCHW, strict=True)]
+    turned = [bool(torch.allclose(one.flip(2), other)) for one, other in zip(x_BCHW, plain_BCHW, strict=True)]
+    assert all(one or other for one, other in zip(same, turned, strict=True))
+    assert any(turned) == flip
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_the_memory_format_is_the_one_asked_for(channels_last: bool) -> None:
+    dataset = stripes()
+    wide = replace(
+        dataset,
+        train=replace(dataset.train, x_BCHW=dataset.train.x_BCHW.repeat(1, 3, 1, 1)),
+        mean_C=(0.3,) * 3,
+        std_C=(0.2,) * 3,
+    )
+    x_BCHW, _ = made(feed(wide, CPU, augment=True, channels_last=channels_last))
+    assert x_BCHW.is_contiguous(memory_format=torch.channels_last) == channels_last
+    assert x_BCHW.is_contiguous() != channels_last
+
+
+@pytest.mark.parametrize(("size", "padding"), [(7, 0), (8, 1), (28, 3), (32, 4), (64, 8)])
+def test_padding_is_an_eighth_of_the_size(size: int, padding: int) -> None:
+    assert feed(stripes(4, size=size), CPU, augment=True, channels_last=True).padding == padding

@@ -1,0 +1,67 @@
+"""TrainConfig: what the schedules' recipes say, and settings refused in one line."""
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from prunit.errors import ConfigError, UnknownNameError
+from prunit.train import TrainConfig
+
+
+def test_step_is_the_papers_recipe() -> None:
+    config = TrainConfig.full()
+    assert (config.epochs, config.batch_size, config.momentum) == (160, 128, 0.9)
+    assert (config.peak_lr, config.decay, config.smoothing, config.ramp_epochs) == (0.1, 1e-4, 0.0, 0.0)
+
+
+def test_onecycle_is_the_short_default() -> None:
+    assert TrainConfig() == TrainConfig.quick(30)
+    config = TrainConfig.quick(10)
+    assert (config.peak_lr, config.decay, config.smoothing, config.ramp_epochs) == (0.2, 5e-4, 0.1, 2.0)
+
+
+def test_given_values_win_even_if_they_are_zero() -> None:
+    config = TrainConfig(lr=0.05, weight_decay=0, label_smoothing=0, warmup_epochs=0)
+    assert (config.peak_lr, config.decay, config.smoothing, config.ramp_epochs) == (0.05, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, r"'epochs' = 0: .*greater than or equal to 1"),
+        ({"batch_size": 1}, r"'batch_size' = 1: .*greater than or equal to 2"),
+        ({"lr": float("inf")}, r"'lr' = inf: .*finite"),
+        ({"schedule": "cosine"}, r"'schedule' = 'cosine': .*'onecycle' or 'step'"),
+        ({"device": "gpu"}, r"'device' = 'gpu': use auto, cpu, cuda or cuda:N"),
+        ({"device": "cpu:1"}, r"'device' = 'cpu:1': use auto"),
+        ({"device": "cuda:1", "devices": 2}, r"'devices' = 2, but 'device' = 'cuda:1' names one"),
+        ({"batch_size": 6, "devices": 4}, r"'batch_size' = 6 leaves 4 devices .* use 8 or more"),
+        ({"epochs": 3, "warmup_epochs": 3}, r"'warmup_epochs' = 3 leaves nothing of 'epochs' = 3"),
+    ],
+)
+def test_a_bad_setting_is_one_line(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        TrainConfig.model_validate(settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_setting_names_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match="training setting 'batchsize'; did you mean 'batch_size'"):
+        TrainConfig.model_validate({"batchsize": 64})
+
+
+def test_it_is_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        TrainConfig().epochs = 3  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_it_nests_and_may_be_left_out() -> None:
+    class Outer(BaseModel):
+        train: TrainConfig | None = TrainConfig()
+
+    assert Outer.model_validate({"train": None}).train is None
+    assert Outer.model_validate({"train": {"epochs": "3"}}).train == TrainConfig(epochs=3)
+    assert Outer.model_validate_json('{"train": {"lr": 0.3}}').train == TrainConfig(lr=0.3)
+
+
+def test_every_setting_is_documented() -> None:
+    assert [name for name, field in TrainConfig.model_fields.items() if not field.description] == []
