@@ -15,4 +15,5 @@ if len(sys.argv) == 1:
     _env.run("ruff", "format", "--check", ".")
     _env.run("basedpyright")
     _env.run("lint-imports")
-_env.run("pytest", *sys.argv[1:], environment={"OMP_NUM_THREADS": "2"})
+# Networks as small as those of the tests only lose time with more threads.
+_env.run("pytest", *sys.argv[1:], environment={"OMP_NUM_THREADS": "1"})

@@ -72,11 +72,11 @@ def test_tied_tensors_are_stored_once_and_tied_again(tmp_path: Path) -> None:
     path = tmp_path / "small.safetensors"
     saved(NETS["recurrent"][0], path)
     with safe_open(str(path), framework="pt") as opened:
-        names, metadata = list(opened.keys()), opened.metadata()
+        names, about = list(opened.keys()), json.loads(opened.metadata()["prunit"])
     assert "left.weight" in names
     assert "right.weight" not in names
-    assert json.loads(metadata["aliases"]) == {"right.weight": "left.weight"}
-    assert metadata["prunit"] == VERSION
+    assert about["aliases"] == {"right.weight": "left.weight"}
+    assert about["prunit"] == VERSION
     loaded = load(path, NETS["recurrent"][0])
     assert loaded.get_parameter("left.weight") is loaded.get_parameter("right.weight")
 
@@ -185,30 +185,30 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         load(other, Plain)
 
 
-def rewrite(path: Path, metadata: dict[str, str | None], tensors: dict[str, Tensor] | None = None) -> None:
-    """Replace some of the file's metadata (None: remove it) or all its tensors."""
+def rewrite(path: Path, changes: dict[str, Any], tensors: dict[str, Tensor] | None = None) -> None:
+    """Replace some of what the file says of itself (None: remove it) or all its tensors."""
     with safe_open(str(path), framework="pt") as opened:
         old = {n: opened.get_tensor(n).clone() for n in opened.keys()}
-        about: dict[str, str | None] = dict(opened.metadata())
-    about |= metadata
-    save_file(old if tensors is None else tensors, path, {k: v for k, v in about.items() if v is not None})
+        about = json.loads(opened.metadata()["prunit"]) | changes
+    text = json.dumps({k: v for k, v in about.items() if v is not None})
+    save_file(old if tensors is None else tensors, path, {"prunit": text})
 
 
 @pytest.mark.parametrize(
-    ("metadata", "error", "message"),
+    ("changes", "error", "message"),
     [
-        ({"version": "2", "prunit": "9.1"}, FileError, "was written by prunit 9.1, which this one"),
+        ({"version": 2, "prunit": "9.1"}, FileError, "was written by prunit 9.1, which this one"),
         ({"version": "two"}, FileError, "is not a whole .safetensors file of prunit"),
         ({"plan": None}, FileError, "is not a whole .safetensors file of prunit: KeyError: 'plan'"),
-        ({"plan": "{}"}, PlanError, "small.safetensors': not a plan"),
-        ({"aliases": "[1]"}, FileError, "is not a whole .safetensors file of prunit"),
-        ({"aliases": '{"x": "y"}'}, FileError, "is not a whole .safetensors file of prunit: KeyError: 'y'"),
+        ({"plan": {}}, PlanError, "small.safetensors': not a plan"),
+        ({"aliases": [1]}, FileError, "is not a whole .safetensors file of prunit"),
+        ({"aliases": {"x": "y"}}, FileError, "is not a whole .safetensors file of prunit: KeyError: 'y'"),
     ],
 )
 def test_metadata_that_does_not_hold_up(
-    metadata: dict[str, str | None], error: type[Exception], message: str, file: Path
+    changes: dict[str, Any], error: type[Exception], message: str, file: Path
 ) -> None:
-    rewrite(file, metadata)
+    rewrite(file, changes)
     with pytest.raises(error, match=message):
         load(file, Plain)
 

@@ -4,7 +4,7 @@ import json
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,6 +20,8 @@ from prunit.version import VERSION
 
 FORMAT: Final = "prunit-weights"
 FORMAT_VERSION: Final = 1
+_KEY: Final = "prunit"
+"""Of the file's metadata: all that prunit adds to the tensors, as JSON."""
 
 
 def save(compacted: nn.Module, plan: Plan, path: Path | str) -> None:
@@ -29,14 +31,15 @@ def save(compacted: nn.Module, plan: Plan, path: Path | str) -> None:
     `FileError` where the file cannot be written; an old file stays whole then.
     """
     tensors, aliases = _unique(named_tensors(compacted), Path(path))
-    metadata = {
+    about = {
         "format": FORMAT,
-        "version": str(FORMAT_VERSION),
+        "version": FORMAT_VERSION,
         "prunit": VERSION,
-        "plan": plan.to_json(),
-        "aliases": json.dumps(aliases),
+        "plan": json.loads(plan.to_json()),
+        "aliases": aliases,
     }
-    write_atomically(Path(path), to_bytes(tensors, metadata))
+    # One key, because safetensors writes several in an order drawn anew in each process: equal models, equal files.
+    write_atomically(Path(path), to_bytes(tensors, {_KEY: json.dumps(about)}))
 
 
 def load(path: Path | str, factory: Callable[[], nn.Module]) -> nn.Module:
@@ -63,27 +66,26 @@ def _read(path: Path, *, with_tensors: bool = True) -> tuple[Plan, dict[str, Ten
     """The plan and the tensors in a file; names that were tied hold the same tensor object."""
     try:
         with safe_open(str(path), framework="pt") as file:
-            metadata: dict[str, str] = file.metadata() or {}
-            _check(path, metadata)
+            about = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+            _check(path, about)
             # Copied, because the tensors given lie in the mapped file: whoever overwrites it would change them.
             tensors = {n: file.get_tensor(n).clone() for n in file.keys()} if with_tensors else {}
-        aliases: dict[str, str] = json.loads(metadata["aliases"])
-        tensors |= {alias: tensors[name] for alias, name in aliases.items() if with_tensors}
-        return Plan.from_json(metadata["plan"]), tensors
+        tensors |= {alias: tensors[name] for alias, name in about["aliases"].items() if with_tensors}
+        return Plan.from_json(json.dumps(about["plan"])), tensors
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise FileError(f"cannot read '{path}': {error.strerror or error}") from error
     except PlanError as error:
         raise PlanError(f"'{path}': {error}") from error
-    except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         why = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise FileError(f"'{path}' is not a whole .safetensors file of prunit: {why}") from error
 
 
-def _check(path: Path, metadata: Mapping[str, str]) -> None:
-    if metadata.get("format") != FORMAT:
+def _check(path: Path, about: Mapping[str, Any]) -> None:
+    if about.get("format") != FORMAT:
         raise FileError(f"'{path}' holds tensors but no plan, prunit did not write it: write it with prunit.save")
-    if int(metadata["version"]) > FORMAT_VERSION:
-        writer = metadata.get("prunit", "of later")
+    if int(about["version"]) > FORMAT_VERSION:
+        writer = about.get("prunit", "of later")
         raise FileError(
             f"'{path}' was written by prunit {writer}, which this one ({VERSION}) cannot read: upgrade prunit"
         )

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 HEAVY = ("torch", "onnx", "onnxruntime", "psutil", "safetensors", "lightning_fabric", "timm", "torchvision")
-EDGE = ("edge", "edge.files", "edge.portfolio", "edge.session", "edge.runtimes", "edge.probe", "errors")
+EDGE = ("edge", "files", "edge.portfolio", "edge.session", "edge.runtimes", "edge.probe", "errors")
 
 
 @pytest.mark.parametrize(

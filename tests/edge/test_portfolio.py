@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from prunit.edge import files
-from prunit.files import inside, sha256_of, staged
+from prunit import files
 from prunit.edge.portfolio import (
     Artifact,
     Device,
@@ -21,6 +20,7 @@ from prunit.edge.portfolio import (
     Variant,
 )
 from prunit.errors import FileError, PortfolioError, UnknownNameError
+from prunit.files import inside, sha256_of, staged
 
 HASH = "0" * 64
 

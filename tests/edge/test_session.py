@@ -4,10 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prunit.files import sha256_of
 from prunit.edge.portfolio import Artifact
 from prunit.edge.session import Array, engine, self_test
 from prunit.errors import MissingExtraError, PortfolioError
+from prunit.files import sha256_of
 
 X_BCHW = np.ones((2, 1, 1, 3), np.float32)
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from prunit.files import sha256_of
 from prunit.edge.portfolio import Artifact
 from prunit.edge.session import Array
 from prunit.errors import ConfigError, FileError, ModelError, UnknownNameError
 from prunit.export import exporter
 from prunit.export import onnx as onnx_exporter
 from prunit.export.onnx import export_onnx, seeded_input
+from prunit.files import sha256_of
 from tests.export.toynets import build, example
 
 

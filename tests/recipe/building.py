@@ -1,6 +1,5 @@
 """A build that takes seconds, and how two of them are compared; importable by the processes that tests kill."""
 
-import json
 import os
 import subprocess
 import sys
@@ -33,19 +32,10 @@ def data() -> Dataset:
     return stripes(50)
 
 
-def results(folder: Path) -> dict[str, object]:
-    """What is in every file whose content the settings alone decide, by name: its bytes.
-
-    Of weights the header, whose metadata safetensors writes in an order drawn anew in each process, and the bytes of
-    the tensors.
-    """
-    kinds = ("*.plan.json", "*.onnx", "*.selftest.npz")
-    found: dict[str, object] = {path.name: path.read_bytes() for kind in kinds for path in folder.glob(kind)}
-    for path in folder.glob("*.safetensors"):
-        data = path.read_bytes()
-        end = 8 + int.from_bytes(data[:8], "little")
-        found[path.name] = (json.loads(data[8:end]), data[end:])
-    return found
+def results(folder: Path) -> dict[str, bytes]:
+    """Every file whose content the settings alone decide, by name."""
+    kinds = ("*.plan.json", "*.onnx", "*.selftest.npz", "*.safetensors")
+    return {path.name: path.read_bytes() for kind in kinds for path in folder.glob(kind)}
 
 
 def accuracies(folder: Path) -> dict[str, float | None]:

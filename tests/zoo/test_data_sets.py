@@ -4,6 +4,7 @@ import gzip
 import os
 import pickle
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from prunit.batches import Dataset
 from prunit.errors import ConfigError, DataError, MissingExtraError, UnknownNameError
 from prunit.zoo import data
 from prunit.zoo.data.cifar import unpickle
@@ -254,17 +254,12 @@ def test_every_set_has_one_line() -> None:
     assert all(line and "\n" not in line for line in about.values())
 
 
-def real(name: str, folder: str) -> Dataset:
-    """The real set from PRUNIT_DATA, or the test is left out."""
-    place = os.environ.get("PRUNIT_DATA")
-    if not place or not list(Path(place).glob(folder)):
-        pytest.skip(f"PRUNIT_DATA={place or '(unset)'} holds no {folder}")
-    return data.load(name)
+Place = Callable[[str], Path]
 
 
 @pytest.mark.data
-def test_the_real_cifar10() -> None:
-    loaded = real("cifar10", "cifar-10-batches-py")
+def test_the_real_cifar10(real_data: Place) -> None:
+    loaded = data.load("cifar10", data_dir=real_data("cifar-10-batches-py"))
     assert loaded.train.x_BCHW.shape == (50_000, 3, 32, 32)
     assert loaded.train.y_B.bincount().tolist() == [5000] * 10
     assert loaded.test.y_B[:5].tolist() == [3, 8, 8, 0, 6]
@@ -274,23 +269,23 @@ def test_the_real_cifar10() -> None:
 
 
 @pytest.mark.data
-def test_the_real_cifar100() -> None:
-    loaded = real("cifar100", "cifar-100-python")
+def test_the_real_cifar100(real_data: Place) -> None:
+    loaded = data.load("cifar100", data_dir=real_data("cifar-100-python"))
     assert loaded.train.x_BCHW.shape == (50_000, 3, 32, 32)
     assert loaded.train.y_B.bincount().tolist() == [500] * 100
 
 
 @pytest.mark.data
-def test_the_real_fashion_mnist() -> None:
-    loaded = real("fashion-mnist", "FashionMNIST/raw")
+def test_the_real_fashion_mnist(real_data: Place) -> None:
+    loaded = data.load("fashion-mnist", data_dir=real_data("FashionMNIST/raw"))
     assert loaded.train.x_BCHW.shape == (60_000, 1, 28, 28)
     assert loaded.train.y_B[:5].tolist() == [9, 0, 0, 3, 0]
     assert loaded.mean_C == pytest.approx((0.286,), abs=0.003)
 
 
 @pytest.mark.data
-def test_the_real_tiny_imagenet() -> None:
-    loaded = real("tiny-imagenet", "tiny-imagenet*")
+def test_the_real_tiny_imagenet(real_data: Place) -> None:
+    loaded = data.load("tiny-imagenet", data_dir=real_data("tiny-imagenet*"))
     assert loaded.train.x_BCHW.shape[1:] == (3, 64, 64)
     assert set(loaded.train.y_B.bincount().tolist()) == {500}
     assert set(loaded.test.y_B.bincount().tolist()) == {50}

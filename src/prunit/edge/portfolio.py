@@ -22,8 +22,8 @@ from pydantic import (
     field_validator,
 )
 
-from prunit.files import inside, sha256_of, staged, why_not_relative
 from prunit.errors import PortfolioError, unknown
+from prunit.files import inside, sha256_of, staged, why_not_relative
 
 MANIFEST: Final = "portfolio.json"
 VERSION: Final = 1

@@ -10,9 +10,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from prunit.files import inside, sha256_of
 from prunit.edge.portfolio import Artifact
 from prunit.errors import ConfigError, DataError, FileError, MissingExtraError, PortfolioError
+from prunit.files import inside, sha256_of
 
 Array = npt.NDArray[np.float32]
 

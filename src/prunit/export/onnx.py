@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prunit.files import sha256_of, staged
 from prunit.edge.portfolio import Artifact
 from prunit.edge.runtimes import runtime
 from prunit.edge.session import Array
 from prunit.errors import ConfigError, MissingExtraError, ModelError
+from prunit.files import sha256_of, staged
 
 OPSET: Final = 18
 """Fixed, so that the same model gives the same file under a newer torch; every engine of note reads it."""

@@ -27,7 +27,7 @@ def grasp(
         live = {n: w.detach().requires_grad_() for n, w in weights.items()}
         loss = cross_entropy(net.forward(live, x_BCHW) / TEMPERATURE, y_B.to(net.device))
         g = torch.autograd.grad(loss, list(live.values()), create_graph=True, materialize_grads=True)
-        product = sum((fixed[n] * g_n).sum() for n, g_n in zip(live, g, strict=True))
+        product = torch.stack([(fixed[n] * g_n).sum() for n, g_n in zip(live, g, strict=True)]).sum()
         second = torch.autograd.grad(product, list(live.values()), materialize_grads=True)
         for name, hg in zip(live, second, strict=True):
             total[name] = total[name] + hg if name in total else hg

@@ -20,7 +20,7 @@ from prunit.train.accuracy import check_model, check_split, correct_of
 from prunit.train.augment import Draws, Feed, feed
 from prunit.train.checkpoint import State, fingerprint, load, model_tensors, save
 from prunit.train.config import Epoch, TrainConfig
-from prunit.train.place import check_place, fabric_for, seeded
+from prunit.train.place import check_place, fabric_for, moved, seeded
 from prunit.train.processes import OnStep, in_processes
 from prunit.train.schedule import lr_at
 
@@ -93,7 +93,7 @@ def epochs_of(job: Job, on_step: OnStep | None) -> Iterator[Epoch]:
     finally:
         for parameter in model.parameters():
             parameter.grad = None
-        model.to("cpu", memory_format=torch.contiguous_format).eval()
+        moved(model, torch.device("cpu")).eval()
 
 
 def _epochs_of_many(job: Job, on_step: OnStep | None) -> Iterator[Epoch]:
@@ -109,7 +109,7 @@ def _epochs_of_many(job: Job, on_step: OnStep | None) -> Iterator[Epoch]:
             if state:
                 _put(state.tensors, model_tensors(job.model), "model.")
         finally:
-            job.model.to(memory_format=torch.contiguous_format).eval()
+            moved(job.model, torch.device("cpu")).eval()
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,7 +230,7 @@ def _start(job: Job) -> _Run:
         raise MissingExtraError("training", error.name or "lightning-fabric", "train") from error
     config, dataset, world = job.config, job.dataset, fabric.world_size
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
-    model = job.model.to(fabric.device, memory_format=layout)
+    model = moved(job.model, fabric.device, layout)
     # Fused: 2 to 5 times as fast as the foreach form on a CPU, too.
     optimizer = torch.optim.SGD(
         _groups(model, config),

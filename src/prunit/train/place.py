@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 import torch
+from torch import nn
 
 from prunit.errors import ConfigError, DeviceError
 from prunit.train.augment import seed_of
@@ -56,7 +57,7 @@ def check_place(config: TrainConfig) -> torch.device:
 def fabric_for(config: TrainConfig) -> "Fabric":
     """The launched Fabric of this process: its device, its precision and its place among `config.devices` processes."""
     from lightning_fabric import Fabric
-    from lightning_fabric.plugins.environments import LightningEnvironment
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
     device = check_place(config)
     several = config.devices > 1
@@ -98,13 +99,18 @@ def _precision(config: TrainConfig, device: torch.device) -> Literal["32-true", 
     return "16-mixed" if torch.cuda.get_device_capability(device)[0] >= 7 else "32-true"
 
 
+def moved(model: nn.Module, device: torch.device, layout: torch.memory_format = torch.contiguous_format) -> nn.Module:
+    """The same module, its tensors now on `device`, images' feature maps laid out as `layout`."""
+    return model.to(device=device, memory_format=layout)  # pyright: ignore[reportCallIssue]  # missing in torch's types
+
+
 @contextmanager
 def seeded(seed: int, epoch: int, rank: int, device: torch.device) -> Iterator[None]:
     """Inside, torch's own randomness (dropout, drop path) follows from the arguments; outside it is left as it was."""
     number = seed_of("model", seed, epoch, rank)
     on_cuda = device.type == "cuda"
     with torch.random.fork_rng(devices=[device.index] if on_cuda else []):
-        torch.random.default_generator.manual_seed(number)
+        torch.default_generator.manual_seed(number)
         if on_cuda:
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(number)

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 
 import torch
 import torch.multiprocessing as mp
+from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException, start_processes
 
 from prunit.errors import ModelError, PrunitError, TrainingError
 
@@ -32,9 +33,10 @@ def in_processes(
     payload = _sendable(work, job, with_steps=on_step is not None)
     news = mp.get_context("spawn").Queue()
     threads = max(1, torch.get_num_threads() // processes)
-    group = mp.start_processes(
+    group = start_processes(
         _process, (payload, _free_port(), threads, news), nprocs=processes, join=False, start_method="spawn"
     )
+    assert group is not None  # because of join=False
     try:
         while True:
             kind, value = _next(news, group)
@@ -47,10 +49,10 @@ def in_processes(
             if kind == "record":
                 yield value
     finally:
-        for process in group.processes:
+        for process in filter(None, group.processes):
             if process.is_alive():
                 process.terminate()
-        for process in group.processes:
+        for process in filter(None, group.processes):
             process.join()
 
 
@@ -64,7 +66,7 @@ def _sendable(work: object, job: object, *, with_steps: bool) -> bytes:
         ) from error
 
 
-def _next(news: "mp.Queue[tuple[str, Any]]", group: "mp.ProcessContext") -> tuple[str, Any]:
+def _next(news: "mp.Queue[tuple[str, Any]]", group: ProcessContext) -> tuple[str, Any]:
     while True:
         try:
             return news.get(timeout=_POLL_S)
@@ -72,7 +74,7 @@ def _next(news: "mp.Queue[tuple[str, Any]]", group: "mp.ProcessContext") -> tupl
             pass
         try:
             group.join(timeout=0)
-        except mp.ProcessExitedException as error:
+        except ProcessExitedException as error:
             raise TrainingError(f"a training process ended by itself ({error}); its own message is above") from error
 
 
