@@ -49,7 +49,8 @@ class ScoreError(PrunitError):
 class BudgetError(PrunitError):
     """No plan meets the budget.
 
-    `closest` holds the cost of the closest reachable point by budget key (the units of `Cost`).
+    `closest` holds the cost of the closest reachable point by the names and in the units of `Cost` (params, macs,
+    weight_bytes, activation_bytes).
     """
 
     def __init__(self, message: str, closest: dict[str, float] | None = None) -> None:

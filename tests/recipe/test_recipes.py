@@ -246,6 +246,24 @@ def test_public_plan_leaves_the_model_and_the_random_state_alone() -> None:
     assert all(p.grad is None for p in model.parameters())
 
 
+def test_a_function_of_the_user_s_own_decides_the_channels() -> None:
+    model, asked = seeded(Plain), []
+
+    def first_channels_first(net, weights, batches, generator):
+        asked.append(len(batches))
+        return {n: torch.arange(len(w), 0, -1.0).view(-1, *[1] * (w.ndim - 1)).expand_as(w) for n, w in weights.items()}
+
+    x_BCHW, _ = batch()
+    data = [(x_BCHW, torch.zeros(len(x_BCHW), dtype=torch.int64))]
+    plan = prunit.plan(
+        model, x_BCHW[:1], budget="params=1/2", recipe="uniform", score=first_channels_first, batches=data
+    )
+    assert asked == [1]
+    assert plan.origin["score"] == "first_channels_first"
+    assert all(list(kept) == list(range(len(kept))) for kept in plan.keep.values())
+    assert any(len(plan.keep[n]) < plan.dense[n] for n in plan.keep)
+
+
 def test_unknown_names_and_settings_of_a_plan_name_the_nearest() -> None:
     model, example = seeded(Plain), batch()[0][:1]
     with pytest.raises(UnknownNameError, match="unknown recipe 'reconveen'; did you mean 'reconvene'"):

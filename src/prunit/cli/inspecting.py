@@ -44,7 +44,8 @@ def _portfolio(folder: Path, *, as_json: bool) -> None:
         for v in found.variants:
             budget = ", ".join(f"{k}={t}" for k, t in v.budget.items()) or "no budget"
             seconds = ", ".join(f"{step} {s:.1f} s" for step, s in v.seconds.items())
-            told = f"{v.recipe}, {budget}, seed {v.seed}, {v.epochs} epochs; {seconds}"
+            how = ", ".join([v.recipe, *(f"{name} {value}" for name, value in v.settings.items())])
+            told = f"{how}, {budget}, seed {v.seed}, {v.epochs} epochs; {seconds}"
             out.print(f"[bold]{escape(v.name)}[/]  {escape(told)}")
         front = ", ".join(v.name for v in found.pareto("latency_ms")) if _measured(found) else ""
         out.print(f"\naccuracy against latency, not dominated: {escape(front) or 'not measured'}")

@@ -144,12 +144,14 @@ class Preprocessing(Record):
 class Variant(Record):
     """One exported model with how it came about and what it costs.
 
-    `budget` is as the user wrote it; `keep` the share of all channels kept (1.0 = dense); `widths` are (dense, kept)
-    by group; `seconds` those spent by step (prune, train, export).
+    `settings` are the switches of the recipe, such as its score; `budget` is as the user wrote it; `keep` the share of
+    all channels kept (1.0 = dense); `widths` are (dense, kept) by group; `seconds` those spent by step (prune, train,
+    export).
     """
 
     name: str = Field(min_length=1)
     recipe: str
+    settings: dict[str, str] = {}
     budget: dict[str, str] = {}
     keep: float = Field(gt=0, le=1)
     widths: dict[str, tuple[PositiveInt, PositiveInt]] = {}

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from prunit.recipe.folder import check_folder
     from prunit.recipe.progress import Step
     from prunit.recipe.recipes import RECIPES, Decision, decide
+    from prunit.scores import Saliency, Score
 
 __all__ = [
     "RECIPES",
@@ -55,14 +56,15 @@ def make_plan(
     *,
     budget: "Budget | str | Mapping[str, float | str]",
     recipe: str = "reconvene",
-    score: str | None = None,
+    score: "str | Score | Saliency | None" = None,
     seed: int = 0,
     batches: "Sequence[Batch] | None" = None,
     config: Mapping[str, Any] | None = None,
 ) -> "Plan":
     """The channels to keep so that the model costs no more than `budget`; the model is left as it was.
 
-    `example` is an input as for `trace`. `budget` is like `{"params": 1/16}` or "macs=20M". `batches`, a list of
+    `example` is an input as for `trace`. `budget` is like `{"params": 1/16}` or "macs=20M". `score` is a name of
+    `prunit methods`, or a function of your own (see `scores.Saliency`); None is the recipe's. `batches`, a list of
     (x_BCHW, y_B), is needed by scores that look at data (snip, grasp, force). `config` holds further settings of
     `PruneConfig`, for example `{"evaluator": "density", "pin": ("fc",)}`. Raises `BudgetError` with the closest
     reachable point.
@@ -72,10 +74,11 @@ def make_plan(
     from prunit.recipe.config import validated
     from prunit.recipe.recipes import decide, example_batch
 
-    settings = {"recipe": recipe, "score": score, "seed": seed} | dict(config or {})
+    name, own = (score, None) if score is None or isinstance(score, str) else (None, score)
+    settings = {"recipe": recipe, "score": name, "seed": seed} | dict(config or {})
     prune = validated({"prune": settings}).prune
     graph = trace(model, example, pin=prune.pin)
-    return decide(model, graph, batches or [example_batch(example)], Budget.parse(budget), prune).plan
+    return decide(model, graph, batches or [example_batch(example)], Budget.parse(budget), prune, score=own).plan
 
 
 def __getattr__(name: str) -> object:

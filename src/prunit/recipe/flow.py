@@ -225,6 +225,8 @@ class _Work:
         return Variant(
             name=name,
             recipe=str(plan.origin.get("recipe", "dense")),
+            settings={n: str(plan.origin[n]) for n in ("score", "evaluator", "residual") if n in plan.origin}
+            | ({"rectifier": self.config.prune.rectifier} if budget else {}),
             budget=budget.as_dict if budget else {},
             keep=sum(plan.widths.values()) / sum(plan.dense.values()),
             widths={n: (plan.dense[n], len(c)) for n, c in plan.keep.items()},

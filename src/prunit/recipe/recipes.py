@@ -25,7 +25,7 @@ from prunit.graph import ChannelGraph, Group
 from prunit.plans import Plan, Scores, Widths, choose
 from prunit.recipe.collapse import collapse
 from prunit.recipe.config import PruneConfig
-from prunit.scores import Score, WeightScores, find, per_channel, score_weights
+from prunit.scores import Saliency, Score, WeightScores, find, name_of, per_channel, score_weights
 from prunit.sensitivity import flow_lost
 
 OnRound = Callable[[int, int], None]
@@ -61,6 +61,8 @@ class _Case:
     model: nn.Module
     graph: ChannelGraph
     target: Target
+    method: Score
+    score: str
     weights: WeightScores
     batches: Sequence[Batch]
     config: PruneConfig
@@ -77,25 +79,26 @@ def decide(
     budget: Budget,
     config: PruneConfig,
     *,
+    score: Score | Saliency | None = None,
     on_round: OnRound | None = None,
 ) -> Decision:
     """The plan of `config.recipe` within the budget; the model is left as it was.
 
-    Raises `BudgetError` with the closest reachable point.
+    `score` is a method of the user's in place of `config.score`. Raises `BudgetError` with the closest reachable point.
     """
     started = time.perf_counter()
-    recipe, method = method_of(config)
+    recipe, method = method_of(config, score)
+    name = config.score or recipe.score if score is None else name_of(score)
     dense = cost_of(graph)
     if method.needs_data and not any(len(y_B) for _, y_B in batches):
         raise ScoreError(
-            f"score '{config.score or recipe.score}' needs images and their classes: "
-            "pass batches=[(x_BCHW, y_B)], on the command line --data"
+            f"score '{name}' needs images and their classes: pass batches=[(x_BCHW, y_B)], on the command line --data"
         )
     weights = score_weights(
         model, graph, method, batches, density=sparsest(budget, dense), seed=config.seed, on_round=on_round
     )
     target = first_reachable(graph, budget, config)
-    case = _Case(model, target.graph, target, weights, batches, config)
+    case = _Case(model, target.graph, target, method, name, weights, batches, config)
     scores, widths, why = recipe.widths(case)
     return _decision(choose(target.graph, scores, widths), case, why, dense, time.perf_counter() - started)
 
@@ -108,12 +111,12 @@ def sparsest(budget: Budget, dense: Cost) -> float:
     return max(budget.tightest_share(dense) / 8, 1e-4)
 
 
-def method_of(config: PruneConfig) -> tuple[Recipe, Score]:
-    """The recipe and the score that a configuration names; `UnknownNameError` if one does not exist."""
+def method_of(config: PruneConfig, score: Score | Saliency | None = None) -> tuple[Recipe, Score]:
+    """The recipe and the score that a configuration names, or the score given; `UnknownNameError` if one is unknown."""
     if config.recipe not in RECIPES:
         raise unknown("recipe", config.recipe, RECIPES)
     recipe = RECIPES[config.recipe]
-    method = find(config.score or recipe.score)
+    method = find(score or config.score or recipe.score)
     return recipe, method if config.rounds is None else replace(method, rounds=config.rounds)
 
 
@@ -157,14 +160,14 @@ def _decision(plan: Plan, case: _Case, why: dict[str, str], dense: Cost, seconds
     config, why = case.config, {g.name: _reason(g, plan, case, why) for g in case.graph.groups}
     origin: dict[str, Any] = {
         "recipe": config.recipe,
-        "score": _score_name(case),
+        "score": case.score,
         "budget": str(case.target.budget),
         "seed": config.seed,
         "residual": config.residual,
         "why": why,
     }
     if config.recipe == "reconvene":
-        origin |= {"evaluator": config.evaluator, "rectifier": config.rectifier}
+        origin["evaluator"] = config.evaluator
     return Decision(Plan(plan.keep, plan.dense, origin), cost, dense, why, seconds)
 
 
@@ -194,13 +197,13 @@ def example_batch(example: Any) -> Batch:
 
 
 def _uniform(case: _Case) -> Found:
-    scores = per_channel(case.graph, case.weights, _gather(case))
+    scores = per_channel(case.graph, case.weights, case.method.gather)
     why = {g.name: "the same share as everywhere" for g in case.graph.groups}
     return scores, uniform(case.target, scores), why
 
 
 def _global(case: _Case) -> Found:
-    scores = per_channel(case.graph, case.weights, _gather(case))
+    scores = per_channel(case.graph, case.weights, case.method.gather)
     widths = global_threshold(case.target, scores)
     return scores, widths, _told(case.graph, scores, widths, "{} of {} rank too low", "none ranks too low")
 
@@ -270,7 +273,7 @@ def _score(case: _Case) -> Found:
     Each layer is narrowed to the width that the density rule would give it if all layers were narrowed.
     """
     densities = Densities(case.graph, case.weights)
-    scores = per_channel(case.graph, case.weights, _gather(case))
+    scores = per_channel(case.graph, case.weights, case.method.gather)
     widths = by_density(case.target, densities)
     lost = flow_lost(case.model, case.graph, scores, widths, case.batches[0])
     worst = max(lost.values(), default=0.0) or 1.0
@@ -291,7 +294,7 @@ def _relaxing(
     reason: str,
 ) -> Found:
     """Widths by density with the sensitive layers whole, at the strictest threshold that the budget allows."""
-    scores = per_channel(case.graph, case.weights, _gather(case))
+    scores = per_channel(case.graph, case.weights, case.method.gather)
     first = case.config.tau
     for tau in (first, *(t for t in thresholds if t > first)) if first is not None else thresholds:
         whole = sensitive(tau)
@@ -313,14 +316,6 @@ def _dial_of(densities: Densities, share: float) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if densities.at(middle)[1] < share else (low, middle)
     return low
-
-
-def _gather(case: _Case) -> Any:
-    return find(_score_name(case)).gather
-
-
-def _score_name(case: _Case) -> str:
-    return case.config.score or RECIPES[case.config.recipe].score
 
 
 EVALUATORS: Final[Mapping[str, Callable[[_Case], Found]]] = {

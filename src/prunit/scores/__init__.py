@@ -26,7 +26,17 @@ from prunit.scores.random import erk, uniform
 from prunit.scores.snip import force, snip
 from prunit.scores.synflow import synflow
 
-__all__ = ["SCORES", "Saliency", "Score", "WeightScores", "find", "per_channel", "score_channels", "score_weights"]
+__all__ = [
+    "SCORES",
+    "Saliency",
+    "Score",
+    "WeightScores",
+    "find",
+    "name_of",
+    "per_channel",
+    "score_channels",
+    "score_weights",
+]
 
 WeightScores = Mapping[str, Tensor]
 """Score of every convolution and linear weight by parameter name, in the parameter's shape, float, higher = keep.
@@ -128,7 +138,7 @@ def score_weights(
     if rounds < 1 or not 0 < density <= 1:
         raise ScoreError(f"a score needs at least one round and a density in (0, 1], got {rounds} and {density}")
     if method.needs_data and (not batches or any(y_B is None or len(y_B) != len(x_BCHW) for x_BCHW, y_B in batches)):
-        raise ScoreError(f"score '{_name(score)}' needs images with their classes; pass batches=[(x_BCHW, y_B)]")
+        raise ScoreError(f"score '{name_of(score)}' needs images with their classes; pass batches=[(x_BCHW, y_B)]")
     ask = _Ask(model, graph, method, batches, density, rounds, seed)
     with untouched(model, batch_statistics=method.batch_statistics, seed=seed):
         net = Network(model, graph)
@@ -144,7 +154,7 @@ def score_weights(
         except Exception as error:
             text = " ".join(str(error).split())[:300]
             raise ScoreError(
-                f"score '{_name(score)}' failed on {type(model).__name__} with {_shapes(batches)}: "
+                f"score '{name_of(score)}' failed on {type(model).__name__} with {_shapes(batches)}: "
                 f"{type(error).__name__}: {text}"
             ) from error
 
@@ -218,7 +228,8 @@ def score_channels(
     return per_channel(graph, weights, find(score).gather)
 
 
-def _name(score: str | Score | Saliency) -> str:
+def name_of(score: str | Score | Saliency) -> str:
+    """The score's name in messages and records: that of its function where it is not in `SCORES`."""
     return score if isinstance(score, str) else getattr(find(score).saliency, "__name__", "custom")
 
 
