@@ -1,4 +1,4 @@
-"""Write the tables of docs/benchmarks.md from the JSON files in bench/results: `python -m bench.tables`.
+"""Write the tables of docs/benchmarks.md and README.md from the JSON files in bench/results: `python -m bench.tables`.
 
 Only what stands between the markers of a benchmark is replaced; a benchmark without a JSON file keeps its tables.
 """
@@ -13,6 +13,7 @@ from typing import Any, Final
 from bench._common import RESULTS, ROOT
 
 PAGE: Final = ROOT / "docs" / "benchmarks.md"
+README: Final = ROOT / "README.md"
 
 Result = Mapping[str, Any]
 
@@ -156,6 +157,32 @@ def export_latency(result: Result) -> str:
     return table(head, rows)
 
 
+def readme_example(result: Result) -> str:
+    """A row for each variant, compared with the dense one, which comes first."""
+    dense = result["rows"][0]
+    batches = [latency["batch"] for latency in dense["latencies"]]
+    head = ["variant", "test accuracy", "params", "macs", "ONNX file", *(f"latency, batch {b}" for b in batches)]
+    rows = [
+        (
+            row["name"],
+            f"{row['accuracy']:.2%}",
+            f"{row['params'] / 1e3:.1f} k{_times(dense['params'], row['params'])}",
+            f"{row['macs'] / 1e6:.1f} M{_times(dense['macs'], row['macs'])}",
+            f"{row['file_bytes'] / 1e3:.0f} kB{_times(dense['file_bytes'], row['file_bytes'])}",
+            *(
+                f"{a['p50_ms']:.2f} ms{_times(b['p50_ms'], a['p50_ms'])}"
+                for a, b in zip(row["latencies"], dense["latencies"], strict=True)
+            ),
+        )
+        for row in result["rows"]
+    ]
+    return table(head, rows)
+
+
+def _times(dense: float, other: float) -> str:
+    return "" if other == dense else f" ({dense / other:.1f}×)"
+
+
 def _faster(row: Mapping[str, Any]) -> str:
     return "" if row["width"] == "1" else f" ({row['times_faster_than_dense']:.1f}×)"
 
@@ -166,19 +193,27 @@ TABLES: Final[Mapping[str, Callable[[Result], str]]] = {
     "compact_memory": compact_memory,
     "startup": startup,
     "export_latency": export_latency,
+    "readme_example": readme_example,
 }
+ON_README: Final = ("readme_example",)
+"""What is shown there; all else on the page of benchmarks."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.tables", description=__doc__)
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
     parser.add_argument("--page", type=Path, default=PAGE, metavar="FILE")
+    parser.add_argument("--readme", type=Path, default=README, metavar="FILE")
     options = parser.parse_args()
     files = {name: options.results / f"{name}.json" for name in TABLES}
     results = {n: json.loads(file.read_text(encoding="utf-8")) for n, file in files.items() if file.exists()}
-    options.page.write_text(render(options.page.read_text(encoding="utf-8"), results), encoding="utf-8")
+    for page in (options.page, options.readme):
+        mine = {n: result for n, result in results.items() if (n in ON_README) == (page is options.readme)}
+        page.write_text(render(page.read_text(encoding="utf-8"), mine), encoding="utf-8")
+        print(f"wrote {page}")
     missing = sorted(files.keys() - results.keys())
-    print(f"wrote {options.page}" + (f"; not measured: {', '.join(missing)}" if missing else ""))
+    if missing:
+        print(f"not measured: {', '.join(missing)}")
 
 
 if __name__ == "__main__":

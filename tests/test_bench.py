@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench import _common, compact_memory, export_latency, prune_speed, startup, synflow_rounds, tables
+from bench import _common, compact_memory, export_latency, prune_speed, readme_example, startup, synflow_rounds, tables
 from prunit.edge.probe import ProbeSettings
+from tests.report.portfolios import latency, portfolio, variant
 
 
 def toy() -> tuple[nn.Module, Tensor]:
@@ -140,6 +141,24 @@ def test_export_latency(monkeypatch: pytest.MonkeyPatch) -> None:
     assert page.count("| toy | ") == 2
 
 
+def test_readme_example() -> None:
+    dense, half = (
+        variant(name, accuracy=accuracy, cost=cost, keep=keep, latencies=(latency(ms), latency(10 * ms, batch=32)))
+        for name, accuracy, cost, keep, ms in (("dense", 0.9, 8000, 1, 4), ("macs-1-2", 0.89, 2000, 0.5, 2))
+    )
+    page = page_of(stored("readme_example", readme_example.rows_of(portfolio(dense, half))))
+    assert "| variant | test accuracy | params | macs | ONNX file | latency, batch 1 | latency, batch 32 |" in page
+    assert "| dense | 90.00% | 8.0 k | 8.0 M | 8 kB | 4.00 ms | 40.00 ms |" in page
+    assert (
+        "| macs-1-2 | 89.00% | 2.0 k (4.0×) | 2.0 M (4.0×) | 2 kB (4.0×) | 2.00 ms (2.0×) | 20.00 ms (2.0×) |" in page
+    )
+
+
+def test_the_readme_shows_the_command_of_its_example() -> None:
+    shown = f"`prunit {' '.join(readme_example.command('cifar10', 12))}`"
+    assert shown in tables.README.read_text("utf-8").replace("\n", " ")
+
+
 def test_tables_need_markers() -> None:
     result = stored("startup", [])
     with pytest.raises(SystemExit, match="no markers '<!-- bench:startup -->'"):
@@ -147,6 +166,6 @@ def test_tables_need_markers() -> None:
 
 
 def test_the_page_has_a_place_for_every_benchmark() -> None:
-    page = tables.PAGE.read_text(encoding="utf-8")
     for name in tables.TABLES:
+        page = (tables.README if name in tables.ON_README else tables.PAGE).read_text(encoding="utf-8")
         assert page.count(f"<!-- bench:{name} -->") == page.count(f"<!-- /bench:{name} -->") == 1

@@ -70,7 +70,7 @@ class TrainConfig(BaseModel):
     precision: Precision = "auto"
     """auto: bf16-mixed on CUDA devices that have it, 16-mixed on older ones with tensor cores, else 32-true."""
     channels_last: bool = True
-    """Memory format of images and kernels; on CPU, too, 1.4 to 2 times as fast for the zoo's networks."""
+    """Memory format of images and kernels; faster on CPU, too, for most convolutional networks."""
     device: str = "auto"
     """auto (CUDA if there is one), cpu, cuda or cuda:N."""
     devices: int = Field(default=1, ge=1)
