@@ -6,11 +6,13 @@ producer still emits f(batch norm's shift), which the compact model does not hav
 """
 
 import copy
+import copyreg
 import math
 import traceback
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 import torch
@@ -27,11 +29,16 @@ from prunit.plans import Plan
 Rectify = Literal["reinit", "rescale", "none", "all"]
 """How layers that lost inputs or outputs are re-initialised; see `rectify`."""
 
+_STEP_BYTES = 1 << 20
+"""Of a tensor that is cut on several dimensions, about this much is read at a time."""
+_IMMUTABLE: Final = frozenset((bool, int, float, str, type(None)))
+_CONTAINERS: Final = frozenset((dict, OrderedDict, set))
+
 
 def compact(model: nn.Module, graph: ChannelGraph, plan: Plan) -> nn.Module:
     """A new, smaller model that keeps the plan's channels; `model` is left as it was.
 
-    Each tensor is cut once and nothing dense is copied, so the extra memory is that of the result and one layer.
+    Nothing dense is copied whole, so the extra memory is that of the result and less than one large layer.
     Raises `PlanError` if the plan is for another model.
     """
     plan.check(graph)
@@ -43,12 +50,29 @@ def cut_tensors(graph: ChannelGraph, keep: np.ndarray, tensors: Mapping[str, Ten
 
     `keep` is what `ChannelGraph.flat_keep` gives. The tensors need not be the model's own: masks or positions do too.
     """
-    cuts: dict[str, list[tuple[int, np.ndarray]]] = {}
+    cuts: dict[str, dict[int, Tensor]] = {name: {} for name in tensors}
     for axis in graph.axes:
         stays = keep[axis.where]
-        if not stays.all():
-            cuts.setdefault(axis.tensor, []).append((axis.dim, np.flatnonzero(stays)))
-    return {name: _cut(tensor, cuts.get(name, [])) for name, tensor in tensors.items()}
+        if axis.tensor in cuts and not stays.all():
+            kept = torch.from_numpy(np.flatnonzero(stays))
+            cuts[axis.tensor][axis.dim] = kept.to(tensors[axis.tensor].device)
+    results: dict[str, Tensor] = {}
+    unfilled: list[str] = []
+    for name, tensor in tensors.items():
+        where, format = cuts[name], _memory_format(tensor)
+        if not where:
+            results[name] = tensor.detach().clone()
+        elif len(where) == 1 and format is torch.contiguous_format:
+            ((dim, kept),) = where.items()
+            results[name] = tensor.detach().index_select(dim, kept)
+        else:
+            shape = [len(where[d]) if d in where else size for d, size in enumerate(tensor.shape)]
+            results[name] = torch.empty(shape, dtype=tensor.dtype, device=tensor.device, memory_format=format)
+            unfilled.append(name)
+    # Only now that every result has its place: what is held between two cuts would leave holes among them.
+    for name in unfilled:
+        _cut_in_steps(tensors[name].detach(), cuts[name], results[name])
+    return results
 
 
 def mask(model: nn.Module, graph: ChannelGraph, plan: Plan) -> nn.Module:
@@ -86,15 +110,43 @@ def rebuild(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
             new = parameters.setdefault(id(new), nn.Parameter(new, old.requires_grad))
         memo[id(old)] = new
     try:
-        small = copy.deepcopy(model, memo)
+        small = _copied(model, memo)
     except Exception as error:
         raise SurgeryError(
             f"cannot copy {type(model).__name__}: {_one_line(error)}. A tensor that a layer keeps between calls (as"
             " torch.nn.utils.prune and the old weight_norm do) or a handle to the outside must be removed first"
         ) from error
-    for path, module in small.named_modules():
-        _resize(module, model.get_submodule(path))
+    for module in small.modules():
+        _resize(module)
     return small
+
+
+def _copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    """`copy.deepcopy(model, memo)`, several times faster: most of what a module holds are numbers and empty dicts.
+
+    A module that says itself how it is copied is left to `deepcopy`.
+    """
+    newobj = copyreg.__newobj__  # pyright: ignore[reportAttributeAccessIssue]
+    states: list[tuple[nn.Module, dict[str, Any]]] = []
+    for module in model.modules():
+        if hasattr(module, "__deepcopy__"):
+            continue
+        match module.__reduce_ex__(4):
+            case (made_by, (kind,), dict(state), None, None) if made_by is newobj and kind is type(module):
+                memo[id(module)] = kind.__new__(kind)
+                states.append((module, state))
+    for module, state in reversed(states):  # children first, as their parent may look at them
+        memo[id(module)].__setstate__({name: _copied_value(value, memo) for name, value in state.items()})
+    return copy.deepcopy(model, memo)
+
+
+def _copied_value(value: Any, memo: dict[int, Any]) -> Any:
+    kind = type(value)
+    if kind in _IMMUTABLE:
+        return value
+    if kind in _CONTAINERS and not value:
+        return memo.setdefault(id(value), kind())
+    return copy.deepcopy(value, memo)
 
 
 def check_runs(model: nn.Module, compacted: nn.Module, example: Any) -> None:
@@ -217,7 +269,7 @@ def _shapes(module: nn.Module) -> list[torch.Size]:
 def _weight(module: nn.Module) -> Tensor | None:
     """The tensor behind `module.weight`, without computing it: a parametrisation may change its state when asked."""
     if parametrize.is_parametrized(module, "weight"):
-        module, name = module.parametrizations["weight"], "original"  # pyright: ignore[reportIndexIssue]
+        module, name = module.get_submodule("parametrizations.weight"), "original"
     else:
         name = "weight"
     weight = module._parameters.get(name)
@@ -236,38 +288,43 @@ def _named_tensors(model: nn.Module) -> dict[str, Tensor]:
     return dict(model.named_parameters()) | dict(model.named_buffers())
 
 
-def _cut(tensor: Tensor, cuts: list[tuple[int, np.ndarray]]) -> Tensor:
-    """The tensor with only the kept positions of each cut dimension; always new memory."""
-    result = tensor.detach()
-    # The strongest cut first, so that the step between holds as little as can be.
-    for dim, kept in sorted(cuts, key=lambda c: len(c[1]) / tensor.shape[c[0]]):
-        result = result.index_select(dim, torch.from_numpy(kept).to(result.device))
-    if not cuts:
-        return result.clone()
-    format = _memory_format(tensor)
-    if format is torch.contiguous_format:
-        return result.contiguous()
-    return torch.empty_like(result, memory_format=format).copy_(result)
+def _cut_in_steps(tensor: Tensor, cuts: Mapping[int, Tensor], result: Tensor) -> None:
+    """Fill `result` with the kept positions of each cut dimension, some rows at a time.
+
+    What one cut leaves for the next is then small, and still in the processor's cache.
+    """
+    if result.is_meta:
+        return
+    (dim, rows), *others = sorted(cuts.items())
+    step = max(1, _STEP_BYTES * tensor.shape[dim] // max(1, tensor.nbytes))
+    for some, there in zip(rows.split(step), result.split(step, dim), strict=True):
+        part = tensor.index_select(dim, some)
+        for other, kept in others:
+            part = part.index_select(other, kept)
+        there.copy_(part)
 
 
 def _memory_format(tensor: Tensor) -> torch.memory_format:
     # By the strides: a 1x1 kernel counts as contiguous in every format; its strides tell a convolution which is meant.
-    if tensor.stride() != torch.empty(tensor.shape, device="meta").stride():
-        for format in (torch.channels_last, torch.channels_last_3d):
-            if tensor.ndim == (4 if format is torch.channels_last else 5) and tensor.is_contiguous(
-                memory_format=format
-            ):
-                return format
-    return torch.contiguous_format
+    if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+        format = torch.channels_last
+    elif tensor.ndim == 5 and tensor.is_contiguous(memory_format=torch.channels_last_3d):
+        format = torch.channels_last_3d
+    else:
+        return torch.contiguous_format
+    return format if tensor.stride(1) == 1 and tensor.stride(-1) == tensor.shape[1] else torch.contiguous_format
 
 
-def _resize(module: nn.Module, old: nn.Module) -> None:
-    """Make the layer's size attributes say what its tensors hold."""
+def _resize(module: nn.Module) -> None:
+    """Make the size attributes of a layer that was just copied say what its tensors hold."""
+    if not isinstance(module, _ConvNd | nn.Linear | _NormBase | nn.PReLU):
+        return
     weight = _weight(module)
-    if isinstance(module, _ConvNd) and isinstance(old, _ConvNd) and weight is not None:
+    if isinstance(module, _ConvNd) and weight is not None:
         out_dim, in_dim = (1, 0) if isinstance(module, _ConvTransposeNd) else (0, 1)
-        if old.groups > 1 and old.groups == old.in_channels and out_dim == 0:  # depthwise: a group for each channel
-            module.groups = weight.shape[0] // (old.out_channels // old.groups)
+        # Depthwise: a group for each channel.
+        if module.groups > 1 and module.groups == module.in_channels and out_dim == 0:
+            module.groups = weight.shape[0] // (module.out_channels // module.groups)
         other = module.groups
         module.out_channels = weight.shape[out_dim] * (other if out_dim else 1)
         module.in_channels = weight.shape[in_dim] * (1 if out_dim else other)

@@ -69,6 +69,14 @@ def test_numbers_that_can_be_redone_in_the_head() -> None:
     assert per_channel(graph, w, "last")["g1"].tolist() == [3, 0, 9]
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_many_scores_add_up_exactly_enough(dtype: torch.dtype) -> None:
+    graph = chain(2, 2)
+    w = torch.rand(2, 3, 99_991, generator=torch.Generator().manual_seed(0)).to(dtype)
+    found = per_channel(graph, {"layer0.weight": w}, "sum")["g0"]
+    torch.testing.assert_close(found, total(w.double()), rtol=1e-6, atol=0)
+
+
 def test_a_residual_stream_counts_all_its_makers_and_readers() -> None:
     graph, w = scored(Residual)
     stem, a1, a2 = w["stem.0.weight"], w["a1.0.weight"], w["a2.0.weight"]

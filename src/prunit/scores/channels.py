@@ -55,8 +55,11 @@ def _all_on(tensor: Tensor, dim: int, how: Literal["sum", "max"]) -> np.ndarray:
     others = [d for d in range(tensor.ndim) if d != dim]
     if not others:
         return tensor.double().cpu().numpy()
-    # Summed in float64 without a float64 copy of the weights.
-    reduced = tensor.sum(others, dtype=torch.float64) if how == "sum" else tensor.amax(others)
+    if how == "sum":
+        # Not in float64, which takes ten times as long: torch adds pairwise, so that float32 is off by 1e-7 or so.
+        reduced = tensor.sum(others, dtype=torch.promote_types(tensor.dtype, torch.float32))
+    else:
+        reduced = tensor.amax(others)
     return reduced.double().cpu().numpy()
 
 
