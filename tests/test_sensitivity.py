@@ -8,6 +8,7 @@ from prunit.batches import Batch
 from prunit.errors import ScoreError
 from prunit.graph import ChannelGraph, trace
 from prunit.sensitivity import flow_lost
+from tests.nets import Gated
 
 # Flow through channel j of the first layer: (sum of |row j| of the first) times (sum of |column j| of the second).
 FIRST = [[1.0, -2.0], [0.5, 0.5], [-3.0, 1.0]]  # rows: 3, 1, 4
@@ -57,6 +58,25 @@ def test_each_group_is_narrowed_alone() -> None:
         model, graph, {n: torch.arange(4.0) for n in "01"}, {"0": 3, "1": 1}, (torch.zeros(1, 4), EXAMPLE[1])
     )
     assert lost == {"0": pytest.approx(1 / 4), "1": pytest.approx(3 / 4)}
+
+
+@pytest.mark.parametrize("act", [nn.ReLU6(), nn.Hardswish(), nn.Tanh()])
+def test_an_activation_that_saturates_cuts_no_flow(act: nn.Module) -> None:
+    first, second = linear()[0].children()
+    model = nn.Sequential(first, act, second)
+    with torch.no_grad():
+        model.get_parameter("0.weight").mul_(1000)
+    lost = flow_lost(model, trace(model, EXAMPLE[0]), {"0": torch.arange(3.0)}, {"0": 1}, EXAMPLE)
+    assert lost == {"0": pytest.approx((FLOWS[0] + FLOWS[1]) / sum(FLOWS))}
+
+
+def test_narrowing_a_gate_loses_no_flow() -> None:
+    model = Gated()
+    narrowed = {"stem.0": torch.arange(8.0), "squeeze": torch.arange(3.0)}
+    image = (torch.zeros(1, 3, 8, 8), EXAMPLE[1])
+    lost = flow_lost(model, trace(model, image[0]), narrowed, {"stem.0": 4, "squeeze": 1}, image)
+    assert lost["squeeze"] == pytest.approx(0, abs=1e-12)
+    assert 0 < lost["stem.0"] < 1
 
 
 def test_model_and_random_state_stay_as_they_were() -> None:

@@ -14,7 +14,7 @@ from prunit.errors import ScoreError
 from prunit.graph import ChannelGraph
 from prunit.plans import Scores, Widths, choose
 from prunit.scores.network import Network, untouched
-from prunit.scores.synflow import positive_rest
+from prunit.scores.synflow import synaptic_flow
 
 
 def flow_lost(
@@ -27,13 +27,11 @@ def flow_lost(
     of the shape of `example`'s images; the model is left as it was.
     """
     lost: dict[str, float] = {}
-    x_1CHW = torch.ones(1, *example[0].shape[1:])
+    image = example[0].shape[1:]
     with untouched(model, batch_statistics=False), torch.no_grad():
         net = Network(model, graph)
-        x_1CHW = x_1CHW.to(net.device, torch.float64)
         weights = {n: w.abs().double() for n, w in net.weights.items()}
-        rest = positive_rest(net, torch.float64)
-        dense = float(net.forward(weights, x_1CHW, other=rest).sum())
+        dense = float(synaptic_flow(net, weights, image))
         if not 0 < dense < float("inf"):
             raise ScoreError(f"the synaptic flow of {type(model).__name__} is {dense}; the evaluator 'score' needs it")
         for group in graph.groups:
@@ -46,5 +44,5 @@ def flow_lost(
                 if axis.tensor in narrowed:
                     gone = torch.from_numpy((~keep[axis.where]).nonzero()[0]).to(net.device)
                     narrowed[axis.tensor] = narrowed[axis.tensor].index_fill(axis.dim, gone, 0)
-            lost[group.name] = 1 - float(net.forward(narrowed, x_1CHW, other=rest).sum()) / dense
+            lost[group.name] = 1 - float(synaptic_flow(net, narrowed, image)) / dense
     return lost

@@ -10,7 +10,16 @@ from torch import Tensor, nn
 from prunit.batches import Batch
 from prunit.graph import ChannelGraph, trace
 from prunit.scores import SCORES, Score, score_weights
-from prunit.scores.iterate import exponential, fraction, iterate, iterate_reviving, kth_smallest, median
+from prunit.scores.iterate import (
+    _SAMPLE,
+    _SAMPLE_EVERY,
+    exponential,
+    fraction,
+    iterate,
+    iterate_reviving,
+    kth_smallest,
+    median,
+)
 from prunit.scores.network import Network, untouched
 from tests.nets import Concatenated, Flattened, Gated, Head, conv_bn, images
 from tests.scores.toy import batches
@@ -245,6 +254,45 @@ def test_a_network_that_falls_apart_is_ranked_to_the_end() -> None:
         data = [(torch.ones(4, 4), torch.arange(4))]
         order = score_weights(model, trace(model, torch.ones(4, 4).double()), name, data, density=0.1, rounds=9)
         assert all(torch.isfinite(o).all() for o in order.values())
+
+
+def fixed_scores(score: Tensor, *, keep: float) -> Tensor:
+    """The ranking after one round whose saliencies are `score`, of the weights of a linear layer."""
+    model = nn.Linear(score.shape[1], score.shape[0], bias=False)
+    graph = trace(model, torch.zeros(1, score.shape[1]))
+    order = iterate(model, graph, lambda *_: {"weight": score}, {"weight": model.weight.detach()}, schedule=[keep])
+    return order["weight"]
+
+
+@pytest.mark.parametrize("keep", [0.999, 0.96, 0.5, 0.01, 0.0])
+@pytest.mark.parametrize("shape", [(3, 5), (7, 400), (300, 1000)])  # the last is too large to look at all of it
+def test_one_round_leaves_the_highest_scores(shape: tuple[int, int], keep: float) -> None:
+    score = torch.randperm(shape[0] * shape[1], generator=torch.Generator().manual_seed(0)).view(shape).double().sqrt()
+    order = fixed_scores(score, keep=keep)
+    left = round(score.numel() * keep)
+    wanted = torch.zeros(score.numel(), dtype=torch.bool)
+    wanted[score.flatten().topk(left).indices] = True
+    assert torch.equal((order >= 1).flatten(), wanted)
+
+
+@pytest.mark.parametrize("seen", [0.0, 1.0])
+def test_a_guess_that_is_far_off_changes_nothing(seen: float) -> None:
+    """The weights that are looked at first are all very low, or all very high."""
+    score = torch.rand((300, 1000), generator=torch.Generator().manual_seed(0)) / 2 + 0.25
+    score.view(-1)[:: next(p for p in _SAMPLE_EVERY if p * _SAMPLE >= score.numel())] = seen
+    order = fixed_scores(score, keep=0.6)
+    assert int((order >= 1).sum()) == 180_000
+    assert score[order >= 1].min() > score[order < 1].max()
+
+
+def test_a_model_in_another_memory_format_is_ranked_the_same() -> None:
+    model, same = built("row", 0), built("row", 0)
+    same.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    graph = trace(model, images())
+    found, wanted = (
+        score_weights(m, graph, SCORES["synflow"], batches(), density=0.02, rounds=12) for m in (same, model)
+    )
+    assert all(torch.equal(found[n].floor(), wanted[n].floor()) for n in wanted)
 
 
 def test_rounds_are_exponential() -> None:

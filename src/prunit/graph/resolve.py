@@ -104,17 +104,22 @@ class Findings:
         return axis
 
     def classes(self) -> np.ndarray:
-        """For every id the smallest id that is the same channel: shape (ids + 1,), entry 0 is 0."""
-        base = np.arange(self._next_id)
+        """For every id the number of its class, the ids of the same channel: shape (ids + 1,), entry 0 is 0."""
+        # Axes that were unified whole share the numbers of the first of them, so there are far fewer numbers than ids.
+        first_of: list[int] = []
+        count = 1
         for i, axis in enumerate(self.axes):
-            root = self.axes[self._root(i)]
-            if root.start != axis.start:
-                base[axis.start : axis.start + axis.size] = np.arange(root.start, root.start + axis.size)
+            root = self._root(i)
+            first_of.append(count if root == i else first_of[root])
+            count += axis.size if root == i else 0
+        shifts = [first - axis.start for first, axis in zip(first_of, self.axes, strict=True)]
+        base = np.arange(self._next_id)
+        base[1:] += np.repeat(np.array(shifts, np.int64), [a.size for a in self.axes])
         if not self._edges:
             return base
         a = base[np.concatenate([e[0] for e in self._edges])]
         b = base[np.concatenate([e[1] for e in self._edges])]
-        labels = np.arange(self._next_id)
+        labels = np.arange(count)
         while (labels[a] != labels[b]).any():
             low = np.minimum(labels[a], labels[b])
             np.minimum.at(labels, labels[a], low)
@@ -148,10 +153,13 @@ def resolve(findings: Findings, tensors: Mapping[str, TensorInfo], pin: Sequence
         reason = f"asked for by pin '{matched}'" if matched else pinned.get(number, "")
         groups.append(Group(producers[0], sizes[number], producers, reason))
     _check_patterns(pin, [m for g in groups for m in g.producers])
+    where_of_id = where_of[classes]
+    starts = [a.start for a in findings.axes]  # the axes' ids follow one another, so each ends where the next starts
+    held = np.maximum.reduceat(where_of_id, starts) >= 0 if starts else []
     axes = tuple(
-        Axis(a.tensor, a.dim, roles.get(i, "along"), where_of[classes[a.start : a.start + a.size]])
+        Axis(a.tensor, a.dim, roles.get(i, "along"), where_of_id[a.start : a.start + a.size])
         for i, a in enumerate(findings.axes)
-        if a.tensor
+        if held[i]
     )
     layers = tuple(
         Layer(u.module, u.weight, cast(Literal["conv", "linear"], u.kind), u.positions) for u in findings.uses
@@ -159,10 +167,10 @@ def resolve(findings: Findings, tensors: Mapping[str, TensorInfo], pin: Sequence
     notes = tuple(dict.fromkeys(str(p) for _, p in findings.pins if p.why.startswith("operator ")))
     return ChannelGraph(
         _unique_names(groups),
-        tuple(a for a in axes if (a.where >= 0).any()),
+        axes,
         layers,
         dict(tensors),
-        findings.activations(where_of[classes]),
+        findings.activations(where_of_id),
         findings.fixed_macs,
         notes,
     )
@@ -191,7 +199,8 @@ def _number_groups(
     (In `cat(a, b) + c` the channels of a and c are one group and those of b and c another.)
     """
     codes = np.random.default_rng(0).integers(1, 1 << 63, len(axes), dtype=np.uint64)
-    signature = np.zeros(len(classes), dtype=np.uint64)
+    count = int(classes.max()) + 1
+    signature = np.zeros(count, dtype=np.uint64)
     np.add.at(signature, classes[1:], np.repeat(codes, [a.size for a in axes]))
     made = [classes[a.start : a.start + a.size] for a in outs]
     found, first = np.unique(np.concatenate([np.empty(0, np.int64), *made]), return_index=True)
@@ -199,9 +208,9 @@ def _number_groups(
     found = found[order]  # the classes that are produced, in the order of their producers
     _, first, group = np.unique(signature[found], return_index=True, return_inverse=True)
     group = np.argsort(np.argsort(first))[group]  # groups in that order too
-    where_of = np.full(len(classes), -1, dtype=np.int64)
+    where_of = np.full(count, -1, dtype=np.int64)
     where_of[found[np.argsort(group, kind="stable")]] = np.arange(len(found))
-    group_of = np.full(len(classes), -1, dtype=np.int64)
+    group_of = np.full(count, -1, dtype=np.int64)
     group_of[found] = group
     members: list[list[_RawAxis]] = [[] for _ in first]
     for axis, mine in zip(outs, made, strict=True):

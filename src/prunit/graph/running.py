@@ -36,10 +36,13 @@ def standing_in(model: nn.Module, tensors: Mapping[str, Tensor], *, training: bo
     before = [(m, dict(m.__dict__), dict(m._parameters), dict(m._buffers)) for _, m in modules]
     try:
         for path, module in modules:
-            module.training = training
+            if module.training != training:  # nn.Module is slow to set an attribute
+                module.training = training
             prefix = f"{path}." if path else ""
-            for store in (module._parameters, module._buffers):
-                store.update({key: tensors[prefix + key] for key, old in store.items() if old is not None})
+            stores: list[dict[str, Any]] = [module._parameters, module._buffers]
+            for store in stores:
+                if store:
+                    store.update({key: tensors[prefix + key] for key, old in store.items() if old is not None})
         with torch.random.fork_rng(devices=[]):
             yield
     finally:
@@ -59,6 +62,11 @@ def as_inputs(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(example, dict):
         return (), example
     return (tuple(example), {}) if isinstance(example, tuple | list) else ((example,), {})
+
+
+def example_tensors(example: Any) -> list[Tensor]:
+    """The tensors of an example, those that `to_meta` replaces."""
+    return [leaf for leaf in tree_leaves(example) if isinstance(leaf, Tensor)]
 
 
 def to_meta(tree: Any) -> Any:

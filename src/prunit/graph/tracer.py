@@ -13,15 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunit.errors import ModelError
 from prunit.graph import rules
 from prunit.graph.labels import Block, Labels, all_ids
+from prunit.graph.meta import shortcut
 from prunit.graph.records import ChannelGraph, TensorInfo
 from prunit.graph.resolve import Findings, Pin, Use, resolve
 from prunit.graph.rules.seam import tensors as tensors_of
-from prunit.graph.running import as_inputs, meta_twins, named_tensors, standing_in, tensors_in, to_meta
+from prunit.graph.running import as_inputs, example_tensors, meta_twins, named_tensors, standing_in, tensors_in, to_meta
 
 _LABELS = "_prunit_labels"
 _FIXED_SIZE = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
@@ -37,8 +39,7 @@ class Tracer(TorchDispatchMode):
         self.module_path = ""
         # A tensor that has several names (tied weights) is known by its first.
         self._names = {id(t): n for n, t in reversed(tensors.items())}
-        self._sizes = {n: t.numel() for n, t in tensors.items()}
-        self._parameters: dict[int, Labels] = {}
+        self._tensors = tensors
         self._batch = max(batch, 1)
 
     # ── what rules call ──
@@ -51,16 +52,16 @@ class Tracer(TorchDispatchMode):
         name = self._names.get(id(tensor))
         if name is None:
             return Labels()
-        if id(tensor) not in self._parameters:
-            blocks = tuple(
-                Block((d,), self.findings.new_axis(name, d, size)) for d, size in enumerate(tensor.shape) if size > 1
-            )
-            self._parameters[id(tensor)] = Labels(blocks, weight=name)
-        return self._parameters[id(tensor)]
+        blocks = tuple(
+            Block((d,), self.findings.new_axis(name, d, size)) for d, size in enumerate(tensor.shape) if size > 1
+        )
+        fresh = Labels(blocks, weight=name)
+        setattr(tensor, _LABELS, fresh)
+        return fresh
 
     def set(self, tensor: Tensor, labels: Labels) -> None:
-        """Give `tensor` its labels; without a buffer it is taken as a new activation."""
-        if labels.buffer == -1 and not labels.weight and id(tensor) not in self._names:
+        """Give `tensor` its labels; without a buffer it is taken as a new activation, unless it holds nothing."""
+        if labels.buffer == -1 and not labels.weight and tensor.numel() and id(tensor) not in self._names:
             labels = labels._replace(buffer=self._new_activation(tensor, labels))
         setattr(tensor, _LABELS, labels)
 
@@ -96,7 +97,9 @@ class Tracer(TorchDispatchMode):
         """A convolution or linear map was computed with `macs` multiply-adds over the whole batch."""
         name = self.labels(weight).weight
         if name:
-            self.findings.uses.append(Use(name, kind, macs // self._sizes[name] // self._batch, self.module_path))
+            self.findings.uses.append(
+                Use(name, kind, macs // self._tensors[name].numel() // self._batch, self.module_path)
+            )
         else:
             self.fixed_macs(macs)
 
@@ -114,7 +117,9 @@ class Tracer(TorchDispatchMode):
         if len({a.is_meta for a in inputs}) > 1:  # a constant that the model keeps or makes on another device
             args, named = to_meta(args), to_meta(named)
             inputs = tensors_of((args, named))
-        out = _shapes_of_batch_norm(func, args) or func(*args, **named)
+        out = shortcut(func, args, named, inputs)
+        if out is None:
+            out = func(*args, **named)
         for tensor in inputs:
             self.findings.touch(self.labels(tensor).buffer)
         if inputs:
@@ -132,17 +137,6 @@ class Tracer(TorchDispatchMode):
         return self.findings.new_buffer(where, per, tensor.element_size())
 
 
-def _shapes_of_batch_norm(func: Any, args: tuple[Any, ...]) -> tuple[Tensor, Tensor, Tensor] | None:
-    """What batch norm in evaluation mode gives on the meta device; None for anything else.
-
-    PyTorch finds these shapes by decomposing the operator in Python, which took half of a ResNet's trace.
-    """
-    if func is not torch.ops.aten.native_batch_norm.default or not args[0].is_meta or args[5]:
-        return None
-    x_BCHW = args[0]
-    return torch.empty_like(x_BCHW), x_BCHW.new_empty(0), x_BCHW.new_empty(0)
-
-
 def trace(model: nn.Module, example: Any, *, pin: Sequence[str] = ()) -> ChannelGraph:
     """The model's channel groups, from one forward pass in evaluation mode.
 
@@ -151,13 +145,13 @@ def trace(model: nn.Module, example: Any, *, pin: Sequence[str] = ()) -> Channel
     The model is left as it was. Raises `ModelError` if the model fails on its example.
     """
     args, kwargs = as_inputs(example)
-    leaves = tensors_of((args, kwargs))
+    leaves = example_tensors((args, kwargs))
     if not leaves:
         raise ModelError(f"cannot trace {_kind(model)}: the example holds no tensor, but {_describe(example)}")
     if isinstance(model, torch.jit.ScriptModule):
         raise ModelError(f"cannot trace {_kind(model)}: it is TorchScript; give the Python model it was made from")
     named = named_tensors(model)
-    lazy = [n for n, t in named.items() if isinstance(t, nn.parameter.UninitializedTensorMixin)]
+    lazy = [n for n, t in named.items() if is_lazy(t)]
     if lazy:
         raise ModelError(f"cannot trace {_kind(model)}: '{lazy[0]}' has no shape yet; call the model on a batch first")
     batch = leaves[0].shape[0] if leaves[0].ndim else 1
@@ -195,7 +189,7 @@ def _run(
     model: nn.Module, tensors: dict[str, Tensor], args: tuple[Any, ...], kwargs: dict[str, Any], batch: int
 ) -> Findings:
     tracer = Tracer(tensors, batch)
-    inputs = tensors_of((args, kwargs))
+    inputs = example_tensors((args, kwargs))
     for leaf in inputs:
         tracer.set(leaf, Labels())
     try:
@@ -243,7 +237,7 @@ def _kind(value: object) -> str:
 
 
 def _describe(example: Any) -> str:
-    shapes = [tuple(leaf.shape) for leaf in tensors_of(example)]
+    shapes = [tuple(leaf.shape) for leaf in example_tensors(example)]
     return f"of shape {', '.join(map(str, shapes))}" if shapes else f"is a {_kind(example)}"
 
 

@@ -25,6 +25,9 @@ OnRound = Callable[[int, int], None]
 _SHRINK_BELOW = 0.75
 """Cut the network that is scored when it would have at most this share of the weights it has."""
 
+_SAMPLE, _SAMPLE_EVERY = 1 << 16, (1, 11, 23, 47, 97, 199, 401, 809, 1601, 3203)
+"""About how many weights are looked at to guess a threshold, and how far apart: no multiples of a kernel's size."""
+
 
 def iterate(
     model: nn.Module,
@@ -55,87 +58,128 @@ def iterate(
 
 
 class _Alive:
-    """The weights that are left: their values, where they stand, and the ranking so far."""
+    """The weights that are left: their values, where they stand, and the ranking so far.
+
+    All of it is flat, one tensor behind the other, so that a round takes a few operations however many layers there
+    are: `_order` and `_alive` as in the dense tensors, `_values` and `_living` as in those that are scored now.
+    """
 
     def __init__(self, model: nn.Module, graph: ChannelGraph, start: Mapping[str, Tensor]) -> None:
         self.model, self.graph, self.net = model, graph, Network(model, graph)
-        self.weights = {n: w.clone() for n, w in start.items()}
-        self.order = {n: torch.zeros(w.shape, device=w.device) for n, w in start.items()}
-        self.alive = {n: torch.ones(w.shape, dtype=torch.bool, device=w.device) for n, w in start.items()}
-        self.total = sum(w.numel() for w in start.values())
-        # Flat positions of the living weights in the tensors scored now, and of those tensors in the dense ones.
-        self._index = {n: torch.arange(w.numel(), dtype=torch.int32, device=w.device) for n, w in start.items()}
-        self._dense_position: dict[str, Tensor] = {}
+        self.start = {n: start[n] for n in self.net.weights}
+        self.total = self.left = sum(w.numel() for w in start.values())
+        self._order = torch.zeros(self.total, device=self.net.device)
+        self._alive = torch.ones(self.total, dtype=torch.bool, device=self.net.device)
+        self._values, self._living = _flat(self.start), self._alive.clone()
+        self._low = torch.empty_like(self._living)  # scratch: new memory costs more than what is done with it
+        self.weights = _apart(self._values, self.start)
+        # Where each weight that is scored now stands among the dense ones; None: they are the dense ones.
+        self._position: Tensor | None = None
         self._lost = 0
+
+    @property
+    def order(self) -> dict[str, Tensor]:
+        """The ranking by name, in the shapes of the dense tensors."""
+        return _apart(self._order, self.start)
 
     def prune(self, scores: Mapping[str, Tensor], *, keep: int, rank: int) -> None:
         """Leave the `keep` highest-scored living weights; those that go rank from `rank` to below `rank + 1`."""
-        living = {n: scores[n].reshape(-1).index_select(0, i) for n, i in self._index.items()}
+        flat, n = [scores[name].reshape(-1) for name in self.weights], self.left - keep
         # Those that the last shrinking took out go now too, with a saliency of 0.
-        competing = [*living.values(), next(iter(living.values())).new_zeros(self._lost)]
-        threshold = kth_smallest(competing, sum(map(len, competing)) - keep)
-        self._lost = 0
-        for n, score in living.items():
-            stays = score > threshold
-            gone = _where(~stays)
-            going = self._index[n].index_select(0, gone)
-            self._note(n, going, rank + fraction(score.index_select(0, gone), threshold), alive=False)
-            self.weights[n].view(-1)[going.long()] = 0
-            self._index[n] = self._index[n].index_select(0, _where(stays))
+        lost, self._lost = flat[0].new_zeros(self._lost), 0
+        for most in (self._probably_above(flat, n), np.inf):
+            low = self._living_at_most(flat, most)
+            if len(low) + len(lost) >= n:
+                break
+        score = _at(flat, low)
+        threshold = kth_smallest([score, lost], n)
+        gone = _where(score <= threshold)
+        going = low.index_select(0, gone)
+        dense = self._note(going, rank + fraction(score.index_select(0, gone), threshold))
+        self._alive[dense] = False
+        self._living[going] = False
+        self._values[going] = 0
+        self.left -= len(going) + len(lost)
 
     def close(self, scores: Mapping[str, Tensor], *, rank: int) -> None:
         """Rank what is left by its last saliency."""
-        living = {n: scores[n].reshape(-1).index_select(0, i) for n, i in self._index.items()}
-        middle = median(list(living.values()))
-        for n, score in living.items():
-            self._note(n, self._index[n], rank + fraction(score, middle), alive=True)
+        living = _where(self._living)
+        score = _at([scores[name].reshape(-1) for name in self.weights], living)
+        self._note(living, rank + fraction(score, median([score])))
 
     def shrink(self, *, rank: int) -> None:
         """Score a smaller network from now on, if enough channels are read by no living weight."""
-        plan = unread(self.graph, self.alive)
+        alive = _apart(self._alive, self.start)
+        plan = unread(self.graph, alive)
         keep = self.graph.flat_keep(plan.keep)
-        if self._size(keep) > _SHRINK_BELOW * sum(w.numel() for w in self.weights.values()):
+        if self._size(keep) > _SHRINK_BELOW * len(self._values):
             return
-        positions = cut_tensors(self.graph, keep, {n: _positions(a) for n, a in self.alive.items()})
         self.net = Network(compact(self.model, self.graph, plan), self.graph)
-        dense_weights = self._dense_weights()
-        self.weights = cut_tensors(self.graph, keep, dense_weights)
-        small_alive = cut_tensors(self.graph, keep, self.alive)
-        for n, alive in self.alive.items():
-            # Weights into channels that nobody reads have saliency 0 from now on: they go in the next round, and
-            # rank as `fraction` ranks that.
-            lost = alive.clone()
-            lost.view(-1)[positions[n].view(-1).long()] = False
-            self.order[n][lost] = rank + 0.5
-            alive &= ~lost
-            self._lost += int(lost.sum())
-            self._index[n] = small_alive[n].reshape(-1).nonzero().squeeze(1).int()
-        self._dense_position = {n: p.reshape(-1) for n, p in positions.items()}
+        small = cut_tensors(self.graph, keep, self.start)
+        self._living = _flat(cut_tensors(self.graph, keep, alive))
+        self._values = _flat(small).mul_(self._living)
+        self._low = torch.empty_like(self._living)
+        self.weights = _apart(self._values, small)
+        self._position = _flat(cut_tensors(self.graph, keep, _positions(self.start)))
+        # Weights into channels that nobody reads have saliency 0 from now on: they go in the next round, and rank as
+        # `fraction` ranks that.
+        before = self._alive.clone()
+        for axis in self.graph.axes:
+            if axis.tensor in alive:
+                unread_here = torch.from_numpy(np.flatnonzero(~keep[axis.where])).to(self._alive.device)
+                alive[axis.tensor].index_fill_(axis.dim, unread_here, False)
+        lost = _where(before.logical_xor_(self._alive))
+        self._order[lost] = rank + 0.5
+        self._lost += len(lost)
+
+    def _probably_above(self, flat: Sequence[Tensor], n: int) -> float:
+        """A saliency a little above the n-th smallest living one in all likelihood, by a sample."""
+        every = next((p for p in _SAMPLE_EVERY if len(self._living) <= p * _SAMPLE), _SAMPLE_EVERY[-1])
+        parts = zip(flat, self._living.split([len(s) for s in flat]), strict=True)
+        sample = torch.cat([s[::every][living[::every]] for s, living in parts])
+        below = int(1.2 * len(sample) * n / max(1, self.left)) + 20
+        return kth_smallest([sample], below) if below < len(sample) else np.inf
+
+    def _living_at_most(self, flat: Sequence[Tensor], most: float) -> Tensor:
+        """Positions of the living weights with at most that saliency, ascending."""
+        for s, low in zip(flat, self._low.split([len(s) for s in flat]), strict=True):
+            if s.is_cpu:
+                np.less_equal(s.numpy(), most, out=low.numpy())  # several times faster than torch's
+            else:
+                torch.le(s, most, out=low)
+        return _where(self._low.logical_and_(self._living))
 
     def _size(self, keep: np.ndarray) -> float:
         """Weights that are left when the channels in `keep` stay."""
-        size = {n: float(a.numel()) for n, a in self.alive.items()}
+        size = {n: float(w.numel()) for n, w in self.start.items()}
         for axis in self.graph.axes:
             if axis.tensor in size:
                 size[axis.tensor] *= keep[axis.where].mean()
         return sum(size.values())
 
-    def _dense_weights(self) -> dict[str, Tensor]:
-        dense = {n: torch.zeros(o.shape, dtype=self.weights[n].dtype, device=o.device) for n, o in self.order.items()}
-        for n, w in self.weights.items():
-            position = self._dense_position.get(n)
-            if position is None:
-                dense[n].copy_(w)
-            else:
-                dense[n].view(-1)[position.long()] = w.reshape(-1)
+    def _note(self, index: Tensor, ranks: Tensor) -> Tensor:
+        """Rank weights that are scored now, by position; their positions among the dense ones."""
+        dense = index if self._position is None else self._position.index_select(0, index).long()
+        self._order[dense] = ranks.to(torch.float32)
         return dense
 
-    def _note(self, name: str, index: Tensor, values: Tensor, *, alive: bool) -> None:
-        position = self._dense_position.get(name)
-        where = (index if position is None else position.index_select(0, index)).long()
-        self.order[name].view(-1)[where] = values.to(torch.float32)
-        if not alive:
-            self.alive[name].view(-1)[where] = False
+
+def _flat(tensors: Mapping[str, Tensor]) -> Tensor:
+    """New memory with all tensors one behind the other."""
+    return torch.cat([t.reshape(-1) for t in tensors.values()])
+
+
+def _apart(flat: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Views of the parts of a flat tensor by name, in the shapes of `like`."""
+    parts = flat.split([t.numel() for t in like.values()])
+    return {name: part.view(t.shape) for (name, t), part in zip(like.items(), parts, strict=True)}
+
+
+def _at(flat: Sequence[Tensor], where: Tensor) -> Tensor:
+    """The elements at ascending positions among those of all tensors."""
+    ends = np.cumsum([len(t) for t in flat])
+    parts = where.tensor_split(np.searchsorted(where.cpu().numpy(), ends[:-1]).tolist())
+    return torch.cat([t.index_select(0, i - int(e) + len(t)) for t, i, e in zip(flat, parts, ends, strict=True)])
 
 
 def iterate_reviving(
@@ -198,8 +242,14 @@ def kth_smallest(scores: Sequence[Tensor], n: int) -> float:
 
 def _where(mask: Tensor) -> Tensor:
     """Positions of True in a flat mask; on the CPU by NumPy, which is several times faster at it."""
-    return mask.nonzero().squeeze(1) if mask.is_cuda else torch.from_numpy(np.flatnonzero(mask.numpy()))
+    return torch.from_numpy(np.flatnonzero(mask.numpy())) if mask.is_cpu else mask.nonzero().squeeze(1)
 
 
-def _positions(like: Tensor) -> Tensor:
-    return torch.arange(like.numel(), dtype=torch.int32, device=like.device).view(like.shape)
+def _positions(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """For each element its position among those of all tensors."""
+    ends = np.cumsum([t.numel() for t in tensors.values()])
+    kind = torch.int32 if ends[-1] < 2**31 else torch.int64
+    return {
+        name: torch.arange(end - t.numel(), end, dtype=kind, device=t.device).view(t.shape)
+        for (name, t), end in zip(tensors.items(), ends.tolist(), strict=True)
+    }

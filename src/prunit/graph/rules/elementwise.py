@@ -42,6 +42,8 @@ def _weight_among(t: TracerLike, some: list[Tensor], all_: list[Tensor], shape: 
 
 def aligned(t: TracerLike, inputs: list[Tensor], shape: tuple[int, ...], name: str) -> tuple[Block, ...]:
     """Blocks of an output of `shape` to which the inputs broadcast; unifies what lines up, pins what cannot."""
+    if len(inputs) == 1 and inputs[0].shape == shape:  # an activation function: nothing to line up
+        return tuple(sorted(t.labels(inputs[0]).blocks))
     shifted: list[_Operand] = []
     for tensor in inputs:
         shift = len(shape) - tensor.ndim
