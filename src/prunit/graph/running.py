@@ -41,8 +41,7 @@ def standing_in(model: nn.Module, tensors: Mapping[str, Tensor], *, training: bo
             prefix = f"{path}." if path else ""
             stores: list[dict[str, Any]] = [module._parameters, module._buffers]
             for store in stores:
-                if store:
-                    store.update({key: tensors[prefix + key] for key, old in store.items() if old is not None})
+                store.update({key: tensors[prefix + key] for key, old in store.items() if old is not None})
         with torch.random.fork_rng(devices=[]):
             yield
     finally:
