@@ -57,8 +57,8 @@ class Saliency(Protocol):
 class Score:
     """A method: its saliency, how many rounds of pruning and rescoring it takes, and what it needs.
 
-    `absolute`: the saliency is asked at |weights|. `float64`: repeat in float64 if float32 overflows. `gather`: how a
-    channel's score comes from its weights' where single channels are ranked.
+    `absolute`: the saliency is asked at |weights|, again in float64 if float32 overflows. `gather`: how a channel's
+    score comes from its weights' where single channels are ranked.
     """
 
     saliency: Saliency
