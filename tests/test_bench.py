@@ -64,7 +64,7 @@ def test_a_result_says_where_it_comes_from(tmp_path: Path) -> None:
     result = _common.record("startup", [{"a": 1}], config={"b": 2}, n=3, percentile="p50", threads=1)
     _common.write(result, tmp_path / "new" / "startup.json")
     read = json.loads((tmp_path / "new" / "startup.json").read_text())
-    assert read["versions"]["torch"] == torch.__version__
+    assert read["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]  # a local label may lack
     assert {"python", "prunit", "commit", "torch-pruning", "onnxruntime"} <= read["versions"].keys()
     assert read["device"]["cores"] >= 1
     assert (read["n"], read["percentile"], read["config"], read["rows"]) == (3, "p50", {"b": 2}, [{"a": 1}])
