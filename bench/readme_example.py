@@ -6,7 +6,6 @@ Run again, it goes on where it was stopped; where the training is done, it measu
 """
 
 import argparse
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Final
 
 from bench._common import RESULTS, ROOT, record, write
 from prunit.edge.portfolio import Portfolio
+from prunit.recipe.folder import BUILD, STATE, read_json
 
 MODEL: Final = "resnet20"
 BUDGETS: Final = ("macs=1/2", "macs=1/4")
@@ -58,7 +58,7 @@ def main() -> None:
     portfolio = Portfolio.read(options.out)
     rows = rows_of(portfolio)
     latencies = [latency for row in rows for latency in row["latencies"]]
-    config = {"command": f"prunit {' '.join(shown)}", "settings": json.loads(_settings(options.out))}
+    config = {"command": f"prunit {' '.join(shown)}", "settings": read_json(options.out / STATE / BUILD)}
     result = record(
         "readme_example",
         rows,
@@ -68,11 +68,6 @@ def main() -> None:
         threads=latencies[0]["threads"],
     )
     write(result, options.json)
-
-
-def _settings(folder: Path) -> str:
-    """All settings of the build, the defaults included, as it wrote them down."""
-    return (folder / ".build" / "build.json").read_text(encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ def variant(
     return Variant(
         name=name,
         recipe="dense" if keep == 1 else "reconvene",
+        settings={} if keep == 1 else {"score": "synflow", "rectifier": "reinit"},
         budget={} if keep == 1 else {"params": "1/4"},
         keep=keep,
         widths=WIDTHS if widths is None else widths,

@@ -82,6 +82,8 @@ def test_the_page_says_what_was_built_and_measured(usual_page: Page):
         "1 thread, n = 500",
         "−2.0 points",
         "dominated by half",
+        "score synflow",
+        "rectifier reinit",
         "params=1/4",
         "1.5 min",
         "0123456789ab",

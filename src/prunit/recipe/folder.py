@@ -15,7 +15,8 @@ from prunit.version import VERSION
 STATE: Final = ".build"
 """Folder inside the portfolio for what only a resumed build needs."""
 
-_BUILD: Final = "build.json"
+BUILD: Final = "build.json"
+"""In that folder, all settings of the build, the defaults included."""
 
 
 def check_folder(folder: Path, *, resume: bool) -> None:
@@ -34,7 +35,7 @@ def open_folder(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> P
     Raises `ConfigError` for a folder in use, or a resumed build whose settings are not those it was started with, and
     `FileError` where the folder cannot be written.
     """
-    file = folder / STATE / _BUILD
+    file = folder / STATE / BUILD
     now = json.loads(json.dumps({"format": "prunit-build", "version": 1, "prunit": VERSION, **settings}))
     try:
         check_folder(folder, resume=resume)
@@ -50,7 +51,7 @@ def open_folder(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> P
 
 def is_started(folder: Path) -> bool:
     """A build has been started in the folder."""
-    return (folder / STATE / _BUILD).exists()
+    return (folder / STATE / BUILD).exists()
 
 
 def _unused(folder: Path) -> bool:

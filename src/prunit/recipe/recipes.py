@@ -88,7 +88,7 @@ def decide(
     """
     started = time.perf_counter()
     recipe, method = method_of(config, score)
-    name = config.score or recipe.score if score is None else name_of(score)
+    name = name_of(score or config.score or recipe.score)
     dense = cost_of(graph)
     if method.needs_data and not any(len(y_B) for _, y_B in batches):
         raise ScoreError(

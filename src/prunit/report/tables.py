@@ -92,7 +92,7 @@ def recipes_table(portfolio: Portfolio, rows: Sequence[SummaryRow]) -> str:
         [
             text(variant.name),
             text(variant.recipe),
-            text(", ".join(f"{name} {value}" for name, value in variant.settings.items())) or "–",
+            "<br>".join(text(f"{name} {value}") for name, value in variant.settings.items()) or "–",
             text(_budget(variant)),
             numbers.percent(variant.keep),
             f"{variant.epochs:,}",
