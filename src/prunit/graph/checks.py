@@ -1,0 +1,89 @@
+"""What cannot be traced, found before the model runs: each in one line with the module's name and what to do."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from prunit.errors import ModelError
+from prunit.graph.running import example_tensors, named_tensors
+
+_QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torchao.")
+_FLOAT = ("FloatFunctional", "FXFloatFunctional")
+"""Modules among the quantised ones that compute in floating point, in models that are only prepared for it."""
+_SHARDED = ("torch.distributed.fsdp", "torch.distributed.tensor", "torch.distributed._tensor")
+
+
+def check(model: Any, example: Any) -> None:
+    """Raise `ModelError` for a model or an example of a kind that `trace` does not read; nothing is run or changed."""
+    problem = _no_module(model) or _of_example(example)
+    problem = problem or next(_of_modules(model), "") or next(_of_tensors(model), "")
+    if problem:
+        raise ModelError(f"cannot trace {_kind(model)}: {problem}")
+
+
+def _no_module(model: Any) -> str:
+    if isinstance(model, type) and issubclass(model, nn.Module):
+        return f"it is the class {model.__name__}: give an instance of it"
+    if not isinstance(model, nn.Module):
+        return "it is no nn.Module; give the Python model itself, not its state dict, a function or an exported program"
+    return ""
+
+
+def _of_example(example: Any) -> str:
+    leaves = example_tensors(example)
+    if not leaves:
+        return f"the example holds no tensor, but is a {_kind(example)}"
+    for leaf in leaves:
+        if leaf.numel() == 0:
+            return (
+                f"the example holds a tensor of shape {tuple(leaf.shape)}, which is empty: give a batch of at least one"
+            )
+        if leaf.is_complex():
+            return f"the example holds {leaf.dtype}, complex numbers: give their real and imaginary parts as channels"
+    return ""
+
+
+def _of_modules(model: nn.Module) -> Iterator[str]:
+    for path, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            yield f"{_named(path)} is TorchScript; give the Python model it was made from"
+        if type(module).__module__.startswith(_QUANTISED) and _kind(module) not in _FLOAT:
+            yield f"{_named(path)} is quantised ({_kind(module)}): prune the float model, then quantise the compact one"
+        if type(module).__module__.startswith(_SHARDED):
+            yield f"{_named(path)} is sharded over several devices ({_kind(module)}): prune the model before that"
+        for name in module._buffers:
+            if name.endswith("_mask") and name.removesuffix("_mask") + "_orig" in module._parameters:
+                own = name.removesuffix("_mask")
+                yield (
+                    f"{_named(path)} carries a mask of torch.nn.utils.prune on '{own}': make it permanent with"
+                    f" torch.nn.utils.prune.remove(module, '{own}'); prunit.plans.from_zeros makes a plan of the zeros"
+                )
+
+
+def _of_tensors(model: nn.Module) -> Iterator[str]:
+    for name, tensor in named_tensors(model).items():
+        source = type(tensor).__module__
+        if is_lazy(tensor):
+            yield f"'{name}' has no shape yet; call the model on a batch first"
+        elif tensor.is_quantized or source.startswith(_QUANTISED):
+            yield f"'{name}' is quantised: prune the float model, then quantise the compact one"
+        elif source.startswith(_SHARDED):
+            yield f"'{name}' is sharded over several devices: prune the model before it is sharded"
+        elif tensor.layout is not torch.strided:
+            yield (
+                f"'{name}' is stored sparse ({str(tensor.layout).removeprefix('torch.')}): store it with its zeros"
+                " (to_dense); prunit.plans.from_zeros makes a plan of them"
+            )
+        elif isinstance(tensor, nn.Parameter) and tensor.is_complex():
+            yield f"'{name}' holds {tensor.dtype}, complex numbers: keep their real and imaginary parts as two weights"
+
+
+def _named(path: str) -> str:
+    return f"'{path}'" if path else "it"
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
