@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from prunit.errors import PlanError
 from prunit.graph import ChannelGraph
+from prunit.graph.wrappers import unwrapped
 
 Scores = Mapping[str, Tensor]
 """Importance of each channel by group name: shape (channels of the group,), higher = keep."""
@@ -28,12 +29,14 @@ class Plan:
     """Kept channel indices (ascending) of every group, and the dense width of each, to recognise the model.
 
     A group that `keep` does not name stays whole. `origin` says in plain words how the plan came about (recipe, score,
-    budget, seed); it has no effect on the cut.
+    budget, seed); it has no effect on the cut. Nor have `inputs`, the shapes and dtypes of the example that the model
+    was traced with (see `graph.inputs`; None: not known), with which `apply_plan` can trace it again.
     """
 
     keep: Mapping[str, tuple[int, ...]]
     dense: Mapping[str, int]
     origin: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    inputs: Any = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         for name, channels in self.keep.items():
@@ -54,7 +57,7 @@ class Plan:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A mapping proxy cannot be copied or sent to another process; a plan can.
-        return Plan, (dict(self.keep), dict(self.dense), dict(self.origin))
+        return Plan, (dict(self.keep), dict(self.dense), dict(self.origin), self.inputs)
 
     @property
     def widths(self) -> dict[str, int]:
@@ -82,16 +85,20 @@ class Plan:
     def then(self, other: "Plan") -> "Plan":
         """The plan for the dense model that equals this one followed by `other` on the compact model.
 
-        `other` may lack groups of which this plan leaves one channel: the compact model's graph no longer has those.
+        Groups of which this plan leaves one channel may be missing in `other`, or have another name there: one channel
+        is all that the compact model's graph knows of those. Raises `PlanError` for other differences.
         """
-        lost = [n for n, c in self.keep.items() if len(c) != other.dense.get(n, 1)]
-        lost += [n for n in other.dense if n not in self.dense]
-        if lost:
-            raise PlanError(
-                f"cannot join the plans: the second is not for the model that the first one leaves (group '{lost[0]}')"
-            )
+        left = self.widths
+        for name in [*left, *other.dense]:
+            now, then = left.get(name, 1), other.dense.get(name, 1)
+            if now != then:
+                raise PlanError(
+                    f"cannot join the plans: the second has {then} channels of group '{name}', the first leaves {now}."
+                    " Was it made for the model that the first one leaves? Then apply one after the other: a grouped"
+                    " convolution of one channel for each group is cut in a way that the dense model cannot be"
+                )
         keep = {n: tuple(c[i] for i in other.keep.get(n, (0,))) for n, c in self.keep.items()}
-        return Plan(keep, self.dense, other.origin)
+        return Plan(keep, self.dense, other.origin, self.inputs or other.inputs)
 
     def to_json(self) -> str:
         """The plan as JSON text, one group a line."""
@@ -99,12 +106,19 @@ class Plan:
             f"{json.dumps(n)}: {json.dumps({'dense': self.dense[n], 'keep': _runs(c)})}" for n, c in self.keep.items()
         )
         head = {"format": FORMAT, "version": VERSION, "hash": self.hash, "origin": dict(self.origin)}
+        if self.inputs is not None:
+            head["inputs"] = self.inputs
         lines = ",\n  ".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in head.items())
         return f'{{\n  {lines},\n  "groups": {{\n    {groups}\n  }}\n}}\n'
 
     @staticmethod
     def from_json(text: str) -> "Plan":
-        """The plan in a JSON text; `PlanError` if it holds none, or one that was changed by hand without its hash."""
+        """The plan in a JSON text; `PlanError` if it holds none, or one that was changed by hand without its hash.
+
+        Every text of this version is read, whichever prunit wrote it: what an older one did not write yet (`inputs`)
+        may be missing, and keys that only a newer one knows are passed over. What an older one would misread gets a new
+        version, and a text of a newer version is refused.
+        """
         try:
             data = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -117,7 +131,8 @@ class Plan:
         if version > VERSION:
             raise PlanError(f"plan version {version} is newer than this prunit reads ({VERSION}): upgrade prunit")
         keep = {name: _channels(name, group) for name, group in groups.items()}
-        plan = Plan(keep, {name: group["dense"] for name, group in groups.items()}, origin)
+        dense = {name: group["dense"] for name, group in groups.items()}
+        plan = Plan(keep, dense, origin, data.get("inputs"))
         if data.get("hash") not in (None, plan.hash):
             raise PlanError("the plan's hash does not match its groups: the file is damaged, or edited (drop the hash)")
         return plan
@@ -143,7 +158,7 @@ def _is_run(run: Any, dense: int) -> bool:
 
 def keep_all(graph: ChannelGraph) -> Plan:
     """The plan that cuts nothing."""
-    return Plan({g.name: tuple(range(g.size)) for g in graph.groups}, {g.name: g.size for g in graph.groups})
+    return _plan({}, graph)
 
 
 def choose(graph: ChannelGraph, scores: Scores, widths: Widths) -> Plan:
@@ -171,7 +186,7 @@ def choose(graph: ChannelGraph, scores: Scores, widths: Widths) -> Plan:
             raise PlanError(f"the scores of group '{group.name}' hold NaN: nothing can be ranked by them")
         best = torch.argsort(score.detach().cpu(), descending=True, stable=True)[:width]
         keep[group.name] = tuple(best.sort().values.tolist())
-    return Plan(keep, {g.name: g.size for g in graph.groups})
+    return _plan(keep, graph)
 
 
 def from_zeros(model: nn.Module, graph: ChannelGraph) -> Plan:
@@ -180,6 +195,7 @@ def from_zeros(model: nn.Module, graph: ChannelGraph) -> Plan:
     This undoes `mask` and removes no channel whose constant would be missed downstream. A free group that is read
     nowhere at all stays whole; of a group that is never read one channel stays.
     """
+    model = unwrapped(model)
     named = dict(model.named_parameters()) | dict(model.named_buffers())
     readers = {a.tensor for a in graph.axes if a.role == "in"}
     return unread(graph, {n: named[n].detach() != 0 for n in readers})
@@ -204,9 +220,13 @@ def unread(graph: ChannelGraph, used: Mapping[str, Tensor]) -> Plan:
     for group, start in zip(graph.groups, graph.offsets, strict=False):
         span = slice(start, start + group.size)
         stays = read[span] | ~has_reader[span]
-        kept = np.flatnonzero(stays) if not group.pinned else np.arange(group.size)
+        kept = np.flatnonzero(stays) if not (group.pinned or group.mixed) else np.arange(group.size)
         keep[group.name] = tuple(kept.tolist()) or (0,)
-    return Plan(keep, {g.name: g.size for g in graph.groups})
+    return _plan(keep, graph)
+
+
+def _plan(keep: Mapping[str, tuple[int, ...]], graph: ChannelGraph) -> Plan:
+    return Plan(keep, {g.name: g.size for g in graph.groups}, inputs=graph.inputs)
 
 
 def _any_on(mask: Tensor, dim: int) -> np.ndarray:

@@ -1,0 +1,259 @@
+"""A plan applied to a model that is made anew: after a JSON file, over several rounds, for weights kept elsewhere."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import prunit
+from prunit.errors import ModelError, PlanError
+from prunit.graph import trace
+from prunit.plans import Plan, choose, from_zeros, keep_all, unread
+from prunit.store import apply_plan, load, read_plan, save
+from prunit.surgery import compact, mask
+from tests.nets import NETS, Head, Plain, Residual, conv_bn, furthest, images, lived_in, random_plan
+
+GOLDEN = Path(__file__).parent / "golden"
+"""plan-1-first.json was written by prunit 0.1.0 when plans noted no inputs yet, plan-1-inputs.json since."""
+
+
+def again(plan: Plan) -> Plan:
+    return Plan.from_json(plan.to_json())
+
+
+# ── the compact model anew ──
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_weights_kept_elsewhere_go_into_the_model_that_a_plan_makes(name: str, tmp_path: Path) -> None:
+    factory, example = NETS[name]
+    model = lived_in(factory())
+    graph = trace(model, example)
+    plan = choose(graph, {g.name: torch.rand(g.size) for g in graph.groups}, random_plan(graph).widths)
+    small = compact(model, graph, plan).eval()
+    torch.save(small.state_dict(), tmp_path / "small.pt")
+    made = apply_plan(factory().double(), again(plan))
+    made.load_state_dict(torch.load(tmp_path / "small.pt", weights_only=True))
+    if name == "parameters":  # its filter is no part of a state dict
+        made.get_buffer("blur").copy_(small.get_buffer("blur"))
+    assert furthest(made.eval(), small, example) == 0
+    assert repr(made) == repr(small)
+
+
+def test_weights_of_another_plan_are_refused_by_torch_with_layer_and_shapes() -> None:
+    model = lived_in(Plain())
+    graph = trace(model, images())
+    wide, narrow = (choose(graph, {"second": torch.rand(8)}, {"second": n}) for n in (6, 3))
+    small = apply_plan(model, wide)
+    with pytest.raises(RuntimeError, match=r"size mismatch for second.weight: .*\[3, 6, 3, 3\].*\[6, 6, 3, 3\]"):
+        small.load_state_dict(compact(model, graph, narrow).state_dict())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_the_model_may_be_made_in_another_precision(dtype: torch.dtype) -> None:
+    graph = trace(Plain(), images().float())
+    plan = unread(graph, {"second.weight": torch.rand(8, 6, 3, 3) > 0.99})
+    small = apply_plan(Plain().to(dtype), again(plan))
+    assert {p.dtype for p in small.parameters()} == {dtype}
+
+
+def test_no_memory_is_needed_for_the_dense_model() -> None:
+    model = lived_in(Residual()).eval()
+    graph = trace(model, images())
+    plan = choose(graph, {g.name: torch.rand(g.size) for g in graph.groups}, random_plan(graph).widths)
+    small = compact(model, graph, plan)
+    with torch.device("meta"):
+        dense = Residual()
+    empty = apply_plan(dense, plan)
+    assert all(p.is_meta for p in empty.parameters())
+    empty.load_state_dict(small.state_dict(), assign=True)
+    assert furthest(empty.eval(), small, images()) == 0
+
+
+def test_modes_weights_and_channels_are_those_of_the_model_given() -> None:
+    model = lived_in(Plain()).train()
+    model.first.eval()
+    graph = trace(model, images())
+    plan = choose(graph, {"second": torch.rand(8)}, {"second": 3})
+    small = apply_plan(model, plan)
+    assert [m.training for m in small.modules()] == [m.training for m in model.modules()]
+    assert torch.equal(small.get_parameter("second.weight"), model.second.weight[list(plan.keep["second"])])
+    assert model.second.weight.shape == (8, 6, 3, 3)
+
+
+def test_what_was_pinned_by_the_user_is_whole_in_the_plan_and_needs_no_pin_again() -> None:
+    model = lived_in(Residual())
+    graph = trace(model, images(), pin=("stem*", "b1.*"))
+    plan = choose(graph, {"a1.0": torch.rand(4)}, {"a1.0": 2})
+    small = apply_plan(model, again(plan))
+    assert furthest(small.eval(), compact(model, graph, plan).eval(), images()) == 0
+    assert small.stem[0].out_channels == 6
+
+
+class Looking(Plain):
+    """Cannot run on meta tensors: it looks at a value."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x if x.sum() > -1e9 else -x)
+
+
+def test_a_model_that_looks_at_values_gets_zeros_to_look_at() -> None:
+    model = lived_in(Looking())
+    plan = choose(trace(model, images()), {"second": torch.rand(8)}, {"second": 3})
+    assert apply_plan(model, again(plan)).second.out_channels == 3
+
+
+class Two(nn.Module):
+    """Takes an image and, by keyword, a second one and a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.head = conv_bn(3, 4), conv_bn(1, 4), Head(4)
+
+    def forward(self, image: Tensor, depth: Tensor, *, scale: float = 1.0, rest: Any = None) -> Tensor:
+        return self.head(self.a(image) + scale * self.b(depth))
+
+
+@pytest.mark.parametrize(
+    "example",
+    [
+        (images(), images(channels=1)),
+        [images(), images(channels=1)],
+        {"image": images(), "depth": images(channels=1), "scale": 2.0, "rest": [None, "x"]},
+    ],
+    ids=["tuple", "list", "dict"],
+)
+def test_several_inputs_are_noted_too(example: Any) -> None:
+    model = lived_in(Two())
+    graph = trace(model, example)
+    plan = choose(graph, {"a.0": torch.rand(4)}, {"a.0": 2})
+    assert apply_plan(model, again(plan)).a[0].out_channels == 2
+
+
+def test_a_plan_for_another_model_or_without_inputs_is_refused() -> None:
+    plan = keep_all(trace(Plain(), images().float()))
+    with pytest.raises(PlanError, match=r"plan has a group 'first.0' that the model lacks"):
+        apply_plan(Residual(), plan)
+    with pytest.raises(ModelError, match=r"fails on its example of shape \(2, 3, 8, 8\)"):
+        apply_plan(nn.Conv2d(4, 4, 1), plan)
+    with pytest.raises(ModelError, match=r"cannot trace int: it is no nn.Module"):
+        apply_plan(3, plan)  # pyright: ignore[reportArgumentType]
+    bare = Plan(plan.keep, plan.dense)
+    with pytest.raises(
+        PlanError, match=r"does not say on which inputs .* give them, apply_plan\(model, plan, example\)"
+    ):
+        apply_plan(Plain(), bare)
+    apply_plan(Plain(), bare, images().float())
+    with pytest.raises(PlanError, match=r"the plan's inputs hold {'kind': 'other'}, which this prunit cannot read"):
+        apply_plan(Plain(), Plan(plan.keep, plan.dense, inputs=[{"kind": "other"}]))
+
+
+def test_an_example_that_cannot_be_written_down_leaves_the_plan_without_inputs() -> None:
+    class Options:
+        scale = 2.0
+
+    class Strange(Plain):
+        def forward(self, x: Tensor, options: Options) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+            return super().forward(options.scale * x)
+
+    plan = keep_all(trace(Strange(), (images().float(), Options())))
+    assert plan.inputs is None
+    assert "inputs" not in json.loads(plan.to_json())
+    with pytest.raises(PlanError, match="inputs that JSON cannot describe"):
+        apply_plan(Strange(), plan)
+
+
+# ── plans note inputs ──
+
+
+def test_every_way_to_a_plan_notes_the_inputs() -> None:
+    model = lived_in(Plain())
+    graph = trace(model, images())
+    noted = {"tensor": [2, 3, 8, 8], "dtype": "float64"}
+    plans = [keep_all(graph), choose(graph, {}, {}), from_zeros(model, graph), unread(graph, {})]
+    assert [plan.inputs for plan in plans] == [noted] * 4
+    assert again(plans[0]).inputs == noted
+    assert plans[0].then(keep_all(trace(model, images()[:1]))).inputs == noted
+
+
+def test_inputs_make_no_other_plan_of_it() -> None:
+    plan = keep_all(trace(Plain(), images().float()))
+    bare = Plan(plan.keep, plan.dense)
+    assert plan == bare
+    assert plan.hash == bare.hash
+    assert hash(plan) == hash(bare)
+
+
+# ── the format over time ──
+
+
+@pytest.mark.parametrize("name", ["plan-1-first", "plan-1-inputs"])
+def test_plans_of_older_versions_are_read_and_applied(name: str) -> None:
+    text = (GOLDEN / f"{name}.json").read_text("utf-8")
+    plan = Plan.from_json(text)
+    assert plan == Plan({"first.0": (0, 2, 3), "second": (1, 4, 5, 7)}, {"first.0": 6, "second": 8, "head.fc": 5})
+    assert plan.origin == {"recipe": "by hand", "budget": "params=1/2", "seed": 0}
+    assert plan.to_json() == text  # and written as they were
+    small = apply_plan(Plain(), plan, None if plan.inputs else images().float())
+    assert small.second.weight.shape == (4, 3, 3, 3)
+
+
+def test_keys_of_a_newer_prunit_are_passed_over() -> None:
+    data = json.loads((GOLDEN / "plan-1-inputs.json").read_text("utf-8"))
+    data["groups"]["second"]["reason"] = "because"
+    data |= {"tuned": {"by": "a later prunit"}, "inputs": data["inputs"] | {"layout": "strided"}}
+    plan = Plan.from_json(json.dumps(data))
+    assert plan == Plan.from_json((GOLDEN / "plan-1-first.json").read_text("utf-8"))
+    assert apply_plan(Plain(), plan).second.weight.shape == (4, 3, 3, 3)
+
+
+# ── several rounds ──
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("seed", range(2))
+def test_two_rounds_are_one_plan_for_the_dense_model(name: str, seed: int, tmp_path: Path) -> None:
+    factory, example = NETS[name]
+    model = lived_in(factory())
+    graph = trace(model, example)
+    first = random_plan(graph, seed=seed, least=2 if name == "grouped" else 1)
+    middle = compact(model, graph, first)
+    between = trace(middle, example)
+    second = random_plan(between, seed=seed + 10)
+    last = compact(middle, between, second).eval()
+    joined = first.then(second)
+    assert furthest(apply_plan(model, joined, example).eval(), last, example) == 0
+    assert furthest(mask(model, graph, joined).eval(), last, example) < 1e-13
+    save(last, joined, tmp_path / "a")
+    assert furthest(load(tmp_path / "a", factory), last, example) == 0
+    assert read_plan(tmp_path / "a") == joined
+
+
+def test_a_second_round_that_no_plan_for_the_dense_model_can_say_is_refused() -> None:
+    factory, example = NETS["grouped"]
+    model = lived_in(factory())
+    graph = trace(model, example)
+    # With one channel left in each of its groups the convolution is depthwise: now whole groups may go.
+    first = choose(graph, {"a.0": torch.rand(2)}, {"a.0": 1})
+    middle = apply_plan(model, first)
+    second = choose(trace(middle, example), {"a.0": torch.rand(4)}, {"a.0": 3})
+    with pytest.raises(
+        PlanError, match=r"has 4 channels of group 'a.0', the first leaves 1. .* Then apply one after the other"
+    ):
+        first.then(second)
+    assert apply_plan(middle, second).a[0].out_channels == 3
+
+
+def test_three_rounds() -> None:
+    net = model = lived_in(Residual())
+    plans = []
+    for seed in range(3):
+        graph = trace(net, images())
+        plans.append(random_plan(graph, seed=seed))
+        net = compact(net, graph, plans[-1])
+    joined = plans[0].then(plans[1]).then(plans[2])
+    assert joined == plans[0].then(plans[1].then(plans[2]))
+    assert furthest(prunit.apply_plan(model, joined, images()).eval(), net.eval(), images()) == 0
