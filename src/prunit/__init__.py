@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from prunit.edge.portfolio import Portfolio
     from prunit.errors import PrunitError
     from prunit.graph import ChannelGraph, trace
+    from prunit.optimizers import cut_optimizer
     from prunit.plans import Plan
     from prunit.recipe import build
     from prunit.recipe import make_plan as plan
-    from prunit.store import load, save
+    from prunit.store import apply_plan, load, save
     from prunit.surgery import compact, mask, rectify
 
 __all__ = [
@@ -36,9 +37,11 @@ __all__ = [
     "PrunitError",
     "Split",
     "__version__",
+    "apply_plan",
     "build",
     "compact",
     "cost",
+    "cut_optimizer",
     "load",
     "mask",
     "plan",
@@ -57,9 +60,11 @@ _HOMES: Final = {
     "Portfolio": ("prunit.edge.portfolio", "Portfolio"),
     "PrunitError": ("prunit.errors", "PrunitError"),
     "Split": ("prunit.batches", "Split"),
+    "apply_plan": ("prunit.store", "apply_plan"),
     "build": ("prunit.recipe", "build"),
     "compact": ("prunit.surgery", "compact"),
     "cost": ("prunit.costs", "cost_of"),
+    "cut_optimizer": ("prunit.optimizers", "cut_optimizer"),
     "load": ("prunit.store", "load"),
     "mask": ("prunit.surgery", "mask"),
     "plan": ("prunit.recipe", "make_plan"),

@@ -8,6 +8,7 @@
     ├── ScoreError              a score cannot be computed on this model (it is not finite, needs data, …)
     ├── BudgetError             no plan meets the budget; names the closest reachable point
     ├── TrainingError           a training that diverged: its loss or its weights are no longer finite
+    ├── OptimizerError          an optimiser that cannot be made anew for the cut model
     ├── PlanError               a plan that does not fit the model
     ├── DataError               a data set that is missing, incomplete or broken
     ├── FileError               a file that cannot be read or written, or is not what its name says
@@ -60,6 +61,10 @@ class BudgetError(PrunitError):
 
 class TrainingError(PrunitError):
     """A training that diverged; the message names the epoch, the learning rate and what to try."""
+
+
+class OptimizerError(PrunitError):
+    """An optimiser, or its state, that cannot be cut as its model was; the message names the parameter and the key."""
 
 
 class PlanError(PrunitError):
