@@ -1,7 +1,9 @@
 """What holds for every graph, score and budget: bounds, monotony, and that nothing which fits is left out."""
 
 import itertools
+from collections.abc import Sequence
 from fractions import Fraction
+from typing import SupportsIndex
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prunit.allocate import ALLOCATORS, KEYS, Budget, Densities, Limit, Target, by_density
+from prunit.allocate import ALLOCATORS, KEYS, Budget, Constraints, Densities, Limit, Target, by_density
 from prunit.errors import BudgetError
 from prunit.graph import ChannelGraph
 from prunit.plans import Scores
@@ -40,16 +42,60 @@ def scores_of(draw: st.DrawFn, graph: ChannelGraph) -> Scores:
 
 
 @st.composite
+def constraints(draw: st.DrawFn, graph: ChannelGraph) -> Constraints:
+    """What may be asked of widths, with limits on some of the groups that leave each of them a width at least."""
+    share, width = draw(st.sampled_from([0.0, 0.02, 0.3])), draw(st.integers(1, 3))
+    round_to = draw(st.sampled_from([1, 1, 4, 8]))
+    limits: dict[str, tuple[float, float]] = {}
+    for group in graph.groups:
+        wide = sorted(w for w in range(width, group.size + 1) if w % round_to == 0 and w >= share * group.size)
+        if not group.pinned and draw(st.booleans()):
+            most = draw(st.sampled_from([*wide, group.size]))
+            limits[group.name] = (draw(st.sampled_from([0.0, most / group.size])), most / group.size)
+    first, last = draw(st.booleans()), draw(st.booleans())
+    asked = Constraints(round_to, width, share, limits, first, last)
+    kept = asked.pinned(graph)
+    left = {name: limit for name, limit in limits.items() if not kept.group(name).pinned}
+    return Constraints(round_to, width, share, left, first, last)
+
+
+@st.composite
 def targets(draw: st.DrawFn, graph: ChannelGraph, *, limits: int = 2, reachable: bool = True) -> Target:
     """Budgets between the narrowest and the dense cost; some below that if `reachable` is False."""
-    share, width = draw(st.sampled_from([0.0, 0.02, 0.3])), draw(st.integers(1, 3))
-    free = Target(graph, Budget(()), min_share=share, min_width=width)
+    asked = draw(constraints(graph))
+    free = Target(graph, Budget(()), asked)
     low, high = free.model.at(free.floor).as_dict(), free.dense.as_dict()
     found = []
     for key in draw(st.lists(st.sampled_from(sorted(KEYS)), min_size=1, max_size=limits, unique=True)):
         least = low[KEYS[key]] if reachable else low[KEYS[key]] // 2
         found.append(Limit(key, "drawn", amount=draw(st.integers(max(least, 1), high[KEYS[key]]))))
-    return Target(graph, Budget(tuple(found)), min_share=share, min_width=width)
+    return Target(graph, Budget(tuple(found)), asked)
+
+
+def ladders(target: Target) -> list[list[int]]:
+    """All widths that each group may have, by the words of `Constraints`; every channel occurs once on these axes."""
+    asked, graph, found = target.constraints, target.graph, []
+    for group in graph.groups:
+        least, most = asked.limits.get(group.name, (0, 1))
+        low = max(asked.min_width, asked.min_share * group.size, least * group.size) - 1e-9
+        multiples = [w for w in range(1, group.size) if w % asked.round_to == 0 and w >= low]
+        widths = [w for w in (*multiples, group.size) if w <= most * group.size + 1e-9]
+        found.append([group.size] if group.pinned else widths)
+    return found
+
+
+def down(ladder: list[list[int]], widths: Sequence[float | Fraction]) -> np.ndarray:
+    """The widest of each ladder that is no wider than asked, else the narrowest."""
+    return np.array(
+        [max((w for w in steps if w <= x), default=steps[0]) for steps, x in zip(ladder, widths, strict=True)]
+    )
+
+
+def wider(ladder: list[list[int]], widths: np.ndarray, group: SupportsIndex) -> np.ndarray:
+    """The widths with one group a step wider, as far as there is one."""
+    after = widths.copy()
+    after[group] = min((w for w in ladder[group] if w > widths[group]), default=widths[group])
+    return after
 
 
 def as_array(graph: ChannelGraph, widths: dict[str, int]) -> np.ndarray:
@@ -83,9 +129,23 @@ def test_bounds_and_budget(name: str, data: st.DataObject) -> None:
         return
     widths = allocate()
     assert target.met_by(widths)
-    assert ((target.floor <= widths) & (widths <= graph.sizes)).all()
-    assert (widths >= 1).all()
-    assert (widths == graph.sizes)[~graph.free].all()
+    assert all(width in steps for width, steps in zip(widths, ladders(target), strict=True))
+    assert target.allowed.hold(widths)
+    assert (widths == graph.sizes)[~target.graph.free].all()
+
+
+@QUICK
+@given(data=st.data())
+def test_allowed_widths_are_the_ladder_that_the_constraints_describe(data: st.DataObject) -> None:
+    graph = data.draw(graphs())
+    target = Target(graph, Budget(()), data.draw(constraints(graph)))
+    ladder, allowed = ladders(target), target.allowed
+    assert [allowed.ladder(i).tolist() for i in range(len(graph.groups))] == ladder
+    asked = np.array([data.draw(st.floats(0, 1.2 * group.size)) for group in graph.groups])
+    assert allowed.down(asked).tolist() == down(ladder, (asked + 1e-9).tolist()).tolist()
+    up = [min((w for w in steps if w >= x - 1e-9), default=steps[-1]) for steps, x in zip(ladder, asked, strict=True)]
+    assert allowed.up(asked).tolist() == up
+    assert allowed.hold(asked) == all(x in steps for x, steps in zip(asked, ladder, strict=True))
 
 
 @settings(max_examples=30, deadline=None)
@@ -93,8 +153,7 @@ def test_bounds_and_budget(name: str, data: st.DataObject) -> None:
 def test_an_error_means_that_no_widths_meet_the_budget(data: st.DataObject) -> None:
     graph = data.draw(graphs(groups=3, size=5))
     target = data.draw(targets(graph, reachable=False))
-    ranges = [range(int(low), g.size + 1) for low, g in zip(target.floor, graph.groups, strict=True)]
-    costs = [(np.array(w), target.model.at(np.array(w)).as_dict()) for w in itertools.product(*ranges)]
+    costs = [(np.array(w), target.model.at(np.array(w)).as_dict()) for w in itertools.product(*ladders(target))]
     for name in ALLOCATORS:
         if any(target.met_by(widths) for widths, _ in costs):
             ALLOCATORS[name](target, data.draw(scores_of(graph)))
@@ -111,11 +170,12 @@ def test_a_looser_budget_never_leaves_less_of_what_it_limits(name: str, data: st
     graph = data.draw(graphs())
     scores, densities = data.draw(scores_of(graph)), densities_of(graph, data.draw(st.integers(0, 99)))
     key = data.draw(st.sampled_from(sorted(KEYS)))
-    floor = Target(graph, Budget(())).floor
-    low, high = (Target(graph, Budget(())).model.at(w).as_dict()[KEYS[key]] for w in (floor, graph.sizes))
+    asked = data.draw(constraints(graph))
+    free = Target(graph, Budget(()), asked)
+    low, high = (free.model.at(widths).as_dict()[KEYS[key]] for widths in (free.floor, graph.sizes))
     before = 0
     for amount in sorted(data.draw(st.lists(st.integers(max(low, 1), high), min_size=3, max_size=8))):
-        target = Target(graph, Budget((Limit(key, "drawn", amount=amount),)))
+        target = Target(graph, Budget((Limit(key, "drawn", amount=amount),)), asked)
         widths = by_density(target, densities) if name == "by density" else ALLOCATORS[name](target, scores)
         cost = target.model.at(as_array(graph, dict(widths))).as_dict()[KEYS[key]]
         assert cost >= before
@@ -125,64 +185,66 @@ def test_a_looser_budget_never_leaves_less_of_what_it_limits(name: str, data: st
 @QUICK
 @given(data=st.data())
 def test_global_is_the_plain_greedy_rule(data: st.DataObject) -> None:
-    """Channels go from the lowest score on until the budget holds; then those come back that fit, best first."""
+    """Steps down are taken from the lowest score on until the budget holds; then those come back that fit, best first.
+
+    A step has the score of the best channel that it costs.
+    """
     graph = data.draw(graphs())
     scores = data.draw(scores_of(graph))
     target = data.draw(targets(graph))
-    channels = []
-    for i, group in enumerate(graph.groups):
+    steps = []
+    for i, (group, ladder) in enumerate(zip(graph.groups, ladders(target), strict=True)):
         ranked = sorted(scores[group.name].tolist())
-        channels += [(score, i) for score in ranked[: group.size - int(target.floor[i])]]
-    channels.sort()
-    widths, removed = graph.sizes.copy(), []
+        steps += [(ranked[group.size - low - 1], i, high - low) for low, high in itertools.pairwise(ladder)][::-1]
+    steps.sort(key=lambda step: step[:2])
+    widths, taken = target.ceiling.copy(), []
     while not target.met_by(widths):
-        removed.append(channels.pop(0)[1])
-        widths[removed[-1]] -= 1
-    for i in reversed(removed):
-        widths[i] += 1
-        if not target.met_by(widths):
-            widths[i] -= 1
+        _, i, channels = steps.pop(0)
+        taken.append((i, channels))
+        widths[i] -= channels
+    stuck = set()
+    for i, channels in reversed(taken):
+        widths[i] += channels
+        if i in stuck or not target.met_by(widths):
+            widths[i] -= channels
+            stuck.add(i)
     assert as_array(graph, dict(ALLOCATORS["global"](target, scores))).tolist() == widths.tolist()
 
 
 @QUICK
 @given(data=st.data())
-def test_global_leaves_no_channel_out_that_fits(data: st.DataObject) -> None:
+def test_global_leaves_no_step_out_that_fits(data: st.DataObject) -> None:
     graph = data.draw(graphs())
     target = data.draw(targets(graph))
     widths = as_array(graph, dict(ALLOCATORS["global"](target, data.draw(scores_of(graph)))))
-    for i in np.flatnonzero(widths < graph.sizes):
-        widths[i] += 1
-        assert not target.met_by(widths)
-        widths[i] -= 1
+    for i in np.flatnonzero(widths < target.ceiling):
+        assert not target.met_by(wider(ladders(target), widths, i))
 
 
 @QUICK
 @given(data=st.data())
-def test_uniform_is_the_largest_share_and_then_single_channels(data: st.DataObject) -> None:
+def test_uniform_is_the_largest_share_and_then_single_steps(data: st.DataObject) -> None:
     graph = data.draw(graphs())
     target = data.draw(targets(graph))
     widths = as_array(graph, dict(ALLOCATORS["uniform"](target, {})))
     # Uniform widths change only at the shares k / size: try them all, in exact arithmetic.
     shares = sorted({Fraction(k, int(n)) for n in graph.sizes for k in range(n + 1)})
+    ladder = ladders(target)
 
     def at(share: Fraction) -> np.ndarray:
-        whole = np.array([int(share * int(n)) for n in graph.sizes])
-        return np.where(graph.free, np.maximum(whole, target.floor), graph.sizes)
+        return down(ladder, [share * int(n) for n in graph.sizes])
 
     met = [share for share in shares if target.met_by(at(share))]
     base = at(max(met))
     if max(met) == 1:
-        assert widths.tolist() == graph.sizes.tolist()
+        assert widths.tolist() == target.ceiling.tolist()
         return
     step = min(share for share in shares if share > max(met) and (at(share) != base).any())
-    assert ((base <= widths) & (widths <= base + 1)).all()
+    assert all(w in (b, wider(ladder, base, i)[i]) for i, (w, b) in enumerate(zip(widths, base, strict=True)))
     assert target.met_by(widths)
-    for i in np.flatnonzero((widths == base) & graph.free & (base < graph.sizes)):
+    for i in np.flatnonzero((widths == base) & (base < target.ceiling)):
         if step * int(graph.sizes[i]) > int(base[i]):  # a group below its minimum width has its share already
-            widths[i] += 1
-            assert not target.met_by(widths)
-            widths[i] -= 1
+            assert not target.met_by(wider(ladder, widths, i))
 
 
 @QUICK
@@ -211,16 +273,21 @@ def test_by_density_keeps_the_root_of_the_density(data: st.DataObject) -> None:
     target = data.draw(targets(graph))
     widths = as_array(graph, dict(by_density(target, densities)))
 
+    ladder = ladders(target)
+
     def at(dial: float) -> np.ndarray:
-        whole = np.floor(np.sqrt(densities.at(dial)[0]) * graph.sizes + 1e-9)
-        return np.where(graph.free, np.maximum(whole, target.floor), graph.sizes).astype(int)
+        return down(ladder, (np.sqrt(densities.at(dial)[0]) * graph.sizes + 1e-9).tolist())
+
+    def at_most_a_step_above(base: np.ndarray) -> bool:
+        return all(w <= wider(ladder, base, i)[i] for i, w in enumerate(widths))
 
     if not target.met_by(at(0)):
-        assert (widths <= at(0) + 1).all()
+        assert at_most_a_step_above(at(0))
         return
     low, high = 0.0, 1.0
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if target.met_by(at(middle)) else (low, middle)
-    base = graph.sizes if target.met_by(at(1)) else at(low)
-    assert ((base <= widths) & (widths <= base + 1)).all()
+    base = at(1) if target.met_by(at(1)) else at(low)
+    assert (base <= widths).all()
+    assert at_most_a_step_above(base)

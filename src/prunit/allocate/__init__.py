@@ -1,7 +1,8 @@
 """Share a budget among the groups: how many channels each keeps.
 
-An allocator sees a graph, scores and a budget, never a model. To add one: a file with a function
-`(target, scores) -> widths` and a line in `ALLOCATORS`; the contract suite tests it.
+An allocator sees a graph, scores, a budget and constraints, never a model. To add one: a file with a function
+`(target, scores) -> widths` and a line in `ALLOCATORS`; the contract suite tests it. It may give a group any width that
+`target.allowed` has; `target.allowed.down` rounds to those.
 """
 
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from typing import Final, Protocol
 
 from prunit.allocate.budget import KEYS, Budget, Limit, Target
 from prunit.allocate.by_density import Densities, by_density
+from prunit.allocate.constraints import Constraints
 from prunit.allocate.global_threshold import global_threshold
 from prunit.allocate.uniform import uniform
 from prunit.plans import Scores, Widths
@@ -18,6 +20,7 @@ __all__ = [
     "KEYS",
     "Allocator",
     "Budget",
+    "Constraints",
     "Densities",
     "Limit",
     "Target",
@@ -28,7 +31,7 @@ __all__ = [
 
 
 class Allocator(Protocol):
-    """Widths by group that meet the target, from scores of channels; raises `BudgetError` if none do."""
+    """Allowed widths by group that meet the target, from scores of channels; raises `BudgetError` if none do."""
 
     def __call__(self, target: Target, scores: Scores, /) -> Widths: ...
 

@@ -1,5 +1,6 @@
 """What the result may cost: parsed from what a user writes, measured against a graph."""
 
+import copy
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -9,6 +10,7 @@ from typing import Final
 
 import numpy as np
 
+from prunit.allocate.constraints import Constraints
 from prunit.costs import Cost, CostModel, cost_model
 from prunit.errors import BudgetError, ConfigError, unknown
 from prunit.graph import ChannelGraph
@@ -95,22 +97,40 @@ class Budget:
 
 
 class Target:
-    """A budget on a graph: which widths meet it, and how narrow each group may get.
+    """A budget on a graph: which widths meet it, and which each group may have.
 
-    Free groups keep at least `min_share` of their channels and never fewer than `min_width`: a layer with no channel
-    would cut the input off from the output.
+    `graph` has those groups pinned that the constraints keep whole; `allowed` is what they leave to the others, `floor`
+    and `ceiling` its least and its most widths. Raises `ConfigError` or `UnknownNameError` for constraints that the
+    graph cannot fulfil.
     """
 
-    def __init__(self, graph: ChannelGraph, budget: Budget, *, min_share: float = 0.02, min_width: int = 1) -> None:
-        if not 0 <= min_share <= 1 or min_width < 1:
-            raise ConfigError(f"min_share must be in [0, 1] and min_width at least 1, got {min_share} and {min_width}")
-        self.graph, self.budget = graph, budget
+    def __init__(self, graph: ChannelGraph, budget: Budget, constraints: Constraints | None = None) -> None:
+        self.constraints = constraints or Constraints()
+        self.graph, self.budget = self.constraints.pinned(graph), budget
+        self.allowed = self.constraints.resolve(self.graph)
         self.model: CostModel = cost_model(graph)
         self.dense = self.model.at(graph.sizes)
         self.most = {KEYS[limit.key]: limit.of(self.dense) for limit in budget.limits}
-        # A hair is taken off so that 0.07 * 100 counts as 7.
-        floor = np.maximum(min_width, np.ceil(min_share * graph.sizes - 1e-9)).astype(np.int64)
-        self.floor = np.where(graph.free, np.minimum(floor, graph.sizes), graph.sizes)
+
+    @property
+    def floor(self) -> np.ndarray:
+        """The narrowest widths."""
+        return self.allowed.least
+
+    @property
+    def ceiling(self) -> np.ndarray:
+        """The widest widths: the dense ones, where no constraint asks for less."""
+        return self.allowed.most
+
+    def keeping(self, names: Iterable[str], reason: str) -> "Target":
+        """The same target with these groups as wide as they may be: pinned for this reason, if that is whole."""
+        chosen = set(names)
+        target = copy.copy(self)
+        kept = np.array([group.name in chosen for group in self.graph.groups], dtype=bool)
+        target.allowed = self.allowed.widest(kept)
+        whole = kept & (self.ceiling == self.graph.sizes)
+        target.graph = self.graph.pin([g.name for g, yes in zip(self.graph.groups, whole, strict=True) if yes], reason)
+        return target
 
     def met_by(self, widths: np.ndarray) -> bool:
         """The cost at these widths is within every limit."""
@@ -129,10 +149,11 @@ class Target:
             f"the closest reachable is {cost[KEYS[limit.key]]:,}"
             for limit in worst
         ]
+        asked = f" ({self.constraints})" if str(self.constraints) else ""
         pinned = [f"'{g.name}' ({g.pinned})" for g in self.graph.groups if g.pinned]
         why = f"; whole groups: {', '.join(pinned[:4])}{', …' if len(pinned) > 4 else ''}" if pinned else ""
         raise BudgetError(
-            f"budget cannot be met: {'; '.join(parts)}, with every free group at its minimum width{why}",
+            f"budget cannot be met: {'; '.join(parts)}, with every free group at its minimum width{asked}{why}",
             closest={k: float(v) for k, v in cost.items()},
         )
 

@@ -66,8 +66,8 @@ def make_plan(
     `example` is an input as for `trace`. `budget` is like `{"params": 1/16}` or "macs=20M". `score` is a name of
     `prunit methods`, or a function of your own (see `scores.Saliency`); None is the recipe's. `batches`, a list of
     (x_BCHW, y_B), is needed by scores that look at data (snip, grasp, force). `config` holds further settings of
-    `PruneConfig`, for example `{"evaluator": "density", "pin": ("fc",)}`. Raises `BudgetError` with the closest
-    reachable point.
+    `PruneConfig`, for example `{"evaluator": "density", "round_to": 8, "pin": ("fc",)}`. Raises `BudgetError` with the
+    closest reachable point.
     """
     from prunit.allocate import Budget
     from prunit.graph import trace

@@ -59,6 +59,14 @@ class PruneConfig(_Section):
     """Share of its channels that every layer keeps at least."""
     min_width: int = Field(default=1, ge=1)
     """Channels that every layer keeps at least."""
+    round_to: int = Field(default=1, ge=1)
+    """Layers that are cut keep a multiple of so many output channels, where their dense width allows it."""
+    limits: Mapping[str, tuple[float, ...]] = {}
+    """The least and the most that modules with names like these keep: shares up to 1, above that channels."""
+    keep_first: bool = False
+    """All channels stay that the first layer makes."""
+    keep_last: bool = False
+    """All channels stay that the last hidden layer makes."""
     pin: Names = ()
     """Name patterns of modules whose output channels all stay."""
     per_class: int = Field(default=10, ge=1)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Final
 
 from torch import nn
 
@@ -39,7 +39,7 @@ from prunit.recipe.folder import (
     read_plan,
 )
 from prunit.recipe.progress import OnStep, Progress
-from prunit.recipe.recipes import decide, first_reachable, method_of
+from prunit.recipe.recipes import constraints_of, decide, first_reachable, method_of
 from prunit.recipe.source import (
     ModelLike,
     Source,
@@ -95,7 +95,7 @@ def build(
         check_trains(source.make(), dataset)
         check_exports(dense, dataset)
     # All that can be wrong with what was asked has been found by now; only then the folder is touched.
-    folder = open_folder(Path(out), settings, resume=resume)
+    folder = open_folder(Path(out), settings, resume=resume, defaults=BuildConfig().model_dump(mode="json"))
     work = _Work(config, folder, dataset, source, graph, progress)
     plans = {name: work.plan(dense, name, budget) for name, budget in budgets.items()}
     del dense
@@ -117,9 +117,14 @@ def check_request(config: BuildConfig) -> dict[str, Budget | None]:
     budgets |= {variant_name(b): b for b in map(Budget.parse, config.budgets)}
     device_named(config.train.device)
     method_of(config.prune)
+    constraints_of(config.prune)
     if ":" not in config.model and config.model not in zoo.models():
         zoo.load(config.model)  # it says what there is
     return budgets
+
+
+_TOLD: Final = ("score", "evaluator", "residual", "constraints")
+"""What a plan's origin says that the manifest tells of a variant."""
 
 
 @dataclass(frozen=True)
@@ -225,7 +230,7 @@ class _Work:
         return Variant(
             name=name,
             recipe=str(plan.origin.get("recipe", "dense")),
-            settings={n: str(plan.origin[n]) for n in ("score", "evaluator", "residual") if n in plan.origin}
+            settings={n: str(plan.origin[n]) for n in _TOLD if n in plan.origin}
             | ({"rectifier": self.config.prune.rectifier} if budget else {}),
             budget=budget.as_dict if budget else {},
             keep=sum(plan.widths.values()) / sum(plan.dense.values()),

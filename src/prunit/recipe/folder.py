@@ -29,9 +29,12 @@ def check_folder(folder: Path, *, resume: bool) -> None:
         raise ConfigError(f"'{folder}' holds no build to resume: choose another folder (--out)")
 
 
-def open_folder(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> Path:
+def open_folder(
+    folder: Path, settings: Mapping[str, Any], *, resume: bool, defaults: Mapping[str, Any] | None = None
+) -> Path:
     """The folder, with the build's settings written down; refuses one that holds something else.
 
+    A setting that an older prunit did not know, and so did not write down, counts as its default.
     Raises `ConfigError` for a folder in use, or a resumed build whose settings are not those it was started with, and
     `FileError` where the folder cannot be written.
     """
@@ -40,7 +43,7 @@ def open_folder(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> P
     try:
         check_folder(folder, resume=resume)
         if file.exists():
-            _check_same(read_json(file), now, folder)
+            _check_same(read_json(file), now, folder, defaults or {})
         (folder / STATE).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FileError(f"cannot use '{folder}': {error.strerror}; choose another folder (--out)") from error
@@ -111,10 +114,11 @@ def read_plan(file: Path) -> Plan:
         raise PlanError(f"'{file}': {error}") from error
 
 
-def _check_same(before: Any, now: Mapping[str, Any], folder: Path) -> None:
+def _check_same(before: Any, now: Mapping[str, Any], folder: Path, defaults: Mapping[str, Any]) -> None:
     if not isinstance(before, dict) or before.get("format") != "prunit-build":
         raise ConfigError(f"'{folder}' holds no build to resume: choose another folder (--out)")
     old, new = _flat(before), _flat(now)
+    old = {name: value for name, value in _flat(defaults).items() if name in new} | old
     for name in [*new, *(name for name in old if name not in new)]:
         if name != "prunit" and old.get(name) != new.get(name):
             raise ConfigError(

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prunit.allocate import Budget, Densities, Target, by_density, global_threshold, uniform
-from prunit.allocate.search import clip, widest
+from prunit.allocate import Budget, Constraints, Densities, Target, by_density, global_threshold, uniform
+from prunit.allocate.search import widest
 from prunit.batches import Batch
 from prunit.costs import Cost, cost_of, named_widths
-from prunit.errors import BudgetError, ModelError, ScoreError, unknown
+from prunit.errors import BudgetError, ModelError, PlanError, ScoreError, unknown
 from prunit.graph import ChannelGraph, Group
 from prunit.plans import Plan, Scores, Widths, choose
 from prunit.recipe.collapse import collapse
@@ -94,10 +94,10 @@ def decide(
         raise ScoreError(
             f"score '{name}' needs images and their classes: pass batches=[(x_BCHW, y_B)], on the command line --data"
         )
+    target = first_reachable(graph, budget, config)  # before the scores: they take longer than it does to refuse
     weights = score_weights(
         model, graph, method, batches, density=sparsest(budget, dense), seed=config.seed, on_round=on_round
     )
-    target = first_reachable(graph, budget, config)
     case = _Case(model, target.graph, target, method, name, weights, batches, config)
     scores, widths, why = recipe.widths(case)
     return _decision(choose(target.graph, scores, widths), case, why, dense, time.perf_counter() - started)
@@ -120,27 +120,36 @@ def method_of(config: PruneConfig, score: Score | Saliency | None = None) -> tup
     return recipe, method if config.rounds is None else replace(method, rounds=config.rounds)
 
 
+def constraints_of(config: PruneConfig) -> Constraints:
+    """What a configuration asks of widths; `ConfigError` for what can never hold."""
+    return Constraints(
+        round_to=config.round_to,
+        min_width=config.min_width,
+        min_share=config.min_share,
+        limits=config.limits,
+        keep_first=config.keep_first,
+        keep_last=config.keep_last,
+    )
+
+
 def first_reachable(graph: ChannelGraph, budget: Budget, config: PruneConfig) -> Target:
     """The budget on the graph, with residual streams whole or free to shrink; `BudgetError` if it cannot be met.
 
     With `residual="auto"` streams stay whole while the other layers need not get more than `_STREAM_PATIENCE` times
-    narrower for it than if every layer kept the same share.
+    narrower for it than if every layer kept the same share. A stream that a limit narrows is as wide as that allows.
     """
-    streams = [g.name for g in graph.groups if g.coupled and not g.pinned]
-    whole, free = (
-        Target(g, budget, min_share=config.min_share, min_width=config.min_width)
-        for g in (graph.pin(streams, "residual stream"), graph)
-    )
+    free = Target(graph, budget, constraints_of(config))
+    whole = free.keeping([g.name for g in free.graph.groups if g.coupled and not g.pinned], "residual stream")
     if config.residual == "prune":
         free.check_reachable()
         return free
     if config.residual == "auto":
         free.check_reachable()
         # The share that all layers would keep if the streams shrank along, and what that leaves if they do not.
-        share = widest(free, lambda share: share * graph.sizes)[graph.free].sum() / max(
-            graph.sizes[graph.free].sum(), 1
+        share = widest(free, lambda share: share * graph.sizes)[free.graph.free].sum() / max(
+            graph.sizes[free.graph.free].sum(), 1
         )
-        return whole if whole.met_by(clip(whole, share / _STREAM_PATIENCE * graph.sizes)) else free
+        return whole if whole.met_by(whole.allowed.down(share / _STREAM_PATIENCE * graph.sizes)) else free
     if whole.met_by(whole.floor):
         return whole
     try:
@@ -157,6 +166,8 @@ def _decision(plan: Plan, case: _Case, why: dict[str, str], dense: Cost, seconds
     for name, most in case.target.most.items():
         if cost.as_dict()[name] > most:
             raise BudgetError(f"the plan costs {cost.as_dict()[name]:,} {name}, more than the {most:,} asked for")
+    if not case.target.allowed.hold(np.array([plan.widths[g.name] for g in case.graph.groups])):
+        raise PlanError(f"recipe '{case.config.recipe}' breaks the constraints on widths: {case.target.constraints}")
     config, why = case.config, {g.name: _reason(g, plan, case, why) for g in case.graph.groups}
     origin: dict[str, Any] = {
         "recipe": config.recipe,
@@ -168,6 +179,8 @@ def _decision(plan: Plan, case: _Case, why: dict[str, str], dense: Cost, seconds
     }
     if config.recipe == "reconvene":
         origin["evaluator"] = config.evaluator
+    if str(case.target.constraints):
+        origin["constraints"] = str(case.target.constraints)
     return Decision(Plan(plan.keep, plan.dense, origin), cost, dense, why, seconds)
 
 
@@ -176,11 +189,16 @@ def _reason(group: Group, plan: Plan, case: _Case, why: Mapping[str, str]) -> st
     kept = len(plan.keep[group.name])
     if group.pinned:
         return f"whole: {group.pinned}"
-    if kept == case.target.floor[case.graph.index[group.name]]:
-        return "minimum width" if kept < group.size else "whole: its minimum width"
+    allowed, i = case.target.allowed, case.graph.index[group.name]
+    if kept == allowed.least[i]:
+        by = f", {allowed.least_by[i]}" if allowed.least_by[i] else ""
+        return f"minimum width{by}" if kept < group.size else f"whole: its minimum width{by}"
+    if kept == allowed.most[i] < group.size:
+        return f"maximum width, {allowed.most_by[i]}"
     told = why.get(group.name, "")
     if kept == group.size and not told.startswith("whole"):
-        return "whole: the budget asks for no less"
+        rounded = allowed.step[i] > 1 and plan.widths != dict(plan.dense)
+        return f"whole: {told}" if rounded else "whole: the budget asks for no less"
     return told
 
 
@@ -198,14 +216,14 @@ def example_batch(example: Any) -> Batch:
 
 def _uniform(case: _Case) -> Found:
     scores = per_channel(case.graph, case.weights, case.method.gather)
-    why = {g.name: "the same share as everywhere" for g in case.graph.groups}
+    why = {g.name: "the same share as everywhere" + _rounded(case, g) for g in case.graph.groups}
     return scores, uniform(case.target, scores), why
 
 
 def _global(case: _Case) -> Found:
     scores = per_channel(case.graph, case.weights, case.method.gather)
     widths = global_threshold(case.target, scores)
-    return scores, widths, _told(case.graph, scores, widths, "{} of {} rank too low", "none ranks too low")
+    return scores, widths, _told(case, scores, widths, "{} of {} rank too low", "none ranks too low")
 
 
 def _reconvene(case: _Case) -> Found:
@@ -221,33 +239,45 @@ def _emptied(case: _Case) -> Found:
     scores = per_channel(case.graph, case.weights, "last")
     widths = global_threshold(case.target, scores)
     lost, at = collapse(case.graph, scores)
-    if _threshold(case.graph, scores, widths) < at:
+    if _threshold(case.target, scores, widths) < at:
         some, none = "the mask empties {} of {}", "sensitive, the mask empties none"
-        return scores, widths, _told(case.graph, scores, widths, some, none)
+        return scores, widths, _told(case, scores, widths, some, none)
     before = np.array([int((scores[g.name] >= at).sum()) for g in case.graph.groups])
     found = widest(case.target, lambda share: share * before)
     end = f"before it cuts the network at '{lost}'; then by equal shares"
     sizes = zip(case.graph.groups, before, strict=True)
-    why = {g.name: f"the mask empties {g.size - left} of {g.size} {end}" for g, left in sizes}
+    why = {g.name: f"the mask empties {g.size - left} of {g.size} {end}{_rounded(case, g)}" for g, left in sizes}
     return scores, named_widths(case.graph, found), why
 
 
-def _threshold(graph: ChannelGraph, scores: Scores, widths: Widths) -> float:
-    """The highest score that is gone: the last channel to go never comes back, whatever room the budget has."""
-    gone = [scores[g.name].sort().values[: g.size - widths[g.name]] for g in graph.groups if widths[g.name] < g.size]
-    return max((float(s[-1]) for s in gone), default=-math.inf)
+def _threshold(target: Target, scores: Scores, widths: Widths) -> float:
+    """The highest score that is gone for the budget's sake: the last channel to go never comes back.
+
+    What a group loses to a limit on its width goes whatever its score.
+    """
+    cut = [g for g, most in zip(target.graph.groups, target.ceiling, strict=True) if widths[g.name] < most]
+    gone = (float(scores[g.name].sort().values[g.size - widths[g.name] - 1]) for g in cut)
+    return max(gone, default=-math.inf)
 
 
-def _told(graph: ChannelGraph, scores: Scores, widths: Widths, some: str, none: str) -> dict[str, str]:
+def _told(case: _Case, scores: Scores, widths: Widths, some: str, none: str) -> dict[str, str]:
     """What a threshold on channel scores did to each group; `some` says how many of its channels are below it."""
-    threshold = _threshold(graph, scores, widths)
+    threshold = _threshold(case.target, scores, widths)
+    below = np.array([int((scores[g.name] <= threshold).sum()) for g in case.graph.groups])
+    left = case.target.allowed.up(case.graph.sizes - below)
     why: dict[str, str] = {}
-    for g in graph.groups:
-        below, cut = int((scores[g.name] <= threshold).sum()), g.size - widths[g.name]
-        back = f"; the budget spares {below - cut}" if below > cut else ""
-        told = some.format(below, g.size) + back if below else none
-        why[g.name] = told if cut else f"whole: {told}"
+    for i, g in enumerate(case.graph.groups):
+        spared = widths[g.name] - left[i]
+        back = f"; the budget spares {spared}" if spared > 0 else ""
+        told = some.format(below[i], g.size) + _rounded(case, g) + back if below[i] else none
+        why[g.name] = told if widths[g.name] < g.size else f"whole: {told}"
     return why if threshold > -math.inf else {}
+
+
+def _rounded(case: _Case, group: Group) -> str:
+    """What there is to add about a group whose widths go in steps."""
+    in_steps = case.target.allowed.step[case.graph.index[group.name]] > 1
+    return f", rounded to {case.target.constraints.round_to}" if in_steps else ""
 
 
 def _density(case: _Case) -> Found:
@@ -298,8 +328,7 @@ def _relaxing(
     first = case.config.tau
     for tau in (first, *(t for t in thresholds if t > first)) if first is not None else thresholds:
         whole = sensitive(tau)
-        narrow = case.graph.pin(whole, "sensitive")
-        target = Target(narrow, case.target.budget, min_share=case.config.min_share, min_width=case.config.min_width)
+        target = case.target.keeping(whole, "sensitive")
         if target.met_by(target.floor):
             told = {n: f"whole: sensitive, {reason.format(tau)}" for n in whole}
             return scores, by_density(target, densities), _narrowed(case) | told
@@ -307,7 +336,7 @@ def _relaxing(
 
 
 def _narrowed(case: _Case) -> dict[str, str]:
-    return {g.name: "√(density of its mask)" for g in case.graph.groups}
+    return {g.name: "√(density of its mask)" + _rounded(case, g) for g in case.graph.groups}
 
 
 def _dial_of(densities: Densities, share: float) -> float:

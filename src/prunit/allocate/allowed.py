@@ -1,0 +1,51 @@
+"""Which widths each group may have: a ladder from the least to the most, in equal steps."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Allowed:
+    """The widths that each group of a graph may have, as arrays in the order of its groups.
+
+    A group may be `least` wide, wider than that by whole `step`s, or `most` wide, which may lie between two steps.
+    `least_by` and `most_by` say what set a bound that is not the general minimum or the dense width, else ''.
+    """
+
+    least: np.ndarray
+    most: np.ndarray
+    step: np.ndarray
+    least_by: tuple[str, ...]
+    most_by: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for array in (self.least, self.most, self.step):
+            array.flags.writeable = False  # allocators take them as they are, and may forget to copy
+
+    def down(self, widths: np.ndarray) -> np.ndarray:
+        """The widest allowed widths that are no wider than these real numbers, or the least ones."""
+        # A hair is added so that 0.1 * 30 counts as 3.
+        whole = np.floor(widths + 1e-9)
+        on_step = self.least + np.floor_divide(whole - self.least, self.step) * self.step
+        return np.where(whole >= self.most, self.most, np.maximum(on_step, self.least)).astype(np.int64)
+
+    def up(self, widths: np.ndarray) -> np.ndarray:
+        """The narrowest allowed widths that are no narrower than these real numbers, or the most."""
+        whole = np.ceil(widths - 1e-9)
+        on_step = self.least - np.floor_divide(self.least - whole, self.step) * self.step
+        return np.clip(on_step, self.least, self.most).astype(np.int64)
+
+    def ladder(self, group: int) -> np.ndarray:
+        """All widths that the group with this position may have, ascending."""
+        steps = np.arange(self.least[group], self.most[group], self.step[group])
+        return np.append(steps, self.most[group])
+
+    def hold(self, widths: np.ndarray) -> bool:
+        """These are whole numbers that are all allowed."""
+        return bool((self.down(widths) == widths).all())
+
+    def widest(self, groups: np.ndarray) -> "Allowed":
+        """The same, but the groups that this boolean array names have their most width only."""
+        by = (self.most_by[i] if chosen else self.least_by[i] for i, chosen in enumerate(groups))
+        return Allowed(np.where(groups, self.most, self.least), self.most, self.step, tuple(by), self.most_by)
