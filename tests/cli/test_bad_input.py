@@ -89,6 +89,18 @@ CASES = [
     (f"{BUILD} --config typo.toml", "unknown training setting 'epoch'; did you mean 'epochs'?"),
     (f"{BUILD} --set prune.evaluater=score", "unknown setting 'prune.evaluater'; did you mean 'prune.evaluator'?"),
     (f"{BUILD} --set lr=1", "unknown setting 'lr': write train.lr"),
+    (f"{BUILD} --round-to 0", "setting prune.round_to=0: input should be greater than or equal to 1"),
+    (f"{PLAN} --round-to many", "Invalid value for '--round-to': "),
+    (f"{PLAN} --set prune.limits=0.5", "setting prune.limits=0.5: input should be a valid dictionary"),
+    (
+        f"{BUILD} --set prune.limits={{0=[0.6,0.5]}}",
+        "limit '0' = [0.6, 0.5] asks for more at least than at most: write",
+    ),
+    (
+        f"{PLAN} --set prune.limits={{conv=[0.5,1]}}",
+        "limit 'conv' fits no module that makes channels; the nearest are ",
+    ),
+    (f"{BUILD} --round-to 8 --set prune.limits={{0=[0,0.5]}}", "group '0' of 8 channels has no width left: "),
     (f"{BUILD} --epochs 0", "training setting 'epochs' = 0: input should be greater than or equal to 1"),
     (f"{BUILD} --subset 0", "setting subset=0: input should be greater than or equal to 1"),
     (f"{BUILD} --device cuda:99", "device 'cuda:99' was asked for, but"),

@@ -90,6 +90,18 @@ def test_plan_as_json(net: Path, tmp_path: Path) -> None:
     assert found["seconds"] > 0
 
 
+def test_plan_rounds_widths_and_says_so(net: Path, tmp_path: Path) -> None:
+    asked = ("plan", f"{net}:network", "--input", "1x8x8", "--budget", "params=1/2", "--recipe", "uniform")
+    options = ("--round-to", 4, "--out", tmp_path / "cut.json", "--set", "prune.limits={0=[0.5,1]}")
+    found = parsed(prunit(*asked, *options, "--json"))
+    assert {name: group["kept"] for name, group in found["groups"].items()} == {"0": 4, "3": 8, "7": 10}
+    assert found["origin"]["constraints"] == "round_to=4, limits={0: [0.5, 1]}"
+    shown = prunit(*asked, *options).out
+    assert "minimum width, limit '0'" in shown
+    assert "the same share as everywhere, rounded to 4" in shown
+    assert "constraints=round_to=4, limits={0: [0.5, 1]}" in prunit("inspect", tmp_path / "cut.json").out
+
+
 def test_plan_with_data_for_a_score_that_needs_it(net: Path, tmp_path: Path) -> None:
     found = parsed(
         prunit(
@@ -223,8 +235,20 @@ def test_version_and_help() -> None:
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ("build", ["--budget", "--data-dir", "--resume", "--set", "--json", "default: resnet20", "default: digits"]),
-        ("plan", ["--input", "--classes", "--score", "default: plan.json", "default: reconvene"]),
+        (
+            "build",
+            [
+                "--budget",
+                "--round-to",
+                "--data-dir",
+                "--resume",
+                "--set",
+                "--json",
+                "default: resnet20",
+                "default: digits",
+            ],
+        ),
+        ("plan", ["--input", "--round-to", "--classes", "--score", "default: plan.json", "default: reconvene"]),
         ("inspect", ["--json", "safetensors"]),
         ("bench", ["--threads", "--save"]),
         ("models", ["--json"]),

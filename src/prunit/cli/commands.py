@@ -48,6 +48,10 @@ Budgets = Annotated[
 ]
 RecipeName = Annotated[str | None, typer.Option("--recipe", help="A name of `prunit methods`. (default: reconvene)")]
 ScoreName = Annotated[str | None, typer.Option("--score", help="A name of `prunit methods`. (default: the recipe's)")]
+RoundTo = Annotated[
+    int | None,
+    typer.Option("--round-to", help="Layers that are cut keep a multiple of so many channels: 8, 16. (default: 1)"),
+]
 Seed = Annotated[int | None, typer.Option(help="Initial weights, data order, random scores. (default: 0)")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N. (default: auto)")]
 ImageSize = Annotated[int | None, typer.Option("--image-size", help="Bring images to this side in pixels.")]
@@ -69,6 +73,7 @@ class _Options(NamedTuple):
     seed: int | None
     device: str | None
     image_size: int | None
+    round_to: int | None
     subset: int | None = None
     epochs: int | None = None
 
@@ -98,6 +103,7 @@ def build(
     device: Device = None,
     recipe: RecipeName = None,
     score: ScoreName = None,
+    round_to: RoundTo = None,
     subset: Annotated[int | None, typer.Option(help="Train on N images, evenly from all classes.")] = None,
     image_size: ImageSize = None,
     config: ConfigFile = None,
@@ -109,7 +115,7 @@ def build(
     from prunit.cli import show
     from prunit.cli.progress import Bars
 
-    options = _Options(model, data, budget, recipe, score, seed, device, image_size, subset, epochs)
+    options = _Options(model, data, budget, recipe, score, seed, device, image_size, round_to, subset, epochs)
     chosen = _config(options, config, settings)
     with Bars() as bars:
         bars.wait("loading PyTorch")
@@ -143,6 +149,7 @@ def plan(
     device: Device = None,
     recipe: RecipeName = None,
     score: ScoreName = None,
+    round_to: RoundTo = None,
     image_size: ImageSize = None,
     config: ConfigFile = None,
     settings: Settings = None,
@@ -153,7 +160,8 @@ def plan(
     from prunit.cli.progress import Bars
     from prunit.files import write_atomically
 
-    chosen = _config(_Options(model, data, budget, recipe, score, seed, device, image_size), config, settings)
+    options = _Options(model, data, budget, recipe, score, seed, device, image_size, round_to)
+    chosen = _config(options, config, settings)
     if out.is_dir():
         raise FileError(f"--out {out}: it is a folder; name the file to write, for example {out / 'plan.json'}")
     if out.parent.is_file():
@@ -251,7 +259,8 @@ def methods(as_json: AsJson = False) -> None:
 def _config(options: _Options, file: Path | None, settings: list[str] | None) -> "BuildConfig":
     from prunit.recipe import read_config
 
-    names = {"recipe": "prune.recipe", "score": "prune.score", "epochs": "train.epochs", "device": "train.device"}
+    prune, train = ("recipe", "score", "round_to"), ("epochs", "device")
+    names = {n: f"prune.{n}" for n in prune} | {n: f"train.{n}" for n in train}
     given: dict[str, Any] = {
         names.get(name, name): value for name, value in options._asdict().items() if value is not None and value != []
     }
