@@ -1,0 +1,189 @@
+"""What prunit makes of one model: traced, halved, cut, run, trained a step, and compared with the mask."""
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bench._nets import count
+from bench.coverage.networks import (
+    difference,
+    images,
+    lived_in,
+    masked_like,
+    outputs,
+    step_backward,
+    variation,
+    without_chance,
+)
+from prunit.allocate import Budget, Target, uniform
+from prunit.costs import cost_of, named_widths, shares
+from prunit.errors import BudgetError, PlanError
+from prunit.export.onnx import export_onnx
+from prunit.graph import ChannelGraph, trace
+from prunit.plans import Plan, choose
+from prunit.surgery import compact, mask
+
+EXACT: Final = 1e-10
+"""Relative error in float64 up to which the compact network counts as equal to the masked one."""
+
+ERRORS: Final = ("eval_error", "train_error", "uneven_eval_error", "uneven_train_error")
+
+Cell = dict[str, Any]
+"""What was found about one model, as JSON; `stage` is what was being done last."""
+At = Callable[[str], None]
+"""Told the name of each stage as it begins."""
+
+
+def random_scores(graph: ChannelGraph, seed: int = 0) -> dict[str, Tensor]:
+    """Uniform draws: what is kept lies anywhere, and not in front as with equal scores."""
+    generator = torch.Generator().manual_seed(seed)
+    return {g.name: torch.rand(g.size, generator=generator) for g in graph.groups}
+
+
+def halved(graph: ChannelGraph) -> tuple[Plan, bool]:
+    """The uniform plan of half the macs, and whether they are met; otherwise each free group at its minimum."""
+    target = Target(graph, Budget.parse("macs=1/2"))
+    try:
+        return choose(graph, random_scores(graph), uniform(target, {})), True
+    except BudgetError:
+        return choose(graph, random_scores(graph), named_widths(graph, target.floor)), False
+
+
+def uneven(graph: ChannelGraph, seed: int = 1) -> Plan | None:
+    """A plan of widths drawn at random between one channel and all but one; None where not every width is allowed."""
+    rng = np.random.default_rng(seed)
+    free = [g for g in graph.groups if not g.pinned and g.size > 1]
+    try:
+        return choose(graph, random_scores(graph, seed), {g.name: int(rng.integers(1, g.size)) for g in free})
+    except PlanError:
+        return None
+
+
+def examine(make: Callable[[], tuple[nn.Module, Tensor]], cell: Cell, at: At) -> None:
+    """Fill `cell` stage by stage; raises what prunit raises. `make` gives the model and a batch of images."""
+    at("build")
+    model, example = make()
+    size = example.shape[-1]
+    without_chance(model)
+    at("trace")
+    graph, cell["trace_ms"] = _timed(lambda: trace(model, example))
+    cell["groups"] = len(graph.groups)
+    cell["mixed"] = sum(bool(g.mixed) for g in graph.groups)
+    cell["pinned"] = [[g.name, g.size, g.pinned] for g in graph.groups if g.pinned]
+    cell["notes"] = list(graph.notes)
+    at("plan")
+    plan, cell["halved"] = halved(graph)
+    dense, cost = cost_of(graph), cost_of(graph, plan)
+    cell["shares"] = dict(shares(cost, dense))
+    cell["dense"], cell["predicted"] = dense.as_dict(), cost.as_dict()
+    at("compact")
+    small, cell["compact_ms"] = _timed(lambda: compact(model, graph, plan))
+    at("forward")
+    shape = tuple(outputs(small, example)[0].shape)
+    at("backward")
+    cell["backward"] = step_backward(small, images(size).float())
+    at("cost")
+    cell["counted"] = {"params": count(small), "macs": cost_of(trace(small, example)).macs}
+    cell["as_predicted"] = shape == tuple(outputs(model, example)[0].shape) and all(
+        cell["counted"][key] == cell["predicted"][key] for key in cell["counted"]
+    )
+    at("compare")
+    lived_in(model, size)
+    cell |= compared(model, graph, plan, size)
+    odd = uneven(graph)
+    if odd is not None:
+        at("compare uneven widths")
+        found = compared(model, graph, odd, size)
+        if found["finite"]:
+            cell |= {f"uneven_{key}": found[key] for key in ("eval_error", "train_error")}
+
+
+def compared(model: nn.Module, graph: ChannelGraph, plan: Plan, size: int) -> Cell:
+    """How far the compact model is from the masked one, and what says that the comparison means anything.
+
+    `variation` is how much the masked model's outputs differ from image to image, `moved` how much they differ from the
+    uncut model's, `rounding` how much they do once its images are changed by a few units of the last place.
+    `second_error` is a check without prunit's mask: how far the compact model is from the uncut one in which every
+    weight is zero that is not found in the compact model by its value. Norms over channels count those zeros, so it is
+    large where there are some.
+    """
+    x_BCHW = images(size, seed=7)
+    second = masked_like(model, compact(model, graph, plan))
+    zeroed, small = mask(model, graph, plan), compact(model, graph, plan)
+    wanted, found = outputs(zeroed, x_BCHW), outputs(small, x_BCHW)
+    noise = 1 + 1e-15 * images(size, seed=8)
+    near = outputs(zeroed, x_BCHW * noise)
+    second_error = None if second is None else difference(outputs(second, x_BCHW), found)
+    trained, trained_small = outputs(zeroed, x_BCHW, training=True), outputs(small, x_BCHW, training=True)
+    return {
+        "eval_error": difference(wanted, found),
+        "train_error": difference(trained, trained_small),
+        "second_error": second_error,
+        "rounding": difference(wanted, near),
+        "variation": variation(wanted),
+        "finite": all(bool(x.isfinite().all()) for x in (*wanted, *trained)),
+        "moved": difference(outputs(model, x_BCHW), wanted),
+    }
+
+
+def verdict(cell: Cell) -> str:
+    """What a finished cell says, the worst first.
+
+    wrong       the compact network ran and gave other outputs than the masked one
+    miscounted  it has other parameters or macs than predicted, or another output shape
+    failed      it cannot be trained a step
+    unclear     the masked network itself gives no finite numbers
+    exact       none of these
+    """
+    if not cell["finite"]:
+        return "unclear"
+    if not all(cell.get(key, 0.0) < EXACT for key in ERRORS):
+        return "wrong"
+    if not cell["as_predicted"]:
+        return "miscounted"
+    return "failed" if cell["backward"] else "exact"
+
+
+def export(make: Callable[[], tuple[nn.Module, Tensor]], cell: Cell, at: At) -> None:
+    """Export the compact model of the same plan, checked in ONNX Runtime; if that fails, say whether the dense does."""
+    at("build")
+    model, example = make()
+    without_chance(model)
+    graph = trace(model, example)
+    plan, _ = halved(graph)
+    lived_in(model, example.shape[-1])
+    small = compact(model, graph, plan).float()
+    with tempfile.TemporaryDirectory() as folder:
+        at("export")
+        try:
+            start = time.perf_counter()
+            record = export_onnx(small, example[:1], Path(folder), name="compact")
+            cell |= {"onnx_bytes": record.bytes, "onnx_s": time.perf_counter() - start}
+        except Exception:
+            at("export dense")
+            try:
+                export_onnx(model.float(), example[:1], Path(folder), name="dense")
+                cell["dense_exports"] = True
+            except Exception as error:
+                cell["dense_exports"] = False
+                cell["dense_error"] = first_line(error)
+            at("export")
+            raise
+
+
+def first_line(error: BaseException) -> str:
+    """The error's class and the first line of what it says."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+
+
+def _timed(run: Callable[[], Any]) -> tuple[Any, float]:
+    start = time.perf_counter()
+    result = run()
+    return result, (time.perf_counter() - start) * 1e3
