@@ -49,7 +49,6 @@ def a_step(model: nn.Module, x: Tensor = X) -> float:
 
 
 # torch forgets to take a hook's keyword flag back with the hook, and then warns of hooks: see the test below.
-@pytest.mark.filterwarnings("ignore:Using .torch.compile")
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 @pytest.mark.parametrize("factory", [Residual, Inverted], ids=["residual", "inverted"])
 def test_the_compact_model_is_compiled_and_trained(backend: str, factory: Callable[[], nn.Module]) -> None:
@@ -60,7 +59,6 @@ def test_the_compact_model_is_compiled_and_trained(backend: str, factory: Callab
     assert all(p.grad is not None for p in small.parameters())
 
 
-@pytest.mark.xfail(strict=True, reason="the tracer leaves an entry in torch's table of hooks with keywords")
 def test_a_trace_leaves_no_global_hook_behind() -> None:
     before = len(nn.modules.module._global_forward_hooks_with_kwargs)
     trace(made(), X)

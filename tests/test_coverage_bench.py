@@ -59,6 +59,7 @@ def finished(**more: Any) -> dict[str, Any]:
         ("hrnet_w18_small", "hrnet"),
         ("inception_v3", "inception"),
         ("repvgg_b1g4", "repvgg"),
+        ("vitamin_large2_224", "vitamin"),
         ("convnext_zepto_rms", "convnext"),
         ("efficientnet_cc_b0_4e", "efficientnet_cc"),
         ("resnetv2_50x1_bit", "resnetv2"),

@@ -4,6 +4,7 @@ import copy
 import re
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from torch.nn.utils import parametrizations, prune
 from prunit.errors import SurgeryError
 from prunit.graph import ChannelGraph, trace
 from prunit.plans import Plan, choose, keep_all
-from prunit.surgery import check_runs, compact, mask, mask_, pin_fixed_sizes, rebuild, rectify
+from prunit.surgery import check_runs, compact, mask, mask_, rebuild, rectify
 from tests.nets import (
     NETS,
     Flattened,
@@ -233,7 +234,7 @@ def test_models_that_cannot_be_copied_are_refused_in_one_line() -> None:
     locked = Plain()
     locked.lock = threading.Lock()  # pyright: ignore[reportAttributeAccessIssue]
     for model in (pruned, locked):
-        graph = trace(model, images().float())
+        graph = trace(Plain(), images().float())
         for reading in (compact, mask):
             with pytest.raises(SurgeryError, match=r"cannot copy Plain: .* must be removed first") as caught:
                 reading(model, graph, keep_all(graph))
@@ -262,9 +263,16 @@ class HardCoded(nn.Module):
         return self.head(self.how(self.body(x)))
 
 
-def test_a_fixed_size_is_found_with_file_and_line() -> None:
+def test_a_fixed_size_is_pinned_and_named_with_file_and_line() -> None:
+    _, graph = traced(HardCoded(lambda x: x.view(2, 8, 64)[..., None]))
+    assert re.match(r"the model's code fixes its size at .*test_surgery.py:\d+ `.*view", graph.group("body.0").pinned)
+    assert graph.notes == (graph.group("body.0").pinned,)
+
+
+def test_a_size_that_is_given_to_a_layer_only_is_found_when_the_compact_model_runs() -> None:
     model, graph = traced(HardCoded(lambda x: x.view(2, 8, 64)[..., None]))
-    small = compact(model, graph, choose(graph, {"body.0": torch.ones(8)}, {"body.0": 4}))
+    free = replace(graph, groups=tuple(replace(g, pinned="") for g in graph.groups))
+    small = compact(model, free, choose(free, {"body.0": torch.ones(8)}, {"body.0": 4}))
     with pytest.raises(SurgeryError, match=r"test_surgery.py:\d+ `.*x.view\(2, 8, 64\).*shape '\[2, 8, 64\]' is inv"):
         check_runs(model, small, images())
 
@@ -313,21 +321,13 @@ def test_checks_pass_on_tied_models_and_on_those_that_need_values() -> None:
         check_runs(model, compact(model, graph, random_plan(graph)), images())
 
 
-def test_groups_of_fixed_size_can_be_pinned_instead() -> None:
+def test_only_what_the_code_fixes_is_pinned() -> None:
     class Partly(HardCoded):
         def __init__(self) -> None:
             super().__init__(lambda x: x.view(2, 8, 64)[..., None])
             self.body = nn.Sequential(conv_bn(3, 6), conv_bn(6, 8))  # pyright: ignore[reportIncompatibleVariableOverride]
 
     model, graph = traced(Partly())
-    graph = pin_fixed_sizes(model, graph, images())
     assert graph.group("body.0.0").pinned == ""
-    assert re.match(r"the model's code fixes its size at .*test_surgery.py:\d+ `.*view", graph.group("body.1.0").pinned)
+    assert "code fixes its size" in graph.group("body.1.0").pinned
     check_runs(model, compact(model, graph, random_plan(graph)), images())
-
-
-def test_nothing_is_pinned_where_all_may_be_cut() -> None:
-    for factory, example in NETS.values():
-        model = lived_in(factory())
-        graph = trace(model, example)
-        assert pin_fixed_sizes(model, graph, example) is graph

@@ -46,6 +46,10 @@ class CostModel:
         self._tensors = self._tensor_table()
         self._live_bytes = np.array([a.per_position * a.element_bytes for a in graph.activations], dtype=np.int64)
         self._spans = np.array([(a.born, a.dies + 1) for a in graph.activations], dtype=np.int64).reshape(-1, 2)
+        self._product_macs = np.array([p.macs for p in graph.products], dtype=np.int64)
+        self._product_batch = np.array([p.batch for p in graph.products], dtype=np.int64)
+        self._product_of = np.repeat(np.arange(len(graph.products)), [len(p.wheres) for p in graph.products])
+        self._factors = _Positions.of(graph, [where for p in graph.products for where in p.wheres])
         row_of = {name: i for i, name in enumerate(graph.tensors)}
         self._uses = np.array([[row_of[u.weight], u.positions] for u in graph.layers], dtype=np.int64).reshape(-1, 2)
         self._is_parameter = np.array([t.is_parameter for t in graph.tensors.values()], dtype=bool)
@@ -54,17 +58,20 @@ class CostModel:
     def at(self, widths: np.ndarray) -> Cost:
         """The cost when group i keeps `widths[i]` channels: exact, as every axis holds a group evenly."""
         share = widths / self.graph.sizes
-        return self._price(self._axes.count(share), self._live.count(share))
+        return self._price(self._axes.count(share), self._live.count(share), self._factors.count(share))
 
     def of(self, keep: np.ndarray) -> Cost:
         """The cost when the channels in `keep` stay: booleans as `ChannelGraph.flat_keep` gives. Always exact."""
-        return self._price(self._axes.count_flat(keep), self._live.count_flat(keep))
+        return self._price(self._axes.count_flat(keep), self._live.count_flat(keep), self._factors.count_flat(keep))
 
-    def _price(self, axis_sizes: np.ndarray, live_positions: np.ndarray) -> Cost:
+    def _price(self, axis_sizes: np.ndarray, live_positions: np.ndarray, factors: np.ndarray) -> Cost:
         constant, rows = self._tensors
         sizes = np.append(axis_sizes, 1.0)
         elements = np.rint(constant * sizes[rows].prod(axis=1)).astype(np.int64)
-        macs = int((elements[self._uses[:, 0]] * self._uses[:, 1]).sum()) + self.graph.fixed_macs
+        products = self._product_macs.copy()
+        np.multiply.at(products, self._product_of, np.rint(factors).astype(np.int64))
+        products //= self._product_batch
+        macs = int((elements[self._uses[:, 0]] * self._uses[:, 1]).sum() + products.sum())
         return Cost(
             params=int(elements[self._is_parameter].sum()),
             macs=macs,

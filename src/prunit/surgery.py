@@ -2,28 +2,29 @@
 
 `compact(model, graph, plan)` and `mask(model, graph, plan)` compute the same function, in evaluation and in training
 mode; that is the oracle behind the tests. So `mask` zeroes what *reads* a pruned channel, not what makes it: a zeroed
-producer still emits f(batch norm's shift), which the compact model does not have.
+producer still emits f(batch norm's shift), which the compact model does not have. What looks at all channels at once is
+computed on the kept ones alone.
 """
 
 import copy
 import copyreg
 import math
-import traceback
 from collections import OrderedDict
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
-from torch.nn.utils import parametrize
 
 from prunit.errors import SurgeryError, unknown
 from prunit.graph import ChannelGraph
-from prunit.graph.running import as_inputs, meta_twins, named_tensors, standing_in, tensors_in, to_meta
+from prunit.graph.running import as_inputs, meta_twins, named_tensors, standing_in, tensors_in, to_meta, where_in_code
+from prunit.graph.sizes import cut_sizes, noted_sizes, resize, set_sizes, weight_of
+from prunit.graph.wrappers import unwrapped
+from prunit.masking import AbsentChannels
 from prunit.plans import Plan
 
 Rectify = Literal["reinit", "rescale", "none", "all"]
@@ -41,8 +42,13 @@ def compact(model: nn.Module, graph: ChannelGraph, plan: Plan) -> nn.Module:
     Nothing dense is copied whole, so the extra memory is that of the result and less than one large layer.
     Raises `PlanError` if the plan is for another model.
     """
+    model = unwrapped(model)
     plan.check(graph)
-    return rebuild(model, cut_tensors(graph, graph.flat_keep(plan.keep), _named_tensors(model)))
+    keep = graph.flat_keep(plan.keep)
+    small = rebuild(model, cut_tensors(graph, keep, _named_tensors(model)), cut_sizes(model, graph.code_sizes, keep))
+    for path, name in graph.caches:
+        getattr(small.get_submodule(path), name).clear()
+    return small
 
 
 def cut_tensors(graph: ChannelGraph, keep: np.ndarray, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -76,14 +82,22 @@ def cut_tensors(graph: ChannelGraph, keep: np.ndarray, tensors: Mapping[str, Ten
 
 
 def mask(model: nn.Module, graph: ChannelGraph, plan: Plan) -> nn.Module:
-    """A copy of `model` in its dense shapes whose outputs are those of `compact(model, graph, plan)`."""
+    """A copy of `model` in its dense shapes whose outputs are those of `compact(model, graph, plan)`.
+
+    Where an operator looks at all channels of a pruned group at once, a layer norm say, the copy has hooks that compute
+    it on the kept channels (see `masking`); it can be trained like any other.
+    """
+    model = unwrapped(model)
     twin = rebuild(model, {n: t.detach().clone() for n, t in _named_tensors(model).items()})
     mask_(twin, graph, plan)
+    if any(g.mixed and len(plan.keep[g.name]) < g.size for g in graph.groups):
+        AbsentChannels(graph, graph.flat_keep(plan.keep)).attach(twin)
     return twin
 
 
 def mask_(model: nn.Module, graph: ChannelGraph, plan: Plan) -> None:
     """Zero, in place, every weight that reads a pruned channel. After an optimiser step, call it again."""
+    model = unwrapped(model)
     plan.check(graph)
     keep = graph.flat_keep(plan.keep)
     named = _named_tensors(model)
@@ -96,11 +110,12 @@ def mask_(model: nn.Module, graph: ChannelGraph, plan: Plan) -> None:
                 tensor.index_fill_(axis.dim, gone, 0)
 
 
-def rebuild(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+def rebuild(model: nn.Module, tensors: Mapping[str, Tensor], sizes: Mapping[str, Any] | None = None) -> nn.Module:
     """A copy of `model` that holds `tensors` (by state-dict name) instead of its own, with layer sizes to match.
 
     The model's own tensors are never copied: the copy's memo already holds their replacements. Names that share one
-    new tensor are tied in the copy.
+    new tensor are tied in the copy. `sizes` are values of further attributes by module path and name, as
+    `code_sizes` gives them for a compact model.
     """
     memo: dict[int, Any] = {}
     parameters: dict[int, nn.Parameter] = {}
@@ -117,8 +132,14 @@ def rebuild(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
             " torch.nn.utils.prune and the old weight_norm do) or a handle to the outside must be removed first"
         ) from error
     for module in small.modules():
-        _resize(module)
+        resize(module)
+    set_sizes(small, sizes or {})
     return small
+
+
+def code_sizes(compacted: nn.Module) -> dict[str, dict[str, Any]]:
+    """Attributes of a compact model's modules that were changed because their code reads them, by path and name."""
+    return noted_sizes(compacted)
 
 
 def _copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
@@ -155,6 +176,7 @@ def check_runs(model: nn.Module, compacted: nn.Module, example: Any) -> None:
     In evaluation and in training mode, where some models have further outputs; also compares the output shapes with
     those of `model`.
     """
+    model, compacted = unwrapped(model), unwrapped(compacted)
     args, kwargs = to_meta(as_inputs(example))
     for training in (False, True):
         try:
@@ -170,36 +192,6 @@ def check_runs(model: nn.Module, compacted: nn.Module, example: Any) -> None:
                 f"the compact model's output has shape {_listed(found)}, the dense one's {_listed(dense)}: a channel"
                 " number is probably fixed in the model's forward; take it from the tensor's shape"
             )
-
-
-def pin_fixed_sizes(model: nn.Module, graph: ChannelGraph, example: Any) -> ChannelGraph:
-    """The graph with those groups pinned too that the model's code gives a fixed size (`view(B, 64)`), if any.
-
-    Tried on meta tensors by cutting one channel: of all groups together, and one by one only where that does not run.
-    Raises `SurgeryError` if what is left does not run together.
-    """
-    free = [g.name for g in graph.groups if not g.pinned]
-    if _why_not(model, graph, free, example) is None:
-        return graph
-    for name in free:
-        error = _why_not(model, graph, [name], example)
-        if error is not None:
-            where = _where(error.__cause__) if error.__cause__ else ""
-            graph = graph.pin([name], f"the model's code fixes its size{where}")
-    error = _why_not(model, graph, [g.name for g in graph.groups if not g.pinned], example)
-    if error is not None:
-        raise error
-    return graph
-
-
-def _why_not(model: nn.Module, graph: ChannelGraph, names: list[str], example: Any) -> SurgeryError | None:
-    """What is wrong with a model whose groups `names` lack their last channel."""
-    keep = graph.flat_keep({n: range(graph.group(n).size - 1) for n in names})
-    try:
-        check_runs(model, rebuild(model, cut_tensors(graph, keep, meta_twins(_named_tensors(model)))), example)
-    except SurgeryError as error:
-        return error
-    return None
 
 
 def _shapes_on_meta(
@@ -225,6 +217,7 @@ def rectify(compacted: nn.Module, model: nn.Module, how: Rectify = "reinit", *, 
     `model` is the dense one that `compacted` was cut from. This is the Resilient Layer Rectifier of Reconvene (Eccles
     et al. 2024); the paper's distribution is not public, so these are readings of it (see docs/cards/reconvene.md).
     """
+    compacted, model = unwrapped(compacted), unwrapped(model)
     if how not in get_args(Rectify):
         raise unknown("rectifier", str(how), get_args(Rectify))
     if how == "none":
@@ -241,7 +234,7 @@ def rectify(compacted: nn.Module, model: nn.Module, how: Rectify = "reinit", *, 
             if how != "all" and _shapes(module) == _shapes(old):
                 continue
             changed.append(path)
-            weight = _weight(module)
+            weight = weight_of(module)
             if isinstance(module, _BatchNorm):
                 if how != "rescale":
                     module.reset_parameters()  # gain 1, shift 0, statistics of no data
@@ -266,18 +259,8 @@ def _shapes(module: nn.Module) -> list[torch.Size]:
     return [t.shape for t in (*module.parameters(), *module.buffers())]
 
 
-def _weight(module: nn.Module) -> Tensor | None:
-    """The tensor behind `module.weight`, without computing it: a parametrisation may change its state when asked."""
-    if parametrize.is_parametrized(module, "weight"):
-        module, name = module.get_submodule("parametrizations.weight"), "original"
-    else:
-        name = "weight"
-    weight = module._parameters.get(name)
-    return weight if weight is not None else module._buffers.get(name)
-
-
 def _fan_in(module: nn.Module) -> int:
-    weight = _weight(module)
+    weight = weight_of(module)
     assert weight is not None
     if isinstance(module, _ConvTransposeNd):
         return weight.shape[0] // module.groups * math.prod(weight.shape[2:])
@@ -315,41 +298,11 @@ def _memory_format(tensor: Tensor) -> torch.memory_format:
     return format if tensor.stride(1) == 1 and tensor.stride(-1) == tensor.shape[1] else torch.contiguous_format
 
 
-def _resize(module: nn.Module) -> None:
-    """Make the size attributes of a layer that was just copied say what its tensors hold."""
-    if not isinstance(module, _ConvNd | nn.Linear | _NormBase | nn.PReLU):
-        return
-    weight = _weight(module)
-    if isinstance(module, _ConvNd) and weight is not None:
-        out_dim, in_dim = (1, 0) if isinstance(module, _ConvTransposeNd) else (0, 1)
-        # Depthwise: a group for each channel.
-        if module.groups > 1 and module.groups == module.in_channels and out_dim == 0:
-            module.groups = weight.shape[0] // (module.out_channels // module.groups)
-        other = module.groups
-        module.out_channels = weight.shape[out_dim] * (other if out_dim else 1)
-        module.in_channels = weight.shape[in_dim] * (1 if out_dim else other)
-    elif isinstance(module, nn.Linear) and weight is not None:
-        module.out_features, module.in_features = weight.shape
-    elif isinstance(module, _NormBase):
-        vector = module.running_mean if isinstance(module.running_mean, Tensor) else weight
-        if vector is not None:
-            module.num_features = len(vector)
-    elif isinstance(module, nn.PReLU) and weight is not None:
-        module.num_parameters = len(weight)
-
-
 def _fixed_size(error: Exception) -> str:
     return (
-        f"the compact model does not run{_where(error)}: {_one_line(error)}. A channel number is probably fixed in the"
-        " code there: take it from the tensor's shape, or keep the layers before it whole with pin=(…)"
+        f"the compact model does not run{where_in_code(error)}: {_one_line(error)}. A channel number is probably fixed"
+        " in the code there: take it from the tensor's shape, or keep the layers before it whole with pin=(…)"
     )
-
-
-def _where(error: BaseException) -> str:
-    """The user's line of code in which the error arose."""
-    ours = (str(Path(nn.__file__).parents[1]), str(Path(__file__).parent))
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(ours)]
-    return f" at {frames[-1].filename}:{frames[-1].lineno} `{frames[-1].line}`" if frames else ""
 
 
 def _one_line(error: Exception) -> str:

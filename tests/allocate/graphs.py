@@ -39,7 +39,7 @@ def wired(sizes: Sequence[int], wires: Sequence[Wire], *, pinned: Collection[int
         Group(f"g{i}", size, tuple(f"layer{s}" for s, w in enumerate(wires) if w.out == i), "pin" * (i in pinned))
         for i, size in enumerate(sizes)
     )
-    return ChannelGraph(groups, tuple(axes), tuple(layers), tensors, tuple(activations), 0)
+    return ChannelGraph(groups, tuple(axes), tuple(layers), tensors, tuple(activations), ())
 
 
 def chain(*sizes: int, pinned: Collection[int] = ()) -> ChannelGraph:

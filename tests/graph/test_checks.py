@@ -1,7 +1,7 @@
 """What cannot be traced is refused in one line, and what looks odd but can be is not; the model stays as it was."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -237,9 +237,10 @@ def test_work_in_place_on_views_is_followed() -> None:
 class Branching(nn.Module):
     """Looks at a value of its features to decide."""
 
+    devices: ClassVar[set[str]] = set()
+
     def __init__(self) -> None:
         super().__init__()
-        self.devices = set[str]()
         self.body, self.last = nn.Sequential(conv_bn(3, 6), conv_bn(6, 6)), nn.Conv2d(6, 4, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -252,6 +253,7 @@ def test_a_branch_on_values_is_traced_on_real_tensors() -> None:
     model = lived_in(Branching())
     graph = trace(model, images())
     assert "cpu" in model.devices
+    assert any("looks at values" in note for note in graph.notes)
     assert not graph.group("body.0.0").pinned
     plan = random_plan(graph)
     assert furthest(compact(model, graph, plan).eval(), mask(model, graph, plan).eval(), images()) < 1e-13

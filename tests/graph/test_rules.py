@@ -101,6 +101,42 @@ FREE = [
     case("blurred and resized", lambda n, x: F.interpolate(F.avg_pool2d(x, 2), scale_factor=2, mode="bilinear")),
     case("adaptive poolings", lambda n, x: F.adaptive_max_pool2d(x, 4) + F.adaptive_avg_pool2d(x, 4)),
     case("checkpoint", lambda n, x: torch.utils.checkpoint.checkpoint(n.a, x, use_reentrant=False), conv_bn(8, 8)),
+    case("sum", lambda n, x: x.sum(1, keepdim=True) * x),
+    case("mean of all", lambda n, x: x / x.mean()),
+    case("softmax", lambda n, x: x.softmax(1)),
+    case("normalize", lambda n, x: F.normalize(x, dim=1)),
+    case("chunk", lambda n, x: torch.mul(*x.chunk(2, 1)), out=4),
+    case("pixel shuffle", lambda n, x: F.pixel_shuffle(x, 2), out=2),
+    case("batch norm over pixels", lambda n, x: picture(n.a(sequence(x))), nn.BatchNorm1d(64)),
+    case("divided by a weight", lambda n, x: F.conv2d(x, n.b / n.a), (8, 8, 1, 1), (8, 1, 1, 1)),
+    case("group norm", lambda n, x: n.a(x), nn.GroupNorm(2, 8)),
+    case("layer norm", lambda n, x: n.a(x.mT).mT, nn.LayerNorm(8)),
+    case(
+        "efficient channel attention",
+        lambda n, x: column(n.a(pooled(x)[:, None])[:, 0]),
+        nn.Conv1d(1, 1, 3, padding=1),
+    ),
+    case(
+        "mixing pixels",
+        lambda n, x: n.a(x.flatten(2)).unflatten(2, (8, 8)),
+        nn.Linear(64, 64),
+    ),
+    case(
+        "standardised weight",
+        lambda n, x: F.conv2d(x, n.a - n.a.mean((1, 2, 3), keepdim=True)),
+        (8, 8, 1, 1),
+    ),
+    case(
+        "part of a weight",
+        lambda n, x: F.conv2d(x, n.a[:, :, :1, :1]),
+        (8, 8, 3, 3),
+    ),
+    case("unfold", lambda n, x: F.unfold(x, 1).unflatten(2, (8, 8))),
+    case(
+        "weight norm",
+        lambda n, x: n.a(x),
+        parametrizations.weight_norm(nn.Conv2d(8, 8, 1)),
+    ),
     case("a value of its own", lambda n, x: n.b(x) if n.a.item() < 9 else x, (1,), conv_bn(8, 8)),
 ]
 
@@ -113,11 +149,7 @@ def test_channels_that_can_be_followed_may_shrink(between: Between, out: int, pa
 
 FIXED = "with a tensor whose size is fixed"
 PINNED = [
-    case("sum", lambda n, x: x.sum(1, keepdim=True) * x, pinned="sum reduces over channels"),
-    case("argmax", lambda n, x: x * x.argmax(1, keepdim=True), pinned="argmax reduces over channels"),
-    case("mean of all", lambda n, x: x / x.mean(), pinned="mean reduces over channels"),
-    case("softmax", lambda n, x: x.softmax(1), pinned="_softmax runs over channels"),
-    case("normalize", lambda n, x: F.normalize(x, dim=1), pinned="linalg_vector_norm reduces over channels"),
+    case("argmax", lambda n, x: x * x.argmax(1, keepdim=True), pinned="argmax counts channels"),
     case("topk", lambda n, x: x.topk(2, 1)[0], out=2, pinned="topk runs over channels"),
     case("sort", lambda n, x: x.sort(1)[0], pinned="sort runs over channels"),
     case("stable sort", lambda n, x: x.sort(dim=1, stable=True)[0], pinned="sort runs over channels"),
@@ -126,31 +158,21 @@ PINNED = [
     case("flip", lambda n, x: x.flip(1), pinned="flip runs over channels"),
     case("cumsum", lambda n, x: x.cumsum(1), pinned="cumsum runs over channels"),
     case("slice", lambda n, x: x[:, :3], out=3, pinned="slice takes channels by number"),
-    case("chunk", lambda n, x: torch.mul(*x.chunk(2, 1)), out=4, pinned="split takes channels by number"),
     case("one channel", lambda n, x: x[:, 3][:, None] * x, pinned="select takes channels by number"),
     case("write to a channel", lambda n, x: overwritten(x, (slice(None), 0)), pinned="select takes channels by number"),
     case("write to a row", lambda n, x: overwritten(x, (slice(None), slice(None), 0)), pinned=FIXED),
     case("permutation", lambda n, x: x.index_select(1, torch.arange(8).flip(0).to(x.device)), pinned="index_select"),
-    case("permutation by list", lambda n, x: x[:, [1, 0, 2, 3, 4, 5, 7, 6]], pinned="operator aten.index.Tensor"),
+    case("permutation by list", lambda n, x: x[:, [1, 0, 2, 3, 4, 5, 7, 6]], pinned="index takes channels by number"),
     case("crop", lambda n, x: F.pad(x, (0, 0, 0, 0, -1, 0)), out=7, pinned="crops channels"),
     case("constant of eight", lambda n, x: x * torch.arange(8.0).view(8, 1, 1), pinned=f"mul {FIXED}"),
     case("plain attribute", lambda n, x: x + n.a, torch.ones(8, 1, 1, dtype=torch.float64), pinned=f"add {FIXED}"),
     case("buffer of zeros", lambda n, x: torch.zeros(2, 8, 8, 8).double().add_(x), pinned=f"add_ {FIXED}"),
-    case("pixel shuffle", lambda n, x: F.pixel_shuffle(x, 2), out=2, pinned="operator aten.pixel_shuffle"),
     case(
         "channel shuffle", lambda n, x: x.view(2, 2, 4, 8, 8).transpose(1, 2).flatten(1, 2), pinned="splits the channel"
     ),
     case(
-        "batch norm over pixels", lambda n, x: picture(n.a(sequence(x))), nn.BatchNorm1d(64), pinned="over channels in"
-    ),
-    case(
         "split", lambda n, x: (x.view(2, 2, 4, 64) * n.a[..., None]).view(2, 8, 8, 8), (2, 4), pinned="splits the chan"
     ),
-    case(
-        "divided by a weight", lambda n, x: F.conv2d(x, n.b / n.a), (8, 8, 1, 1), (8, 1, 1, 1), pinned="weight that the"
-    ),
-    case("group norm", lambda n, x: n.a(x), nn.GroupNorm(2, 8), pinned=r"native_group_norm\) in 'a'"),
-    case("layer norm", lambda n, x: n.a(x.mT).mT, nn.LayerNorm(8), pinned=r"native_layer_norm\) in 'a'"),
     case(
         "multihead",
         lambda n, x: attention(n.a, x),
@@ -166,52 +188,22 @@ PINNED = [
     case(
         "attention",
         lambda n, x: picture(F.scaled_dot_product_attention(*[sequence(x)] * 3)),
-        pinned="multiplies two activations",
+        pinned="code fixes its size at .*test_rules",
     ),
-    case("gram matrix", lambda n, x: (sequence(x).mT @ sequence(x))[..., None], pinned="multiplies two activations"),
-    case(
-        "efficient channel attention",
-        lambda n, x: column(n.a(pooled(x)[:, None])[:, 0]),
-        nn.Conv1d(1, 1, 3, padding=1),
-        pinned="convolved along channels in 'a'",
-    ),
+    case("gram matrix", lambda n, x: (sequence(x).mT @ sequence(x))[..., None], pinned="the model's output"),
     case(
         "channels as batch",
         lambda n, x: n.a(x.view(16, 1, 8, 8)).view(2, 8, 8, 8),
         nn.Conv2d(1, 1, 1),
-        pinned="convolved along channels in 'a'",
-    ),
-    case(
-        "mixing pixels",
-        lambda n, x: n.a(x.flatten(2)).unflatten(2, (8, 8)),
-        nn.Linear(64, 64),
-        pinned="repeated for each channel in 'a'",
+        pinned="code fixes its size at .*test_rules",
     ),
     case("pool over channels", lambda n, x: picture(F.max_pool1d(sequence(x), 2)), out=4, pinned="resamples a channel"),
-    case(
-        "standardised weight",
-        lambda n, x: F.conv2d(x, n.a - n.a.mean((1, 2, 3), keepdim=True)),
-        (8, 8, 1, 1),
-        pinned="mean reduces",
-    ),
     case(
         "low-rank weight",
         lambda n, x: F.conv2d(x, (n.a @ n.b).view(8, 8, 1, 1)),
         (8, 2),
         (2, 8),
-        pinned="weight that the model computes",
-    ),
-    case(
-        "part of a weight",
-        lambda n, x: F.conv2d(x, n.a[:, :, :1, :1]),
-        (8, 8, 3, 3),
-        pinned="weight that the model computes",
-    ),
-    case(
-        "weight norm",
-        lambda n, x: n.a(x),
-        parametrizations.weight_norm(nn.Conv2d(8, 8, 1)),
-        pinned="weight that the model computes in 'a'",
+        pinned="code fixes its size at .*test_rules",
     ),
     case(
         "spectral norm",
@@ -226,14 +218,13 @@ PINNED = [
         nn.BatchNorm2d(8),
         pinned="grouped transposed convolution in 'a'",
     ),
-    case("unfold", lambda n, x: F.unfold(x, 1).unflatten(2, (8, 8)), pinned="operator aten.im2col"),
     case(
         "bilinear",
         lambda n, x: column(n.a(pooled(x), pooled(x))),
         nn.Bilinear(8, 8, 8),
         pinned="operator aten._trilinear",
     ),
-    case("value of a sum", lambda n, x: -x if x.sum().item() > 0 else x, pinned="sum reduces over channels"),
+    case("value of a sum", lambda n, x: -x if x.sum().item() > 0 else x, pinned="sum over channels"),
     case("comparison", lambda n, x: -x if torch.equal(x, x.abs()) else x, pinned="equal looks at values"),
 ]
 
@@ -259,7 +250,8 @@ def check_every_cut(model: nn.Module) -> ChannelGraph:
         check_runs(model, small, example)
         for training in (False, True):
             assert furthest(twin.train(training), small.train(training), example) < 1e-12
-        assert from_zeros(twin, graph) == plan
+        zeros = from_zeros(twin, graph)
+        assert all(zeros.keep[g.name] == plan.keep[g.name] for g in graph.groups if not g.mixed)
     return graph
 
 
@@ -284,6 +276,6 @@ def test_one_output_per_group_pins_it() -> None:
 
 
 def test_operators_without_a_rule_are_noted_for_the_user() -> None:
-    graph = trace(Sandwich(lambda n, x: F.pixel_shuffle(x, 2), 2, ()), images().float())
-    assert graph.notes == ("operator aten.pixel_shuffle.default has no rule",)
+    graph = trace(Sandwich(lambda n, x: torch.cumprod(x, 1), 8, ()), images().float())
+    assert graph.notes == ("operator aten.cumprod.default has no rule",)
     assert trace(Sandwich(lambda n, x: x, 8, ()), images().float()).notes == ()

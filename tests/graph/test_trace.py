@@ -142,7 +142,7 @@ def test_layers_count_positions_of_one_example() -> None:
         Layer("second", "second.weight", "conv", 36),
         Layer("head.fc", "head.fc.weight", "linear", 1),
     )
-    assert graph.fixed_macs == 0
+    assert graph.products == ()
 
 
 def test_features_scaled_by_a_parameter_of_their_shape_are_still_features() -> None:
@@ -350,19 +350,24 @@ def test_the_model_is_left_as_it_was(looks: bool, fails: bool) -> None:
 
 
 def test_values_are_looked_at_only_where_meta_tensors_do_not_do() -> None:
+    devices: list[str] = []
+
     class Counting(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.devices: list[str] = []
+            self.seen: list[str] = []
             self.inner = Plain()
 
         def forward(self, x: Tensor) -> Tensor:
-            self.devices.append(x.device.type)
+            self.seen.append(x.device.type)
+            devices.append(x.device.type)
             return self.inner(x)
 
     model = Counting()
-    trace(model, images().float())
-    assert model.devices == ["meta"]
+    graph = trace(model, images().float())
+    assert devices == ["meta"]
+    assert model.seen == []
+    assert graph.caches == (("", "seen"),)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])

@@ -28,7 +28,8 @@ def test_compact_and_mask_compute_the_same(network: Network, seed: int) -> None:
     check_runs(model, small, EXAMPLE)
     for training in (False, True):
         assert furthest(twin.train(training), small.train(training), EXAMPLE) < 1e-12
-    assert from_zeros(twin, graph) == plan
+    zeros = from_zeros(twin, graph)
+    assert all(zeros.keep[g.name] == plan.keep[g.name] for g in graph.groups if not g.mixed)
 
 
 @few

@@ -22,14 +22,16 @@ class Block(NamedTuple):
 class Labels(NamedTuple):
     """Blocks of one tensor, the activation memory it lives in, and the weight that it is.
 
-    `buffer` numbers an activation; -1 stands for none yet (a new output, a parameter), -2 for a part of a parameter.
-    `weight` names the parameter that this tensor is, or is made from by steps that keep all its elements apart and its
-    zeros zero, so that zeroing a slice of the parameter zeroes the same slice here (`mask` relies on it); else ''.
+    `buffer` numbers an activation; -1 stands for none yet (a new output, a parameter), -2 for what is computed from
+    parameters alone. `weight` names the parameter that this tensor is, or is made from by steps that keep all its
+    elements apart; else ''. It is `clean` while those steps keep zeros zero, too: then zeroing a slice of the parameter
+    zeroes the same slice here, and `mask` need do no more.
     """
 
     blocks: tuple[Block, ...] = ()
     buffer: int = -1
     weight: str = ""
+    clean: bool = True
 
     def at(self, dim: int) -> Block | None:
         """The block that covers `dim`."""

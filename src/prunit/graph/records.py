@@ -9,9 +9,9 @@ one extra True, says which positions of the axis stay.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -27,12 +27,15 @@ class Group:
 
     `name` is the module that makes them first; `producers` are all modules that do (more than one: their outputs
     are added, as in a residual stream). `pinned` is the reason why the group must stay whole, '' if it may shrink.
+    `mixed` says which operator looks at all of its channels at once (the statistics of a layer norm), '' if none does:
+    such a channel matters even where no weight reads it.
     """
 
     name: str
     size: int
     producers: tuple[str, ...]
     pinned: str = ""
+    mixed: str = ""
 
     @property
     def coupled(self) -> bool:
@@ -70,6 +73,32 @@ class Layer:
 
 
 @dataclass(frozen=True, eq=False)
+class Product:
+    """Multiply-adds that belong to no weight (attention): `macs` times what each of `wheres` keeps, for `batch` inputs.
+
+    A `where` may run over the inputs too, where the code puts them into one dimension with the heads.
+    """
+
+    macs: int
+    wheres: tuple[np.ndarray, ...]
+    batch: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class CodeSize:
+    """An int that the code of a module reads, and that counts channels: `split(x, self.width, 1)`.
+
+    It is the module's attribute `name`, or entry `index` of that list or tuple, and must become the number of kept
+    channels in `where`.
+    """
+
+    module: str
+    name: str
+    index: int | None
+    where: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class Activation:
     """A tensor that lives from step `born` to step `dies` of the forward pass.
 
@@ -92,9 +121,16 @@ class ChannelGraph:
     layers: tuple[Layer, ...]
     tensors: Mapping[str, TensorInfo]
     activations: tuple[Activation, ...]
-    fixed_macs: int
+    products: tuple[Product, ...]
     notes: tuple[str, ...] = ()
     """What could not be followed, for the user: operator, module, and the groups pinned for it."""
+    code_sizes: tuple[CodeSize, ...] = ()
+    choices: tuple[tuple[str, str, int], ...] = ()
+    """How the tracer read what the code left open (module, what, which reading); see `graph.choices`."""
+    caches: tuple[tuple[str, str], ...] = ()
+    """Lists and dicts (module, attribute) that a forward pass fills: what they hold is stale once the model is cut."""
+    inputs: Any = None
+    """Shapes and dtypes of the example, as plain data; see `graph.inputs`."""
 
     @cached_property
     def index(self) -> Mapping[str, int]:
@@ -161,10 +197,8 @@ class ChannelGraph:
     def pin(self, names: Iterable[str], reason: str) -> "ChannelGraph":
         """The same graph with these groups pinned too."""
         chosen = set(names)
-        groups = tuple(
-            Group(g.name, g.size, g.producers, g.pinned or reason) if g.name in chosen else g for g in self.groups
-        )
-        return ChannelGraph(groups, self.axes, self.layers, self.tensors, self.activations, self.fixed_macs, self.notes)
+        groups = tuple(replace(g, pinned=g.pinned or reason) if g.name in chosen else g for g in self.groups)
+        return replace(self, groups=groups)
 
 
 def _span(channels: Sequence[int]) -> str:

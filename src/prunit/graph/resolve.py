@@ -1,14 +1,16 @@
 """From what one forward pass found (ids, unions, pins) to the channel graph."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple, cast
 
 import numpy as np
 
 from prunit.errors import ModelError
-from prunit.graph.records import Activation, Axis, ChannelGraph, Group, Layer, Role, TensorInfo
+from prunit.graph.choices import Choices, Site, Step
+from prunit.graph.records import Activation, Axis, ChannelGraph, CodeSize, Group, Layer, Product, Role, TensorInfo
 
 
 class Pin(NamedTuple):
@@ -30,7 +32,18 @@ class Use(NamedTuple):
     module: str
 
 
+class HeldSize(NamedTuple):
+    """An attribute of a module that counts the channels `ids`; see `records.CodeSize`."""
+
+    module: str
+    name: str
+    entry: int | None
+    ids: np.ndarray
+
+
 class _RawAxis(NamedTuple):
+    """One axis of a tensor by name; '' for one that the model makes as it runs, of channels as it needs them."""
+
     tensor: str
     dim: int
     start: int
@@ -45,8 +58,14 @@ class Findings:
     pins: list[tuple[np.ndarray, Pin]] = field(default_factory=list)
     roles: list[tuple[np.ndarray, Role]] = field(default_factory=list)
     uses: list[Use] = field(default_factory=list)
-    fixed_macs: int = 0
-    step: int = 0
+    mixed: list[tuple[np.ndarray, Pin]] = field(default_factory=list)
+    products: list[tuple[int, tuple[np.ndarray, ...], int]] = field(default_factory=list)
+    held_sizes: list[HeldSize] = field(default_factory=list)
+    sites: list[Site] = field(default_factory=list)
+    rejected: list[np.ndarray] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    assumed: bool = False
+    caches: tuple[tuple[str, str], ...] = ()
     _next_id: int = 1
     _axis_of: dict[int, int] = field(default_factory=dict)
     _keep_alive: list[np.ndarray] = field(default_factory=list)
@@ -89,14 +108,14 @@ class Findings:
 
     def new_buffer(self, where: np.ndarray, per_position: int, element_bytes: int) -> int:
         """A new activation that is born now."""
-        self._buffers.append((where, per_position, element_bytes, self.step))
-        self._last_use.append(self.step)
+        self._buffers.append((where, per_position, element_bytes, len(self.steps)))
+        self._last_use.append(len(self.steps))
         return len(self._buffers) - 1
 
     def touch(self, buffer: int) -> None:
         """The activation is read or written now."""
         if buffer >= 0:
-            self._last_use[buffer] = self.step
+            self._last_use[buffer] = len(self.steps)
 
     def _root(self, axis: int) -> int:
         while self._parent[axis] != axis:
@@ -136,7 +155,16 @@ class Findings:
         )
 
 
-def resolve(findings: Findings, tensors: Mapping[str, TensorInfo], pin: Sequence[str]) -> ChannelGraph:
+class Resolved(NamedTuple):
+    """The channel graph, and the flat channel number of every id (-1: never cut)."""
+
+    graph: ChannelGraph
+    where_of: np.ndarray
+    assumed: bool
+    """Something about free channels was assumed of the code: it is to be checked."""
+
+
+def resolve(findings: Findings, tensors: Mapping[str, TensorInfo], pin: Sequence[str], choices: Choices) -> Resolved:
     """The channel graph of a traced model, with the modules whose names match `pin` left whole."""
     classes = findings.classes()
     roles = _axis_roles(findings)
@@ -145,13 +173,17 @@ def resolve(findings: Findings, tensors: Mapping[str, TensorInfo], pin: Sequence
     outs = [a for i, a in enumerate(findings.axes) if roles.get(i) == "out"]
     outs.sort(key=lambda axis: order.get(axis.tensor, len(order)))
     where_of, members, sizes = _number_groups(findings.axes, outs, classes)
-    pinned = _pinned_groups(findings, classes, where_of, sizes)
+    pinned = _reasons(findings.pins, classes, where_of, sizes)
+    mixed = _reasons(findings.mixed, classes, where_of, sizes)
+    for number, size in enumerate(sizes):
+        if size == 1:
+            pinned.setdefault(number, "it has one channel")
     groups = []
     for number, axes in enumerate(members):
         producers = tuple(dict.fromkeys(modules.get(a.tensor, a.tensor) for a in axes))
         matched = next((p for p in pin if any(fnmatchcase(m, p) for m in producers)), None)
         reason = f"asked for by pin '{matched}'" if matched else pinned.get(number, "")
-        groups.append(Group(producers[0], sizes[number], producers, reason))
+        groups.append(Group(producers[0], sizes[number], producers, reason, mixed.get(number, "")))
     _check_patterns(pin, [m for g in groups for m in g.producers])
     where_of_id = where_of[classes]
     starts = [a.start for a in findings.axes]  # the axes' ids follow one another, so each ends where the next starts
@@ -159,21 +191,57 @@ def resolve(findings: Findings, tensors: Mapping[str, TensorInfo], pin: Sequence
     axes = tuple(
         Axis(a.tensor, a.dim, roles.get(i, "along"), where_of_id[a.start : a.start + a.size])
         for i, a in enumerate(findings.axes)
-        if held[i]
+        if held[i] and a.tensor
     )
     layers = tuple(
         Layer(u.module, u.weight, cast(Literal["conv", "linear"], u.kind), u.positions) for u in findings.uses
     )
-    notes = tuple(dict.fromkeys(str(p) for _, p in findings.pins if p.why.startswith("operator ")))
-    return ChannelGraph(
+    notes = tuple(
+        dict.fromkeys(str(p) for _, p in findings.pins if p.why.startswith(("operator ", "the model's code")))
+    )
+    free = np.append(np.repeat([not g.pinned for g in groups], sizes), False)  # the last one is for -1
+    code_sizes = [
+        CodeSize(h.module, h.name, h.entry, where_of_id[h.ids])
+        for h in findings.held_sizes
+        if free[where_of_id[h.ids]].any()
+    ]
+    graph = ChannelGraph(
         _unique_names(groups),
         axes,
         layers,
         dict(tensors),
         findings.activations(where_of_id),
-        findings.fixed_macs,
+        _products(findings, where_of_id),
         notes,
+        _each_once(code_sizes),
+        choices.as_tuple(),
+        findings.caches,
     )
+    assumed = (
+        findings.assumed
+        or bool(code_sizes)
+        or any(s.open and free[where_of_id[s.ids.reshape(-1)]].any() for s in findings.sites)
+    )
+    return Resolved(graph, where_of_id, assumed and bool(free.any()))
+
+
+def _products(findings: Findings, where_of_id: np.ndarray) -> tuple[Product, ...]:
+    """Those that no channel changes as one, the others with the channels that they depend on."""
+    fixed, found = 0, []
+    for macs, axes, batch in findings.products:
+        wheres = [where.reshape(-1) for where in (where_of_id[ids] for ids in axes) if (where >= 0).any()]
+        if wheres:
+            found.append(Product(macs // math.prod(w.size for w in wheres), tuple(wheres), batch))
+        else:
+            fixed += macs // batch
+    return (*found, Product(fixed, ())) if fixed else tuple(found)
+
+
+def _each_once(sizes: list[CodeSize]) -> tuple[CodeSize, ...]:
+    found: dict[tuple[str, str, int | None, bytes], CodeSize] = {}
+    for size in sizes:
+        found.setdefault((size.module, size.name, size.index, size.where.tobytes()), size)
+    return tuple(found.values())
 
 
 def _axis_roles(findings: Findings) -> dict[int, Role]:
@@ -181,7 +249,8 @@ def _axis_roles(findings: Findings) -> dict[int, Role]:
     roles: dict[int, Role] = {}
     for ids, role in findings.roles:
         axis = findings._axis_of.get(id(ids))
-        touched = [axis] if axis is not None else np.unique(np.searchsorted(starts, ids.reshape(-1), side="right") - 1)
+        ids = ids[ids > 0]
+        touched = [axis] if axis is not None else np.unique(np.searchsorted(starts, ids, side="right") - 1)
         for i in touched:
             # A weight used both ways (tied encoder and decoder) is an input axis too: mask must zero it.
             if roles.get(int(i)) != "in" or role == "in":
@@ -219,17 +288,17 @@ def _number_groups(
     return where_of, members, np.bincount(group, minlength=len(first)).tolist()
 
 
-def _pinned_groups(findings: Findings, classes: np.ndarray, where_of: np.ndarray, sizes: list[int]) -> dict[int, str]:
+def _reasons(
+    noted: list[tuple[np.ndarray, Pin]], classes: np.ndarray, where_of: np.ndarray, sizes: list[int]
+) -> dict[int, str]:
+    """What was first noted about each group that anything was noted about."""
     ends = np.cumsum(sizes)
-    pinned: dict[int, str] = {}
-    for ids, pin in findings.pins:
+    found: dict[int, str] = {}
+    for ids, pin in noted:
         numbers = where_of[classes[ids.reshape(-1)]]
         for group in np.unique(np.searchsorted(ends, numbers[numbers >= 0], side="right")):
-            pinned.setdefault(int(group), str(pin))
-    for number, size in enumerate(sizes):
-        if size == 1:
-            pinned.setdefault(number, "it has one channel")
-    return pinned
+            found.setdefault(int(group), str(pin))
+    return found
 
 
 def _check_patterns(pin: Sequence[str], modules: list[str]) -> None:
@@ -247,6 +316,5 @@ def _unique_names(groups: list[Group]) -> tuple[Group, ...]:
     unique = []
     for g in groups:
         seen[g.name] = seen.get(g.name, 0) + 1
-        name = g.name if seen[g.name] == 1 else f"{g.name}#{seen[g.name]}"
-        unique.append(Group(name, g.size, g.producers, g.pinned))
+        unique.append(g if seen[g.name] == 1 else replace(g, name=f"{g.name}#{seen[g.name]}"))
     return tuple(unique)

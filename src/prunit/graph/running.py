@@ -1,13 +1,22 @@
 """Run a model without computing anything, on tensors that stand in for its own, and leave it as it was."""
 
+import linecache
+import sys
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
+
+_MODULE_OWN: Final = frozenset(vars(nn.Module()))
+"""Attributes that every module has."""
+_OURS: Final = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
+"""Where code lies that is not the user's."""
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -25,8 +34,13 @@ def meta_twins(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 @contextmanager
-def standing_in(model: nn.Module, tensors: Mapping[str, Tensor], *, training: bool = False) -> Iterator[None]:
+def standing_in(
+    model: nn.Module, tensors: Mapping[str, Tensor], *, training: bool | None = False
+) -> Iterator[list[tuple[str, str]]]:
     """The model in the given mode with `tensors` in place of its own; then all its attributes are as they were.
+
+    With `training` None every module stays in the mode that it is in. Lists and dicts that the forward pass adds to
+    are emptied of that again; which ones (module and name) stands in the list that is given, afterwards.
 
     Also those that its forward pass sets (a cached grid, say), which would otherwise stay meta tensors, and the CPU's
     random state. Written out instead of `torch.func.functional_call` because that one keeps such attributes, walks
@@ -34,17 +48,29 @@ def standing_in(model: nn.Module, tensors: Mapping[str, Tensor], *, training: bo
     """
     modules = list(model.named_modules())
     before = [(m, dict(m.__dict__), dict(m._parameters), dict(m._buffers)) for _, m in modules]
+    contents = [
+        (path, name, held, held.copy())
+        for path, module in modules
+        for name, held in module.__dict__.items()
+        if type(held) in (dict, list, set) and name not in _MODULE_OWN
+    ]
+    filled: list[tuple[str, str]] = []
     try:
         for path, module in modules:
-            if module.training != training:  # nn.Module is slow to set an attribute
+            if training is not None and module.training != training:  # nn.Module is slow to set an attribute
                 module.training = training
             prefix = f"{path}." if path else ""
             stores: list[dict[str, Any]] = [module._parameters, module._buffers]
             for store in stores:
                 store.update({key: tensors[prefix + key] for key, old in store.items() if old is not None})
         with torch.random.fork_rng(devices=[]):
-            yield
+            yield filled
     finally:
+        for path, name, held, content in contents:
+            if len(held) != len(content):
+                filled.append((path, name))
+                held.clear()
+                held.extend(content) if isinstance(held, list) else held.update(content)
         for module, attributes, parameters, buffers in before:
             _put_back(module.__dict__, attributes)
             _put_back(module._parameters, parameters)
@@ -94,3 +120,17 @@ def _collect(value: Any, found: list[Tensor], seen: set[int]) -> None:
                 inner = list(getattr(leaf, "__dict__", {}).values()) if not isinstance(leaf, type | nn.Module) else []
             for part in inner:
                 _collect(part, found, seen)
+
+
+def where_in_code(error: BaseException) -> str:
+    """The user's line of code in which the error arose, as ' at FILE:LINE `CODE`'; '' if there is none."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_OURS)]
+    return f" at {frames[-1].filename}:{frames[-1].lineno} `{frames[-1].line}`" if frames else ""
+
+
+def calling_line() -> str:
+    """The user's line of code that is running."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_OURS):
+        frame = frame.f_back
+    return linecache.getline(frame.f_code.co_filename, frame.f_lineno)

@@ -5,26 +5,49 @@ rule in `rules/` that relates the labels of its outputs to those of its inputs. 
 channels that it touches and says so, instead of cutting wrongly.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.nn.parameter import is_lazy
+from torch.nn.modules.module import (
+    _global_forward_hooks_with_kwargs,
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunit.errors import ModelError
 from prunit.graph import rules
+from prunit.graph.checks import check
+from prunit.graph.choices import Choices, Site, Step, next_reading, rejected_sites
+from prunit.graph.inputs import describe
 from prunit.graph.labels import Block, Labels, all_ids
 from prunit.graph.meta import shortcut
+from prunit.graph.probe import first_difference, numbers_in
 from prunit.graph.records import ChannelGraph, TensorInfo
-from prunit.graph.resolve import Findings, Pin, Use, resolve
+from prunit.graph.resolve import Findings, HeldSize, Pin, Use, resolve
 from prunit.graph.rules.seam import tensors as tensors_of
-from prunit.graph.running import as_inputs, example_tensors, meta_twins, named_tensors, standing_in, tensors_in, to_meta
+from prunit.graph.running import (
+    as_inputs,
+    calling_line,
+    example_tensors,
+    meta_twins,
+    named_tensors,
+    standing_in,
+    tensors_in,
+    to_meta,
+)
+from prunit.graph.sizes import LAYERS, holders
+from prunit.graph.wrappers import unwrapped
 
+_TAKES_SHAPES = (nn.Linear, nn.Flatten, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+"""Modules whose views take their sizes from the tensors' shapes."""
+_MOST_TRIES = 64
+"""So often the tracer reads the model anew before it pins all that is left open."""
 _LABELS = "_prunit_labels"
 _FIXED_SIZE = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
 """Modules that compare their inputs with sizes noted when they were built, or keep a second list of their weights."""
@@ -33,10 +56,15 @@ _FIXED_SIZE = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
 class Tracer(TorchDispatchMode):
     """Collects, while the model runs, which ids are the same channel, which are pinned, and what was computed."""
 
-    def __init__(self, tensors: dict[str, Tensor], batch: int) -> None:
+    def __init__(self, tensors: dict[str, Tensor], batch: int, choices: Choices) -> None:
         super().__init__()
         self.findings = Findings()
         self.module_path = ""
+        self.module: nn.Module | None = None
+        self.module_inputs: list[Tensor] = []
+        self.choices = choices
+        self.on_mix: Callable[[np.ndarray], None] | None = None
+        """Told of all ids that an operator looks at together; `masking` listens."""
         # A tensor that has several names (tied weights) is known by its first.
         self._names = {id(t): n for n, t in reversed(tensors.items())}
         self._tensors = tensors
@@ -58,6 +86,10 @@ class Tracer(TorchDispatchMode):
         fresh = Labels(blocks, weight=name)
         setattr(tensor, _LABELS, fresh)
         return fresh
+
+    def is_named(self, tensor: Tensor) -> bool:
+        """Whether this is a parameter or buffer itself."""
+        return id(tensor) in self._names
 
     def set(self, tensor: Tensor, labels: Labels) -> None:
         """Give `tensor` its labels; without a buffer it is taken as a new activation, unless it holds nothing."""
@@ -83,6 +115,66 @@ class Tracer(TorchDispatchMode):
         for tensor in (*module.parameters(), *tensors_of(passed)):
             self.pin_tensor(tensor, f"{type(module).__name__} fixes its sizes")
 
+    def mix(self, ids: np.ndarray | None, why: str) -> None:
+        """An operator looks at all of these channels together, and takes any number of them."""
+        if self.choices.cautious:  # a model that looks at values has no mask
+            self.pin(ids, why)
+        elif ids is not None and ids.size:
+            self.findings.mixed.append((ids, Pin(why, self.module_path)))
+            if self.on_mix is not None:
+                self.on_mix(ids)
+
+    def reading(self, what: str, readings: int, ids: np.ndarray) -> int:
+        """Which of so many readings of the code to take for these channels; the last one is to pin them."""
+        key = (self.module_path, what)
+        taken = readings - 1 if self.choices.cautious else min(self.choices[key], readings - 1)
+        step, kind = len(self.findings.steps), type(self.module).__name__
+        self.findings.sites.append(Site(step, key, kind, taken, readings, ids))
+        return taken
+
+    def reject(self, ids: np.ndarray) -> None:
+        """If these channels come from one of several readings, another one is preferred."""
+        self.findings.rejected.append(ids)
+
+    def size(self, value: int, ids: np.ndarray) -> None:
+        """An operator was given `value`, the number of the channels `ids`, and its module may hold that number."""
+        if self.module is None or self.choices.cautious:
+            return
+        # A helper, such as a table of position biases, is asked by its parent without being called.
+        prefix = f"{self.module_path}." if self.module_path else ""
+        helpers = ((prefix + n, m) for n, m in self.module.named_children() if not isinstance(m, LAYERS))
+        for path, module in ((self.module_path, self.module), *helpers):
+            for name, index in holders(module, value):
+                self.findings.held_sizes.append(HeldSize(path, name, index, ids))
+
+    def holds(self, value: int) -> bool:
+        """The module that runs has an attribute of that value."""
+        return self.module is not None and any(True for _ in holders(self.module, value))
+
+    def assume(self, tensor: Tensor, *, unless: str = "") -> None:
+        """An operator on `tensor` was given sizes that its code may have written out: to be checked.
+
+        Not so where the line of code has the word `unless` in it, or a module of torch.nn computes the sizes.
+        """
+        if (self.findings.assumed and not self.choices.cautious) or isinstance(self.module, _TAKES_SHAPES):
+            return
+        if not (unless and unless in calling_line()):
+            self.findings.assumed = True
+            if self.choices.cautious:  # it cannot be checked
+                self.pin_tensor(tensor, "the model's code may fix its size")
+
+    def given(self, size: int) -> np.ndarray | None:
+        """The channels of the running module's inputs, where those are as many."""
+        for tensor in self.module_inputs if not isinstance(self.module, _TAKES_SHAPES) else ():
+            for block in self.labels(tensor).blocks:
+                if block.ids.shape == (size,):
+                    return block.ids
+        return None
+
+    def made_up(self, size: int) -> np.ndarray:
+        """Fresh ids for channels of a tensor that the model makes as it runs, as many as it needs."""
+        return self.findings.new_axis("", 0, size)
+
     def contract(self, ids: np.ndarray | None) -> None:
         """These weight ids are summed over here: their axis is an input axis."""
         if ids is not None:
@@ -93,19 +185,23 @@ class Tracer(TorchDispatchMode):
         if ids is not None:
             self.findings.roles.append((ids, "out"))
 
-    def use(self, weight: Tensor, kind: str, macs: int) -> None:
-        """A convolution or linear map was computed with `macs` multiply-adds over the whole batch."""
-        name = self.labels(weight).weight
-        if name:
-            self.findings.uses.append(
-                Use(name, kind, macs // self._tensors[name].numel() // self._batch, self.module_path)
-            )
-        else:
-            self.fixed_macs(macs)
+    def use(self, weight: Tensor, kind: str, macs: int, others: Sequence[np.ndarray] = ()) -> None:
+        """A convolution or linear map was computed with `macs` multiply-adds over the whole batch.
 
-    def fixed_macs(self, macs: int) -> None:
-        """Multiply-adds over the whole batch that no group changes."""
-        self.findings.fixed_macs += macs // self._batch
+        They change with the weight, and with the channels `others` of what it is applied to.
+        """
+        labels = self.labels(weight)
+        name = labels.weight
+        whole = bool(name) and not others and weight.numel() == self._tensors[name].numel()
+        positions = macs // weight.numel() // self._batch if whole else 0
+        if name:
+            self.findings.uses.append(Use(name, kind, positions, self.module_path))
+        if not whole:
+            self.macs(macs, *(b.ids for b in labels.blocks), *others)
+
+    def macs(self, macs: int, *ids: np.ndarray) -> None:
+        """Multiply-adds over the whole batch that change with all of these channels."""
+        self.findings.products.append((macs, ids, self._batch))
 
     # ── the dispatch itself ──
 
@@ -122,13 +218,35 @@ class Tracer(TorchDispatchMode):
             out = func(*args, **named)
         for tensor in inputs:
             self.findings.touch(self.labels(tensor).buffer)
-        if inputs:
-            rules.rule_for(func)(self, func, args, named, out)
-        else:
-            for made in tensors_of(out):
-                self.set(made, Labels())
-        self.findings.step += 1
+        rules.rule_for(func)(self, func, args, named, out)
+        outputs = tensors_of(out)
+        name = func.overloadpacket.__name__
+        for what in (name, "*"):
+            key = (self.module_path, f"operator {what}")
+            if self.choices[key]:
+                self._pin_around(inputs + outputs, f"the model's code fixes its size{self.choices.lines.get(key, '')}")
+        shapes = tuple(
+            [
+                (tuple(leaf.shape), tuple([(b.dims[0], b.ids) for b in self.labels(leaf).blocks if len(b.dims) == 1]))
+                for leaf in outputs
+            ]
+        )
+        kind = type(self.module).__name__
+        self.findings.steps.append(Step(func, name, self.module_path, kind, numbers_in(args), shapes))
         return out
+
+    def _pin_around(self, tensors: list[Tensor], why: str) -> None:
+        """Pin all channels of these tensors, and those of the module's inputs of which there are as many.
+
+        Code such as `reshape(B, N, C)` takes C from the shape of what it was given.
+        """
+        sizes = {size for tensor in tensors for size in tensor.shape}
+        for tensor in tensors:
+            self.pin_tensor(tensor, why)
+        for tensor in self.module_inputs:
+            for block in self.labels(tensor).blocks:
+                if block.ids.size in sizes:
+                    self.pin(block.ids, why)
 
     def _new_activation(self, tensor: Tensor, labels: Labels) -> int:
         block = max(labels.blocks, key=lambda b: b.ids.size, default=None)
@@ -142,35 +260,17 @@ def trace(model: nn.Module, example: Any, *, pin: Sequence[str] = ()) -> Channel
 
     `example` is one input tensor (batch first), a tuple of positional inputs or a dict of keyword inputs; only shapes
     and dtypes matter. `pin` holds name patterns (`fc`, `layer4.*`) of modules whose output channels must all stay.
-    The model is left as it was. Raises `ModelError` if the model fails on its example.
+    A wrapper around the model (DDP, Fabric, torch.compile, an average) is looked through. The model is left as it was.
+    Raises `ModelError` if the model fails on its example, or either is of a kind that cannot be traced.
     """
+    model = unwrapped(model)
+    check(model, example)
+    return replace(_traced(model, example, pin), inputs=describe(example))
+
+
+def _traced(model: nn.Module, example: Any, pin: Sequence[str]) -> ChannelGraph:
     args, kwargs = as_inputs(example)
-    leaves = example_tensors((args, kwargs))
-    if not leaves:
-        raise ModelError(f"cannot trace {_kind(model)}: the example holds no tensor, but {_describe(example)}")
-    if isinstance(model, torch.jit.ScriptModule):
-        raise ModelError(f"cannot trace {_kind(model)}: it is TorchScript; give the Python model it was made from")
     named = named_tensors(model)
-    lazy = [n for n, t in named.items() if is_lazy(t)]
-    if lazy:
-        raise ModelError(f"cannot trace {_kind(model)}: '{lazy[0]}' has no shape yet; call the model on a batch first")
-    batch = leaves[0].shape[0] if leaves[0].ndim else 1
-    try:
-        findings = _run(model, meta_twins(named), to_meta(args), to_meta(kwargs), batch)
-    except _Unreadable:
-        raise
-    except Exception as on_meta:
-        # Forward passes that look at values (x.item(), a data-dependent branch) cannot run without them. Buffers are
-        # copied because such a pass may write to them.
-        copies = {id(t): t if isinstance(t, nn.Parameter) else t.clone() for t in named.values()}
-        try:
-            findings = _run(model, {n: copies[id(t)] for n, t in named.items()}, args, kwargs, batch)
-        except _Unreadable:
-            raise
-        except Exception as error:
-            raise ModelError(
-                f"{_kind(model)} fails on its example {_describe(example)}: {_one_line(error)}"
-            ) from on_meta
     # A tensor that has several names (tied weights) counts once, under its first.
     first = {id(t): n for n, t in reversed(named.items())}
     infos = {
@@ -178,7 +278,34 @@ def trace(model: nn.Module, example: Any, *, pin: Sequence[str] = ()) -> Channel
         for n, t in named.items()
         if first[id(t)] == n
     }
-    return resolve(findings, infos, pin)
+    choices = Choices()
+    for _ in range(_MOST_TRIES):
+        findings, on_meta = _run(model, named, (args, kwargs), choices)
+        resolved = resolve(findings, infos, pin, choices)
+        if not on_meta and not choices.cautious and (resolved.assumed or findings.mixed):
+            choices.cautious = True
+            continue
+        if not on_meta:
+            note = "the forward pass looks at values: all this holds for the way that it takes with this example"
+            return replace(resolved.graph, notes=(*resolved.graph.notes, note))
+        if choices.cautious or not resolved.assumed:
+            return resolved.graph
+        if findings.rejected and _read_otherwise(findings, choices):
+            continue
+        found = first_difference(model, resolved.graph, findings.steps, resolved.where_of, (args, kwargs))
+        if found is None:
+            return resolved.graph
+        if not next_reading(choices, findings.sites, findings.steps, found):
+            choices.cautious = True
+    choices.cautious = True
+    return resolve(_run(model, named, (args, kwargs), choices)[0], infos, pin, choices).graph
+
+
+def _read_otherwise(findings: Findings, choices: Choices) -> bool:
+    """Take another reading for channels that were rejected, if there is one."""
+    classes = findings.classes()
+    found = rejected_sites(findings.sites, findings.rejected, classes)
+    return bool(found) and choices.next_at(found[0], findings.sites)
 
 
 class _Unreadable(ModelError):
@@ -186,43 +313,86 @@ class _Unreadable(ModelError):
 
 
 def _run(
-    model: nn.Module, tensors: dict[str, Tensor], args: tuple[Any, ...], kwargs: dict[str, Any], batch: int
-) -> Findings:
-    tracer = Tracer(tensors, batch)
-    inputs = example_tensors((args, kwargs))
-    for leaf in inputs:
-        tracer.set(leaf, Labels())
+    model: nn.Module, named: dict[str, Tensor], inputs: tuple[Any, Any], choices: Choices
+) -> tuple[Findings, bool]:
+    """What one forward pass finds, on meta tensors (True) or, where the model cannot run on those, on its own."""
+    leaves = example_tensors(inputs)
+    batch = leaves[0].shape[0] if leaves[0].ndim else 1
     try:
-        with standing_in(model, tensors), torch.no_grad(), _module_paths(model, tracer), tracer:
-            out = model(*args, **kwargs)
+        args, kwargs = to_meta(inputs)
+        return _run_on(model, meta_twins(named), args, kwargs, batch, choices), True
+    except _Unreadable:
+        raise
+    except Exception as on_meta:
+        # Forward passes that look at values (x.item(), a data-dependent branch) cannot run without them. Buffers are
+        # copied because such a pass may write to them.
+        copies = {id(t): t if isinstance(t, nn.Parameter) else t.clone() for t in named.values()}
+        own = {n: copies[id(t)] for n, t in named.items()}
+        try:
+            return _run_on(model, own, *inputs, batch, choices), False
+        except _Unreadable:
+            raise
+        except Exception as error:
+            raise ModelError(
+                f"{_kind(model)} fails on its example {_describe(inputs)}: {_one_line(error)}"
+            ) from on_meta
+
+
+def _run_on(
+    model: nn.Module, tensors: dict[str, Tensor], args: Any, kwargs: Any, batch: int, choices: Choices
+) -> Findings:
+    tracer = Tracer(tensors, batch, choices)
+    inputs = example_tensors((args, kwargs))
+    with tracing(model, tracer, tensors, inputs):
+        out = model(*args, **kwargs)
         outputs = tensors_in(out)
         if not outputs:
             raise _Unreadable(f"cannot trace {_kind(model)}: no tensor was found in what it returns ({_kind(out)})")
         tracer.module_path = ""
         for leaf in outputs:
             tracer.pin_tensor(leaf, "the model's output")
+    return tracer.findings
+
+
+@contextmanager
+def tracing(
+    model: nn.Module,
+    tracer: Tracer,
+    tensors: dict[str, Tensor],
+    inputs: Sequence[Tensor],
+    *,
+    training: bool | None = False,
+) -> Iterator[None]:
+    """The model on `tensors` while `tracer` looks on; then all is as it was. `training` as in `standing_in`."""
+    for leaf in inputs:
+        tracer.set(leaf, Labels())
+    try:
+        with standing_in(model, tensors, training=training) as filled:
+            with torch.no_grad(), _module_paths(model, tracer), tracer:
+                yield
+        tracer.findings.caches = tuple(filled)
     finally:
         for leaf in (*inputs, *tensors.values()):
             if hasattr(leaf, _LABELS):
                 delattr(leaf, _LABELS)
-    return tracer.findings
 
 
 @contextmanager
 def _module_paths(model: nn.Module, tracer: Tracer) -> Iterator[None]:
     """Keep `tracer.module_path` at the innermost module that is running."""
     paths = {id(m): n for n, m in model.named_modules()}
-    stack: list[str] = [""]
+    stack: list[tuple[str, nn.Module | None, list[Tensor]]] = [("", None, [])]
 
-    def enter(module: nn.Module, _inputs: Any) -> None:
-        stack.append(paths.get(id(module), stack[-1]))
-        tracer.module_path = stack[-1]
+    def enter(module: nn.Module, inputs: Any) -> None:
+        path = paths.get(id(module))
+        stack.append(stack[-1] if path is None else (path, module, tensors_of(inputs)))
+        tracer.module_path, tracer.module, tracer.module_inputs = stack[-1]
 
     def leave(module: nn.Module, inputs: Any, keywords: Any, out: Any) -> None:
         if isinstance(module, _FIXED_SIZE):
             tracer.pin_module(module, (inputs, keywords, out))
         stack.pop()
-        tracer.module_path = stack[-1]
+        tracer.module_path, tracer.module, tracer.module_inputs = stack[-1]
 
     handles = (register_module_forward_pre_hook(enter), register_module_forward_hook(leave, with_kwargs=True))
     try:
@@ -230,6 +400,7 @@ def _module_paths(model: nn.Module, tracer: Tracer) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+            _global_forward_hooks_with_kwargs.pop(handle.id, None)  # torch leaves it behind
 
 
 def _kind(value: object) -> str:

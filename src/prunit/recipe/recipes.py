@@ -181,7 +181,7 @@ def _decision(plan: Plan, case: _Case, why: dict[str, str], dense: Cost, seconds
         origin["evaluator"] = config.evaluator
     if str(case.target.constraints):
         origin["constraints"] = str(case.target.constraints)
-    return Decision(Plan(plan.keep, plan.dense, origin), cost, dense, why, seconds)
+    return Decision(Plan(plan.keep, plan.dense, origin, plan.inputs), cost, dense, why, seconds)
 
 
 def _reason(group: Group, plan: Plan, case: _Case, why: Mapping[str, str]) -> str:

@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from prunit.graph import ChannelGraph
 from prunit.graph.running import named_tensors, standing_in, tensors_in
+from prunit.graph.wrappers import unwrapped
 
 
 class Network:
@@ -18,6 +19,7 @@ class Network:
     """
 
     def __init__(self, model: nn.Module, graph: ChannelGraph) -> None:
+        model = unwrapped(model)
         named = dict(model.named_parameters())
         self.model = model
         self.weights = {u.weight: named[u.weight].detach() for u in graph.layers if u.weight in named}

@@ -14,19 +14,38 @@ from prunit.graph.labels import Labels
 from prunit.graph.rules.elementwise import like_first, padding, pointwise, pooling, same_shape
 from prunit.graph.rules.seam import TracerLike, tensors
 from prunit.graph.rules.shapes import (
+    channel_shuffle,
     concatenate,
+    embedding,
     expand,
+    filled,
+    index,
     nothing,
     part,
+    patches,
     permute,
+    pieces,
+    pixel_shuffle,
     repeat,
     reshape,
+    restride,
     squeeze,
     stack,
+    unpatched,
     unsqueeze,
+    windows,
 )
-from prunit.graph.rules.statistics import along_free_dim, batch_norm, channel_norm, reduction
-from prunit.graph.rules.weights import convolution, matmul
+from prunit.graph.rules.statistics import (
+    along_free_dim,
+    batch_norm,
+    group_norm,
+    layer_norm,
+    position,
+    reduction,
+    softmax,
+    weight_norm,
+)
+from prunit.graph.rules.weights import attention, convolution, matmul
 
 Rule = Callable[[Any, Any, tuple[Any, ...], dict[str, Any], Any], None]
 
@@ -41,9 +60,7 @@ def unknown_operator(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any)
 
 # The operators by name, so that one that this PyTorch does not have is simply skipped.
 TABLE: dict[Rule, str] = {
-    pointwise: (
-        "copy_ masked_fill where lerp addcmul addcdiv hardswish rrelu_with_noise _prelu_kernel bernoulli native_dropout"
-    ),
+    pointwise: ("copy_ masked_fill where lerp addcmul addcdiv hardswish rrelu_with_noise _prelu_kernel native_dropout"),
     like_first: "log_sigmoid_forward alias detach lift_fresh lift_fresh_copy clone _to_copy to contiguous fill_ zero_",
     same_shape: "zeros_like ones_like empty_like full_like rand_like randn_like",
     pooling: (
@@ -56,15 +73,24 @@ TABLE: dict[Rule, str] = {
     padding: "constant_pad_nd",
     convolution: "convolution",
     matmul: "mm bmm addmm baddbmm",
+    attention: (
+        "_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention"
+        " _scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention"
+    ),
     batch_norm: (
         "native_batch_norm cudnn_batch_norm miopen_batch_norm _native_batch_norm_legit"
         " _native_batch_norm_legit_functional _native_batch_norm_legit_no_training _batch_norm_with_update"
         " _batch_norm_no_update"
     ),
-    channel_norm: "native_group_norm native_layer_norm _fused_rms_norm",
-    reduction: "sum mean amax amin max min norm linalg_vector_norm var var_mean std prod all any argmax logsumexp",
-    along_free_dim: "_softmax _log_softmax softmax log_softmax cumsum flip roll sort topk _safe_softmax",
+    layer_norm: "native_layer_norm _fused_rms_norm",
+    group_norm: "native_group_norm",
+    weight_norm: "_weight_norm_interface",
+    reduction: "sum mean amax amin norm linalg_vector_norm var var_mean std prod all any logsumexp",
+    position: "argmax argmin max min",
+    softmax: "_softmax _log_softmax softmax log_softmax _safe_softmax",
+    along_free_dim: "cumsum flip roll sort topk",
     reshape: "view _unsafe_view reshape _reshape_alias flatten unflatten",
+    restride: "as_strided as_strided_",
     permute: "permute transpose t",
     unsqueeze: "unsqueeze",
     squeeze: "squeeze",
@@ -72,8 +98,17 @@ TABLE: dict[Rule, str] = {
     repeat: "repeat",
     concatenate: "cat",
     stack: "stack",
-    part: "slice select split split_with_sizes narrow unbind unsafe_split index_select",
-    nothing: "new_zeros new_ones new_empty new_full",
+    pieces: "slice split split_with_sizes narrow unsafe_split",
+    part: "select unbind index_select",
+    index: "index _unsafe_index",
+    embedding: "embedding",
+    pixel_shuffle: "pixel_shuffle pixel_unshuffle",
+    channel_shuffle: "channel_shuffle native_channel_shuffle",
+    patches: "im2col",
+    unpatched: "col2im",
+    windows: "unfold",
+    filled: "zeros ones full empty new_zeros new_ones new_empty new_full",
+    nothing: "arange linspace rand randn randint randperm scalar_tensor eye bernoulli",
 }
 
 _BY_PACKET: dict[Any, Rule] = {

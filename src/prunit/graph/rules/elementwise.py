@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from prunit.graph.labels import Block, Labels
-from prunit.graph.rules.seam import TracerLike, argument, name_of, tensors
+from prunit.graph.rules.seam import TracerLike, argument, buffer_for, name_of, tensors
 
 aten = torch.ops.aten
 KEEP_ZERO = {aten.mul: 2, aten.div: 1, aten.neg: 1}
@@ -19,25 +19,27 @@ def pointwise(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any) -> Non
     inputs = tensors((args, kwargs))
     for leaf in tensors(out):
         shape = tuple(leaf.shape)
-        source = _weight_among(t, inputs[: KEEP_ZERO.get(func.overloadpacket, 0)], inputs, shape)
+        source = _weight_among(t, inputs, shape)
         if source is not None:
             # The weight's own axes go first: they are the ones that its consumers sum over.
             blocks = aligned(t, [source, *(i for i in inputs if i is not source)], shape, name_of(func))
-            t.set(leaf, Labels(blocks, weight=t.labels(source).weight))
+            labels = t.labels(source)
+            clean = labels.clean and any(i is source for i in inputs[: KEEP_ZERO.get(func.overloadpacket, 0)])
+            t.set(leaf, Labels(blocks, weight=labels.weight, clean=clean))
         else:
             # Engines run element-wise steps in place, so the output lives in the memory of an operand of its size.
             buffer = max((t.labels(i).buffer for i in inputs if i.shape == leaf.shape), default=-1)
-            t.set(leaf, Labels(aligned(t, inputs, shape, name_of(func)), buffer))
+            t.set(leaf, Labels(aligned(t, inputs, shape, name_of(func)), max(buffer, buffer_for(t, inputs))))
     if not tensors(out):
         for leaf in inputs:
             t.pin_tensor(leaf, f"operator {name_of(func)} looks at values")
 
 
-def _weight_among(t: TracerLike, some: list[Tensor], all_: list[Tensor], shape: tuple[int, ...]) -> Tensor | None:
+def _weight_among(t: TracerLike, inputs: list[Tensor], shape: tuple[int, ...]) -> Tensor | None:
     """The first weight of that shape, if no activation takes part."""
-    if any(t.labels(i).buffer >= 0 for i in all_):
+    if any(t.labels(i).buffer >= 0 for i in inputs):
         return None
-    return next((i for i in some if t.labels(i).weight and tuple(i.shape) == shape), None)
+    return next((i for i in inputs if t.labels(i).weight and tuple(i.shape) == shape), None)
 
 
 def aligned(t: TracerLike, inputs: list[Tensor], shape: tuple[int, ...], name: str) -> tuple[Block, ...]:

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from prunit.graph.labels import Labels
+from prunit.graph.labels import Block, Labels
 
 _PLAIN = frozenset((int, float, bool, str, type(None)))
 
@@ -17,14 +17,23 @@ class TracerLike(Protocol):
     module_path: str
 
     def labels(self, tensor: Tensor) -> Labels: ...
+    def is_named(self, tensor: Tensor) -> bool: ...
     def set(self, tensor: Tensor, labels: Labels) -> None: ...
     def unify(self, a: np.ndarray, b: np.ndarray, why: str) -> None: ...
     def pin(self, ids: np.ndarray | None, why: str) -> None: ...
     def pin_tensor(self, tensor: Tensor, why: str) -> None: ...
     def contract(self, ids: np.ndarray | None) -> None: ...
     def produce(self, ids: np.ndarray | None) -> None: ...
-    def fixed_macs(self, macs: int) -> None: ...
-    def use(self, weight: Tensor, kind: str, macs: int) -> None: ...
+    def mix(self, ids: np.ndarray | None, why: str) -> None: ...
+    def reading(self, what: str, readings: int, ids: np.ndarray) -> int: ...
+    def reject(self, ids: np.ndarray) -> None: ...
+    def size(self, value: int, ids: np.ndarray) -> None: ...
+    def holds(self, value: int) -> bool: ...
+    def assume(self, tensor: Tensor, *, unless: str = "") -> None: ...
+    def given(self, size: int) -> np.ndarray | None: ...
+    def made_up(self, size: int) -> np.ndarray: ...
+    def macs(self, macs: int, *ids: np.ndarray) -> None: ...
+    def use(self, weight: Tensor, kind: str, macs: int, others: Sequence[np.ndarray] = ()) -> None: ...
 
 
 def tensors(tree: Any) -> list[Tensor]:
@@ -41,6 +50,11 @@ def tensors(tree: Any) -> list[Tensor]:
     return [leaf for part in tree if type(part) not in _PLAIN for leaf in tensors(part)]
 
 
+def buffer_for(t: TracerLike, inputs: list[Tensor]) -> int:
+    """Where a new tensor made from `inputs` lives: -1, a new activation, or -2 if it is made from parameters alone."""
+    return -1 if any(t.labels(i).buffer >= 0 for i in inputs) else -2
+
+
 def tie(t: TracerLike, a: np.ndarray | None, b: np.ndarray | None, why: str) -> None:
     """The same channels on both sides; if one side is not labelled the other is pinned."""
     if a is not None and b is not None:
@@ -49,11 +63,15 @@ def tie(t: TracerLike, a: np.ndarray | None, b: np.ndarray | None, why: str) -> 
         t.pin(a if b is None else b, why)
 
 
-def pin_others(t: TracerLike, tensor: Tensor, dim: int, why: str) -> None:
-    """Pin the labelled dimensions of a tensor except `dim`, and that too if its channels run over others as well."""
-    for block in t.labels(tensor).blocks:
-        if block.dims != (dim,):
-            t.pin(block.ids, why)
+def others(t: TracerLike, tensor: Tensor, *dims: int) -> list[Block]:
+    """The blocks of a tensor that lie on other dimensions than `dims`, or on several at once."""
+    return [b for b in t.labels(tensor).blocks if len(b.dims) > 1 or not set(b.dims) & set(dims)]
+
+
+def pin_blocks(t: TracerLike, blocks: list[Block], why: str) -> None:
+    """Keep all channels of these blocks."""
+    for block in blocks:
+        t.pin(block.ids, why)
 
 
 def argument(func: Any, args: Any, kwargs: Any, *names: str) -> Any:

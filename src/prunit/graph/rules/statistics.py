@@ -1,11 +1,12 @@
-"""Normalisation and reductions: what mixes channels keeps them whole."""
+"""Normalisation and reductions: per channel, or over all channels at once, however many there are."""
 
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from prunit.graph.labels import Block, Labels, without
-from prunit.graph.rules.seam import TracerLike, argument, dims_of, name_of, pin_others, tensors, tie
+from prunit.graph.rules.seam import TracerLike, argument, buffer_for, dims_of, name_of, others, pin_blocks, tensors, tie
 
 
 def batch_norm(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any) -> None:
@@ -13,28 +14,81 @@ def batch_norm(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any) -> No
     x, *vectors = args[:5]
     first = out[0] if isinstance(out, tuple | list) else out
     labels = t.labels(x)
-    pin_others(t, x, 1, f"operator {name_of(func)} takes statistics over channels")
     ids = labels.ids(1)
+    # Standardised weights: their inputs lie along another dimension, and statistics are taken over them.
+    over = others(t, x, 1)
+    for block in over:
+        t.mix(block.ids, f"statistics over channels ({name_of(func)})")
     for v in vectors:
         if isinstance(v, Tensor):
             tie(t, ids, t.labels(v).ids(0), "batch norm over fixed channels")
-    block = () if ids is None else (Block((1,), ids),)
-    t.set(first, Labels(block, labels.buffer))
+    blocks = tuple(b for b in labels.blocks if b.dims == (1,) or b in over)
+    t.set(first, labels._replace(blocks=blocks))
     for leaf in tensors(out):
         if leaf is not first:
-            t.set(leaf, Labels((Block((0,), ids),) if ids is not None and leaf.shape == (x.shape[1],) else ()))
+            t.set(leaf, Labels((Block((0,), ids),) if ids is not None and leaf.shape == (x.shape[1],) else (), -2))
 
 
-def channel_norm(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any) -> None:
-    """Group and layer norm: their statistics mix channels, so these stay whole."""
-    for leaf in tensors((args, kwargs)):
-        t.pin_tensor(leaf, f"statistics over channels ({name_of(func)})")
-    for leaf in tensors(out):
-        t.set(leaf, Labels())
+def layer_norm(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+    """Layer and RMS norm: statistics over the last dimensions, with the gain and shift of each position there."""
+    x, shape, *vectors = args[:4]
+    labels = t.labels(x)
+    start = x.ndim - len(shape)
+    for d in range(start, x.ndim):
+        ids = labels.ids(d)
+        for v in vectors:
+            if isinstance(v, Tensor):
+                tie(t, ids, t.labels(v).ids(d - start), f"{name_of(func)} over fixed channels")
+        if ids is not None:
+            t.size(x.shape[d], ids)
+    _norm(t, func, x, start, out)
+
+
+def group_norm(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+    """Statistics over the channels of each group: all groups lose the same ones."""
+    x, *vectors = args[:3]
+    groups = args[6]
+    ids = t.labels(x).ids(1)
+    for v in vectors:
+        if isinstance(v, Tensor):
+            tie(t, ids, t.labels(v).ids(0), f"{name_of(func)} over fixed channels")
+    if ids is not None and groups > 1:
+        rows = ids.reshape(groups, -1)
+        t.unify(rows[1:], np.broadcast_to(rows[0], rows[1:].shape), name_of(func))
+        if rows.shape[1] == 1:
+            t.pin(ids, "a group norm with one channel per group")
+    _norm(t, func, x, 1, out)
+
+
+def _norm(t: TracerLike, func: Any, x: Tensor, start: int, out: Any) -> None:
+    """Label what a norm over the dimensions from `start` on gives; those are looked at together."""
+    labels = t.labels(x)
+    first, *statistics = tensors(out)
+    pin_blocks(t, [b for b in labels.blocks if len(b.dims) > 1], f"statistics over channels ({name_of(func)})")
+    kept = tuple(b for b in labels.blocks if len(b.dims) == 1)
+    for block in kept:
+        if block.dims[0] >= start:
+            t.mix(block.ids, f"statistics over channels ({name_of(func)})")
+    t.set(first, labels._replace(blocks=kept))
+    for leaf in statistics:
+        t.set(leaf, Labels(tuple(b for b in kept if b.dims[0] < min(start, leaf.ndim)), -2))
+
+
+def weight_norm(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+    """A weight scaled by a gain for each position along `dim`, over its norm along the other dimensions."""
+    w, gain = args[:2]
+    dim = argument(func, args, kwargs, "dim") % w.ndim
+    labels = t.labels(w)
+    tie(t, labels.ids(dim), t.labels(gain).ids(dim), "weight norm over fixed channels")
+    for block in others(t, w, dim):
+        t.mix(block.ids, f"statistics over channels ({name_of(func)})")
+    first, norms = tensors(out)
+    t.set(first, labels)
+    t.set(norms, Labels(tuple(b for b in labels.blocks if b.dims == (dim,)), -2))
 
 
 def reduction(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any) -> None:
-    """sum, mean, max, norm … over dimensions; channels that are summed over stay whole."""
+    """sum, mean, max, norm … over dimensions; over channels it takes those that there are."""
     x = args[0]
     dims = dims_of(argument(func, args, kwargs, "dim"), x.ndim)
     keepdim = bool(argument(func, args, kwargs, "keepdim"))
@@ -42,13 +96,39 @@ def reduction(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any) -> Non
     for d in dims:
         block = labels.at(d)
         if block is not None:
-            t.pin(block.ids, f"operator {name_of(func)} reduces over channels")
+            t.mix(block.ids, f"{name_of(func)} over channels")
     for leaf in tensors(out):
-        t.set(leaf, Labels(without(labels, dims, keepdim).blocks))
+        t.set(leaf, Labels(without(labels, dims, keepdim).blocks, buffer_for(t, [x])))
+
+
+def position(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+    """argmax, max with positions: over channels the answer is a channel's number."""
+    x = args[0]
+    dims = dims_of(argument(func, args, kwargs, "dim"), x.ndim)
+    if len(tensors(out)) == 1 and name_of(func) in ("max", "min"):  # the value alone
+        reduction(t, func, args, kwargs, out)
+        return
+    labels = t.labels(x)
+    for d in dims:
+        block = labels.at(d)
+        if block is not None:
+            t.pin(block.ids, f"operator {name_of(func)} counts channels")
+    reduction(t, func, args, kwargs, out)
+
+
+def softmax(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+    """Over channels it is a distribution over those that there are."""
+    x = args[0]
+    labels = t.labels(x)
+    block = labels.at(argument(func, args, kwargs, "dim") % max(x.ndim, 1))
+    if block is not None:
+        t.mix(block.ids, f"{name_of(func)} over channels")
+    for leaf in tensors(out):
+        t.set(leaf, Labels(labels.blocks))
 
 
 def along_free_dim(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any) -> None:
-    """softmax, cumsum, flip, roll, sort, topk: nothing happens to channels if they run along another dimension."""
+    """cumsum, flip, roll, sort, topk: nothing happens to channels if they run along another dimension."""
     x = args[0]
     labels = t.labels(x)
     dims = dims_of(argument(func, args, kwargs, "dim", "dims"), x.ndim)

@@ -8,49 +8,85 @@ from torch import Tensor
 
 from prunit.graph.labels import Block, Labels
 from prunit.graph.rules.elementwise import aligned
-from prunit.graph.rules.seam import TracerLike, name_of, pin_others, tie
+from prunit.graph.rules.seam import TracerLike, buffer_for, name_of, others, pin_blocks, tensors, tie
 
 aten = torch.ops.aten
 WITH_BIAS = {aten.addmm, aten.baddbmm}
-COMPUTED = "a weight that the model computes"
 
 
 def convolution(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:
     """w_OIHW sums over x's channels and makes the output's; transposed weights are w_IOHW."""
-    x, w, bias, _, _, _, transposed, _, groups = args
+    x, w, bias, stride, padding, dilation, transposed, _, groups = args
     labels = t.labels(w)
     out_dim, in_dim = (1, 0) if transposed else (0, 1)
     made = x if transposed else out
-    t.use(w, "conv", made.numel() // made.shape[1] * w.numel())
-    pin_others(t, x, 1, "convolved along channels")
-    x_ids, o_ids = t.labels(x).ids(1), labels.ids(out_dim)
-    if not labels.weight:
-        t.pin(x_ids, f"convolved with {COMPUTED}")
-        t.pin_tensor(w, COMPUTED)
+    kept = _beside_channels(t, x, w, stride, padding, dilation, transposed)
+    t.use(w, "conv", made.numel() // made.shape[1] * w.numel(), [b.ids for b in kept])
+    for block in others(t, w, 0, 1) if not t.is_named(w) else ():
+        t.reject(block.ids)
+        t.pin(block.ids, "the size of a kernel")
+    x_ids, i_ids, o_ids = t.labels(x).ids(1), labels.ids(in_dim), labels.ids(out_dim)
     if groups == 1:
-        t.contract(labels.ids(in_dim))
-        tie(t, x_ids, labels.ids(in_dim), f"reads an input of {x.shape[1]} fixed channels")
+        t.contract(i_ids)
+        tie(t, x_ids, i_ids, f"reads an input of {x.shape[1]} fixed channels")
+        _summed(t, w, i_ids)
         t.produce(o_ids)
     elif transposed:
         t.pin(x_ids, "a grouped transposed convolution")
         t.pin_tensor(w, "a grouped transposed convolution")
         o_ids = None  # the weight's own output axis is as long as one group's
     elif x.shape[1] == groups:
-        _depthwise(t, x_ids, o_ids, w.shape[0] // groups)
+        o_ids = _depthwise(t, x_ids, o_ids, w.shape[0] // groups)
+        if x_ids is not None:
+            t.size(groups, x_ids)
     else:
         _grouped(t, x_ids, labels, groups)
+        _summed(t, w, i_ids)
     if bias is not None:
         tie(t, o_ids, t.labels(bias).ids(0), "its bias has a fixed size")
-    t.set(out, Labels(() if o_ids is None else (Block((1,), o_ids),)))
+    blocks = [*kept, *(() if o_ids is None else (Block((1,), o_ids),))]
+    t.set(out, Labels(tuple(sorted(blocks, key=lambda b: b.dims[0]))))
 
 
-def _depthwise(t: TracerLike, x_ids: np.ndarray | None, o_ids: np.ndarray | None, multiplier: int) -> None:
+def _beside_channels(
+    t: TracerLike, x: Tensor, w: Tensor, stride: Any, padding: Any, dilation: Any, up: bool
+) -> list[Block]:
+    """Labelled dimensions of x other than its channels that come out again.
+
+    The batch does, and what a kernel slides along (the channels, in efficient channel attention) if it leaves their
+    number alone.
+    """
+    kept: list[Block] = []
+    for block in others(t, x, 1):
+        d = block.dims[0]
+        if block.dims == (0,):
+            kept.append(block)
+            continue
+        i = d - 2
+        same = not up and len(block.dims) == 1 and stride[i] == 1 and 2 * padding[i] == dilation[i] * (w.shape[d] - 1)
+        if same:
+            t.mix(block.ids, "convolved along channels")
+            kept.append(block)
+        else:
+            t.pin(block.ids, "convolved along channels")
+    return kept
+
+
+def _summed(t: TracerLike, w: Tensor, ids: np.ndarray | None) -> None:
+    """Over these channels `w` sums. Unless it is a parameter with its zeros where they were, a mask cannot zero it."""
+    labels = t.labels(w)
+    if not labels.weight or not labels.clean:
+        t.mix(ids, "summed over with a weight that the model computes")
+
+
+def _depthwise(t: TracerLike, x_ids: np.ndarray | None, o_ids: np.ndarray | None, times: int) -> np.ndarray | None:
     if x_ids is None or o_ids is None:
         tie(t, x_ids, o_ids, "a depthwise convolution of fixed channels")
-    elif multiplier == 1:
+    elif times == 1:
         t.unify(o_ids, x_ids, "depthwise")
     else:
-        t.unify(o_ids, np.repeat(x_ids, multiplier), "depthwise")
+        t.unify(o_ids, np.repeat(x_ids, times), "depthwise")
+    return o_ids
 
 
 def _grouped(t: TracerLike, x_ids: np.ndarray | None, w: Labels, groups: int) -> None:
@@ -71,36 +107,74 @@ def _grouped(t: TracerLike, x_ids: np.ndarray | None, w: Labels, groups: int) ->
 
 
 def matmul(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:
-    """mm, bmm, addmm, baddbmm: a (…, m, k) times b (…, k, n), one of them a weight that sums over the other."""
+    """mm, bmm, addmm, baddbmm: a (…, m, k) times b (…, k, n); mostly one of them is a weight."""
     bias, (a, b) = (args[0], args[1:3]) if func.overloadpacket in WITH_BIAS else (None, args[:2])
-    macs = a.numel() * b.shape[-1]
     rows, columns = out.ndim - 2, out.ndim - 1
-    if bool(t.labels(a).weight) == bool(t.labels(b).weight):
-        # Attention and the like: what stays of such a product is no sum over channels that a mask could mimic.
-        for operand in (a, b):
-            t.pin_tensor(operand, f"operator {name_of(func)} multiplies two activations")
-        t.fixed_macs(macs)
-        t.set(out, Labels())
-    elif t.labels(b).weight:
-        t.use(b, "linear", macs)
-        _linear(t, x=a, x_dim=columns, w=b, in_dim=rows, out=out)
+    macs = a.numel() * b.shape[-1]
+    for tensor in (a, b):
+        pin_blocks(t, [x for x in t.labels(tensor).blocks if len(x.dims) > 1], "a product over part of the channels")
+    summed = t.labels(a).ids(columns), t.labels(b).ids(rows)
+    tie(t, *summed, f"reads an input of {a.shape[-1]} fixed channels")
+    is_weight = [bool(t.labels(x).weight) for x in (a, b)]
+    if is_weight == [False, True]:
+        t.use(b, "linear", macs, [x.ids for x in others(t, a, columns)])
+        _role_of(t, b, summed[1], columns)
+    elif is_weight == [True, False]:
+        t.use(a, "linear", macs, [x.ids for x in others(t, b, rows)])
+        _role_of(t, a, summed[0], rows)
     else:
-        t.use(a, "linear", macs)
-        _linear(t, x=b, x_dim=rows, w=a, in_dim=columns, out=out)
+        # Attention and the like. Whole heads are better to drop than what two activations are multiplied over.
+        theirs = others(t, b, rows, *([0] if out.ndim == 3 else []))  # both have the same batch of matrices
+        t.macs(macs, *(x.ids for x in t.labels(a).blocks), *(x.ids for x in theirs))
+        for ids in summed:
+            if ids is not None:
+                t.reject(ids)
+                t.mix(ids, f"{name_of(func)} multiplies two activations")
+    blocks = [x for x in others(t, a, columns) if len(x.dims) == 1]
+    theirs = [x for x in others(t, b, rows) if len(x.dims) == 1]
+    if out.ndim == 3:  # both have a batch of matrices: the same one
+        mine, other = t.labels(a).ids(0), t.labels(b).ids(0)
+        if (mine is not None or other is not None) and a.shape[0] > 1:
+            tie(t, mine, other, f"{name_of(func)} with fixed channels")
+            blocks = [x for x in blocks if x.dims != (0,)] if other is None else blocks
+            theirs = [x for x in theirs if x.dims != (0,)] if mine is not None else theirs
+            if mine is None:
+                theirs = [x for x in theirs if x.dims != (0,)]
+    blocks += theirs
+    t.set(out, Labels(tuple(sorted(blocks, key=lambda x: x.dims[0])), buffer_for(t, [a, b])))
     if bias is not None:
         aligned(t, [out, bias], tuple(out.shape), name_of(func))
 
 
-def _linear(t: TracerLike, *, x: Tensor, x_dim: int, w: Tensor, in_dim: int, out: Tensor) -> None:
-    """`w` sums over dimension `x_dim` of x with its `in_dim`; its other dimension takes the place of that one."""
-    labels = t.labels(w)
-    out_dim = x_dim
-    pin_others(t, x, x_dim, "a linear map is repeated for each channel")
-    for block in labels.blocks:
-        if block.dims not in ((in_dim,), (out_dim,)):
-            t.pin(block.ids, "a linear map with a batch of weights")
-    t.contract(labels.ids(in_dim))
-    tie(t, t.labels(x).ids(x_dim), labels.ids(in_dim), f"reads an input of {x.shape[x_dim]} fixed channels")
-    made = labels.ids(out_dim)
-    t.produce(made)
-    t.set(out, Labels(() if made is None else (Block((out_dim,), made),)))
+def attention(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+    """scaled_dot_product_attention as one operator: q_…LK, k_…SK and v_…SV; heads lie before these."""
+    q, k, v = args[:3]
+    for x in (q, k, v):
+        pin_blocks(t, [b for b in t.labels(x).blocks if len(b.dims) > 1], "attention over part of the channels")
+    for d in range(q.ndim - 2):
+        mine = t.labels(q).ids(d)
+        for x in (k, v):
+            if mine is not None or t.labels(x).ids(d) is not None:
+                tie(t, mine, t.labels(x).ids(d), "attention with fixed heads")
+    summed = t.labels(q).ids(q.ndim - 1), t.labels(k).ids(q.ndim - 1)
+    if summed != (None, None):
+        tie(t, *summed, "attention with fixed channels")
+    for ids in summed:
+        if ids is not None:
+            t.reject(ids)
+            t.mix(ids, "attention multiplies two activations")
+    heads = [b for b in t.labels(q).blocks if b.dims[0] < q.ndim - 2]
+    made = t.labels(v).ids(q.ndim - 1)
+    t.macs(q.numel() * k.shape[-2], *(b.ids for b in t.labels(q).blocks))
+    t.macs(v.numel() * q.shape[-2], *(b.ids for b in t.labels(v).blocks))
+    first, *rest = tensors(out)
+    t.set(first, Labels((*heads, *(() if made is None else (Block((q.ndim - 1,), made),)))))
+    for leaf in rest:
+        t.set(leaf, Labels(buffer=-2))
+
+
+def _role_of(t: TracerLike, w: Tensor, summed: np.ndarray | None, out_dim: int) -> None:
+    """What the axes of a weight do in a product: it sums over one, and makes channels along the other."""
+    t.contract(summed)
+    _summed(t, w, summed)
+    t.produce(t.labels(w).ids(out_dim))

@@ -1,0 +1,127 @@
+"""What a forward pass leaves open, and which reading of it holds when channels go.
+
+The tracer sees `view(B, 2, 32, H, W)` and `split(x, 16, 1)` as plain numbers. Whether the code takes them from a
+shape, from an attribute or writes them out shows only when the model is narrower. So each such operator has a few
+*readings*, the likeliest first and "pinned" last. The tracer takes the first; `probe.first_difference` then runs the
+model once more, on meta tensors with channels missing. Where that run departs from what the reading predicts, the next
+reading is taken.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+Key = tuple[str, str]
+"""A module's path, and what is read there: 'view', 'part', 'fill', 'operator NAME'."""
+
+
+class Site(NamedTuple):
+    """An operator that has several readings: which one was taken, of how many, for which channel ids."""
+
+    step: int
+    key: Key
+    kind: str
+    taken: int
+    readings: int
+    ids: np.ndarray
+
+    @property
+    def open(self) -> bool:
+        """There is a further reading."""
+        return self.taken < self.readings - 1
+
+
+class Choices:
+    """The reading taken at each place; `next_at` moves on to the next one."""
+
+    def __init__(self, taken: Iterable[tuple[str, str, int]] = ()) -> None:
+        self._taken: dict[Key, int] = {(module, what): n for module, what, n in taken}
+        self._fallen: Counter[tuple[str, str]] = Counter()
+        self.lines: dict[Key, str] = {}
+        """The user's line of code that an operator was avoided for, as ' at FILE:LINE `CODE`'."""
+        self.cautious = False
+        """Take the last reading, 'pinned', everywhere: for a model that cannot be run on meta tensors."""
+
+    def __getitem__(self, key: Key) -> int:
+        return self._taken.get(key, 0)
+
+    def as_tuple(self) -> tuple[tuple[str, str, int], ...]:
+        """All readings other than the first ones, as plain data."""
+        return tuple((*key, n) for key, n in sorted(self._taken.items()) if n)
+
+    def avoid(self, step: "Step", operator: str, line: str, steps: list["Step"]) -> bool:
+        """Pin what this operator touches in the step's module; False if that is so already.
+
+        If this has come to pass in another instance of the same class, in all of them.
+        """
+        what = f"operator {operator}"
+        if self[step.module, what]:
+            return False
+        alike = {s.module for s in steps if s.kind == step.kind} if self._again(step.kind, what) else set()
+        for module in {step.module, *alike}:
+            self._taken[module, what] = 1
+            self.lines.setdefault((module, what), line)
+        return True
+
+    def next_at(self, site: Site, sites: Iterable[Site]) -> bool:
+        """Take the next reading at `site`, and at the other places of its module that are read alike.
+
+        Instances of one class share their code, so the others start from the same reading unless they were moved on
+        already; from the last one, pinned, if two of them had to come to that. False if there is no further reading.
+        """
+        if not site.open:
+            return False
+        self._taken[site.key] = site.taken + 1
+        last = site.taken + 1 == site.readings - 1
+        if not last or self._again(site.kind, site.key[1]):
+            for other in sites:
+                if other.kind == site.kind and other.key[1] == site.key[1]:
+                    self._taken.setdefault(other.key, site.taken + 1)
+        return True
+
+    def _again(self, kind: str, what: str) -> bool:
+        """Whether this has come to pass in modules of that class before."""
+        self._fallen[kind, what] += 1
+        return self._fallen[kind, what] > 1
+
+
+class Difference(NamedTuple):
+    """The step at which a narrower model departs from the prediction, and the user's line of code there."""
+
+    step: int
+    line: str
+
+
+def next_reading(choices: Choices, sites: list[Site], steps: list["Step"], found: Difference) -> bool:
+    """Change the choices so that what went wrong is read otherwise; False if nothing is left to try.
+
+    First the operator itself, then what was read before it in the same module, the latest first. If all of that is
+    pinned already, whatever the operator touches is pinned, then all that its module does.
+    """
+    step = steps[min(found.step, len(steps) - 1)]
+    at = [s for s in sites if s.step == found.step]
+    before = [s for s in reversed(sites) if s.step < found.step and s.key[0] == step.module]
+    if any(choices.next_at(site, sites) for site in at + before):
+        return True
+    return any(choices.avoid(step, operator, found.line, steps) for operator in (step.name, "*"))
+
+
+class Step(NamedTuple):
+    """One operator of the traced forward pass: its numbers, and the shapes that came out with the ids along them."""
+
+    operator: object
+    name: str
+    module: str
+    kind: str
+    """The module's class."""
+    numbers: tuple[float, ...]
+    outputs: tuple[tuple[tuple[int, ...], tuple[tuple[int, np.ndarray], ...]], ...]
+
+
+def rejected_sites(sites: list[Site], rejected: list[np.ndarray], classes: np.ndarray) -> list[Site]:
+    """The sites with further readings that some of the rejected ids come from."""
+    bad = np.unique(np.concatenate([classes[ids.reshape(-1)] for ids in rejected]))
+    bad = bad[bad > 0]
+    return [s for s in sites if s.open and np.isin(classes[s.ids.reshape(-1)], bad).any()]

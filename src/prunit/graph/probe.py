@@ -1,0 +1,141 @@
+"""Does the code follow when channels go? The model run once more, with channels missing, beside what was predicted."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from prunit.errors import SurgeryError
+from prunit.graph.choices import Difference, Step
+from prunit.graph.meta import shortcut
+from prunit.graph.records import ChannelGraph
+from prunit.graph.rules.seam import tensors as tensors_of
+from prunit.graph.running import named_tensors, standing_in, to_meta, where_in_code
+from prunit.graph.sizes import cut_sizes, resize
+
+
+def first_difference(
+    model: nn.Module, graph: ChannelGraph, steps: list[Step], where_of: np.ndarray, inputs: tuple[Any, Any]
+) -> Difference | None:
+    """The first step at which a narrower model departs from what the graph predicts; None if it does not.
+
+    Every free group loses one to three channels, so that groups of equal size no longer have equal widths. The model
+    runs on meta tensors of the cut shapes: operators must come in the same order, with outputs of the predicted shapes
+    and with equal numbers (a scale taken from a width would be another function). `where_of` gives the flat channel
+    number of each id. `inputs` are positional and keyword inputs. The model is left as it was.
+    """
+    keep = _thinned(graph)
+    run = _Narrow(steps, where_of, keep)
+    args, kwargs = to_meta(inputs)
+    try:
+        with standing_in(model, _cut_twins(model, graph, keep)), torch.no_grad():
+            for module in model.modules():
+                resize(module)
+            for path, values in cut_sizes(model, graph.code_sizes, keep).items():
+                for name, value in values.items():
+                    setattr(model.get_submodule(path), name, value)
+            with run:
+                model(*args, **kwargs)
+    except _Differs as error:
+        return Difference(run.at, where_in_code(error))
+    except SurgeryError as error:
+        return Difference(_where_counted(steps, error), "")
+    except Exception as error:
+        return Difference(run.at if run.inside else _between(steps, run.at), where_in_code(error))
+    return None if run.at == len(steps) else Difference(run.at, "")
+
+
+def _thinned(graph: ChannelGraph) -> np.ndarray:
+    keep = np.ones(int(graph.offsets[-1]) + 1, dtype=bool)
+    for i, group in enumerate(graph.groups):
+        if not group.pinned:
+            # Two stay where they can: tensors with a dimension of size 1 take other ways through PyTorch.
+            most = group.size - 2 if group.size > 2 else group.size - 1
+            start = graph.offsets[i]
+            keep[start : start + min(1 + i % 3, most)] = False
+    return keep
+
+
+def _cut_twins(model: nn.Module, graph: ChannelGraph, keep: np.ndarray) -> dict[str, Tensor]:
+    """Meta tensors of the shapes that the model's tensors have after the cut."""
+    named = named_tensors(model)
+    shapes = {name: list(t.shape) for name, t in named.items()}
+    for axis in graph.axes:
+        shapes[axis.tensor][axis.dim] = int(keep[axis.where].sum())
+    first = {id(t): n for n, t in reversed(named.items())}
+    made = {n: torch.empty(shapes[n], dtype=t.dtype, device="meta") for n, t in named.items() if first[id(t)] == n}
+    return {n: made[first[id(t)]] for n, t in named.items()}
+
+
+def _between(steps: list[Step], at: int) -> int:
+    """The step to blame for an error in the code before step `at`.
+
+    A view of the wrong size fails before there is an operator; other code has looked at the last result.
+    """
+    for i in (at, at + 1):  # a view of what is not contiguous is a copy first
+        if i < len(steps) and steps[i].name in ("view", "_unsafe_view", "expand", "split_with_sizes"):
+            return i
+    return max(at - 1, 0)
+
+
+def _where_counted(steps: list[Step], error: SurgeryError) -> int:
+    """The last step of the module whose attribute counts two things."""
+    module = str(error).split("'")[1].rpartition(".")[0]
+    return max((i for i, step in enumerate(steps) if step.module == module), default=0)
+
+
+class _Differs(Exception):
+    """The run departs from the prediction."""
+
+
+class _Narrow(TorchDispatchMode):
+    """Stops at the first operator that is another, or whose outputs have other shapes, than predicted."""
+
+    def __init__(self, steps: list[Step], where_of: np.ndarray, keep: np.ndarray) -> None:
+        super().__init__()
+        self.at = 0
+        self.inside = False
+        self._steps, self._where_of, self._keep = steps, where_of, keep
+        self._counts: dict[int, int] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if self.at >= len(self._steps):
+            raise _Differs
+        step, named = self._steps[self.at], kwargs or {}
+        if func is not step.operator or numbers_in(args) != step.numbers:
+            raise _Differs
+        inputs = tensors_of((args, named))
+        if len({a.is_meta for a in inputs}) > 1:
+            args, named = to_meta(args), to_meta(named)
+            inputs = tensors_of((args, named))
+        self.inside = True
+        out = shortcut(func, args, named, inputs)
+        if out is None:
+            out = func(*args, **named)
+        self.inside = False
+        for tensor, (shape, blocks) in zip(tensors_of(out), step.outputs, strict=True):
+            found = tensor.shape
+            if blocks:
+                expected = list(shape)
+                for dim, ids in blocks:
+                    expected[dim] = self._count(ids)
+                shape = tuple(expected)
+            if tuple(found) != shape:
+                raise _Differs
+        self.at += 1
+        return out
+
+    def _count(self, ids: np.ndarray) -> int:
+        known = self._counts.get(id(ids))
+        if known is None:
+            known = self._counts[id(ids)] = int(self._keep[self._where_of[ids]].sum())
+        return known
+
+
+def numbers_in(args: tuple[Any, ...]) -> tuple[float, ...]:
+    """The numbers of floating point among an operator's arguments."""
+    return tuple([a for a in args if type(a) is float])

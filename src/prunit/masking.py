@@ -1,0 +1,207 @@
+"""A dense model that behaves as if pruned channels were not there, also where an operator looks at all of them at once.
+
+Zeros in the weights that read a pruned channel are enough where channels meet in weighted sums. A layer norm, a softmax
+or a mean over channels would still count them. So each call of a function that mixes channels is computed on the kept
+ones alone: its inputs are gathered, its outputs scattered back into zeros. Which calls those are, and along which
+dimensions, is found by tracing the model when it is called, once for each shape of inputs and mode.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+
+from prunit.errors import SurgeryError
+from prunit.graph.choices import Choices
+from prunit.graph.labels import Block
+from prunit.graph.records import ChannelGraph
+from prunit.graph.running import example_tensors, named_tensors
+from prunit.graph.tracer import Tracer, tracing
+
+_WITH_SHAPE = {F.layer_norm, F.rms_norm, torch.layer_norm, torch.rms_norm}
+"""Functions whose second argument repeats the sizes of the last dimensions."""
+
+
+class _Call(NamedTuple):
+    """A call that mixes channels: kept positions by number of the tensor and dimension; dense sizes of the outputs."""
+
+    function: object
+    inputs: dict[int, list[tuple[int, Tensor]]]
+    outputs: dict[int, list[tuple[int, int, Tensor]]]
+
+
+class AbsentChannels:
+    """Hooks on a dense model under which its pruned channels do not take part in what mixes channels."""
+
+    def __init__(self, graph: ChannelGraph, keep: np.ndarray) -> None:
+        self.graph, self.keep = graph, keep
+        self._calls: dict[Any, list[_Call | object]] = {}
+        self._running: list[Any] = []
+
+    def attach(self, model: nn.Module) -> None:
+        """From now on `model` computes so whenever it is called."""
+        model.register_forward_pre_hook(self._enter, with_kwargs=True, prepend=True)
+        model.register_forward_hook(self._leave, always_call=True)
+
+    def _enter(self, model: nn.Module, args: Any, kwargs: Any) -> None:
+        if self._running:  # the model calls itself, or is being traced: the outer call sees to all
+            self._running.append(None)
+            return
+        key = (
+            tuple((tuple(t.shape), t.dtype) for t in example_tensors((args, kwargs))),
+            tuple(m.training for m in model.modules()),
+        )
+        if key not in self._calls:
+            self._running.append(None)
+            self._calls[key] = self._find_calls(model, args, kwargs)
+            self._running.pop()
+        mode = _OnKept(self._calls[key])
+        self._running.append(mode)
+        mode.__enter__()
+
+    def _leave(self, model: nn.Module, args: Any, out: Any) -> None:
+        mode = self._running.pop() if self._running else None
+        if mode is not None:
+            mode.__exit__(None, None, None)
+
+    def _find_calls(self, model: nn.Module, args: Any, kwargs: Any) -> list[_Call | object]:
+        leaves = example_tensors((args, kwargs))
+        # On its own tensors: some models take another way on meta tensors. Buffers are copied, it may write to them.
+        copies = {id(t): t if isinstance(t, nn.Parameter) else t.clone() for t in named_tensors(model).values()}
+        tensors = {n: copies[id(t)] for n, t in named_tensors(model).items()}
+        tracer = Tracer(tensors, leaves[0].shape[0] if leaves[0].ndim else 1, Choices(self.graph.choices))
+        seen = _Seen(tracer)
+        args, kwargs = tree_map(lambda v: v.detach().clone() if isinstance(v, Tensor) else v, (args, kwargs))
+        with tracing(model, tracer, tensors, example_tensors((args, kwargs)), training=None), seen:
+            # The hooks of the model itself are for real calls; those of its parts run.
+            model.forward(*args, **kwargs)
+        stays = self.keep[self._where_of(tracer)]
+        device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        return [call.resolved(stays, device) for call in seen.calls]
+
+    def _where_of(self, tracer: Tracer) -> np.ndarray:
+        """Flat channel number of every id of this trace, by what the graph says of each tensor's axes."""
+        known = {(a.tensor, a.dim): a.where for a in self.graph.axes}
+        classes = tracer.findings.classes()
+        where_of_class = np.full(int(classes.max(initial=0)) + 1, -1, dtype=np.int64)
+        for axis in tracer.findings.axes:
+            where = known.get((axis.tensor, axis.dim))
+            if where is not None:
+                where_of_class[classes[axis.start : axis.start + axis.size]] = where
+        where_of_class[0] = -1
+        return where_of_class[classes]
+
+
+class _Observed:
+    """One call of a function in the traced pass: what it mixed, and what lies along the dimensions of its tensors."""
+
+    def __init__(self, function: object) -> None:
+        self.function = function
+        self.mixed: list[np.ndarray] = []
+        self.inputs: list[tuple[tuple[int, ...], tuple[Block, ...]]] = []
+        self.outputs: list[tuple[tuple[int, ...], tuple[Block, ...]]] = []
+
+    def resolved(self, stays: np.ndarray, device: torch.device) -> "_Call | object":
+        """The call with kept positions, or its function alone if no pruned channel is mixed."""
+        gone = np.unique(np.concatenate([ids[~stays[ids]].reshape(-1) for ids in self.mixed] or [np.empty(0, int)]))
+        if not gone.size:
+            return self.function
+        inputs = {i: _kept(blocks, stays, device) for i, (_, blocks) in enumerate(self.inputs)}
+        outputs = {
+            i: [(dim, shape[dim], kept) for dim, kept in _kept(blocks, stays, device)]
+            for i, (shape, blocks) in enumerate(self.outputs)
+        }
+        return _Call(self.function, inputs, outputs)
+
+
+def _kept(blocks: tuple[Block, ...], stays: np.ndarray, device: torch.device) -> list[tuple[int, Tensor]]:
+    found = []
+    for dims, ids in blocks:
+        mine = stays[ids]
+        if len(dims) == 1 and not mine.all():
+            found.append((dims[0], torch.from_numpy(np.flatnonzero(mine)).to(device)))
+    return found
+
+
+class _Seen(TorchFunctionMode):
+    """Notes every function that is called from the model's code, and what it mixes."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        super().__init__()
+        self.calls: list[_Observed] = []
+        self._tracer = tracer
+        tracer.on_mix = self._mixes
+
+    def _mixes(self, ids: np.ndarray) -> None:
+        if not self.calls:
+            raise SurgeryError("channels are mixed outside of any function call of the model: pin that module's inputs")
+        self.calls[-1].mixed.append(ids)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        call = _Observed(func)
+        self.calls.append(call)
+        call.inputs = [self._labelled(leaf) for leaf in _tensors_of((args, kwargs or {}))]
+        out = func(*args, **(kwargs or {}))
+        call.outputs = [self._labelled(leaf) for leaf in _tensors_of(out)]
+        return out
+
+    def _labelled(self, tensor: Tensor) -> tuple[tuple[int, ...], tuple[Block, ...]]:
+        return tuple(tensor.shape), self._tracer.labels(tensor).blocks
+
+
+class _OnKept(TorchFunctionMode):
+    """Computes the calls that mix pruned channels on the kept ones alone."""
+
+    def __init__(self, calls: list[_Call | object]) -> None:
+        super().__init__()
+        self._calls = calls
+        self._next = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        call = self._calls[self._next] if self._next < len(self._calls) else None
+        self._next += 1
+        known = call.function if isinstance(call, _Call) else call
+        if known != func:  # equal, not the same: an attribute's getter is a new object each time
+            raise SurgeryError(
+                f"the masked model calls {getattr(func, '__name__', func)} where it called"
+                f" {getattr(known, '__name__', known)} before: its forward depends on values, so it has no mask"
+            )
+        if not isinstance(call, _Call):
+            return func(*args, **(kwargs or {}))
+        leaves, tree = tree_flatten((args, kwargs or {}))
+        number = 0
+        for i, leaf in enumerate(leaves):
+            if isinstance(leaf, Tensor):
+                for dim, kept in call.inputs.get(number, ()):
+                    leaf = leaf.index_select(dim, kept)
+                leaves[i] = leaf
+                number += 1
+        args, kwargs = tree_unflatten(leaves, tree)
+        if func in _WITH_SHAPE:
+            args, kwargs = _with_shape(args, kwargs)
+        out = func(*args, **kwargs)
+        found, tree = tree_flatten(out)
+        number = 0
+        for i, leaf in enumerate(found):
+            if isinstance(leaf, Tensor):
+                for dim, size, kept in reversed(call.outputs.get(number, [])):
+                    shape = [size if d == dim else n for d, n in enumerate(leaf.shape)]
+                    leaf = leaf.new_zeros(shape).index_copy(dim, kept, leaf)
+                found[i] = leaf
+                number += 1
+        return tree_unflatten(found, tree)
+
+
+def _with_shape(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    x = args[0] if args else kwargs["input"]
+    shape = args[1] if len(args) > 1 else kwargs["normalized_shape"]
+    now = tuple(x.shape[x.ndim - len(shape) :])
+    return ((x, now, *args[2:]), kwargs) if len(args) > 1 else (args, {**kwargs, "normalized_shape": now})
+
+
+def _tensors_of(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_flatten(tree)[0] if isinstance(leaf, Tensor)]
