@@ -31,7 +31,7 @@ CLASSES: Final = 37
 SIZES: Final = (64, 96, 128, 160, 192, 224, 256, 288, 320, 384, 448, 512)
 _WORDS: Final = frozenset(
     "zepto atto femto pico nano tiny xtiny xxtiny small medium base large xlarge xxlarge huge giant mini minimal"
-    " xs xxs xl xx ti es em el".split()
+    " xs xxs xl xxl xx ti es em el".split()
 )
 _SIZE: Final = re.compile(r"[a-z]?\d\w*|[a-z]")
 _OPERATORS: Final = ("bmm", "baddbmm", "matmul")
@@ -62,7 +62,7 @@ def stem(name: str) -> str:
     """The name up to its first size: words for sizes, numbers, single letters; digits inside words stay."""
     kept: list[str] = []
     for i, token in enumerate(name.split("_")):
-        if i and (token in _WORDS or _SIZE.fullmatch(token)):
+        if i and (token.rstrip("0123456789") in _WORDS or _SIZE.fullmatch(token)):
             break
         word, number = _before_number(token)
         kept.append(word)
