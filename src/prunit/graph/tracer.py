@@ -1,13 +1,12 @@
-"""Read a model as channel groups: one forward pass that carries, for every tensor, which channels it holds.
+"""One forward pass that carries, for every tensor, which channels it holds.
 
-The model runs once on the meta device (nothing is copied or computed) under a dispatch mode; each ATen operator has a
-rule in `rules/` that relates the labels of its outputs to those of its inputs. An operator without a rule pins the
-channels that it touches and says so, instead of cutting wrongly.
+The model runs on the meta device (nothing is copied or computed) under a dispatch mode; each ATen operator has a rule in
+`rules/` that relates the labels of its outputs to those of its inputs. An operator without a rule pins the channels
+that it touches and says so, instead of cutting wrongly.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,34 +19,18 @@ from torch.nn.modules.module import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from prunit.errors import ModelError
 from prunit.graph import rules
-from prunit.graph.checks import check
-from prunit.graph.choices import Choices, Site, Step, next_reading, rejected_sites
-from prunit.graph.inputs import describe
+from prunit.graph.choices import Choices, Site, Step
 from prunit.graph.labels import Block, Labels, all_ids
 from prunit.graph.meta import shortcut
-from prunit.graph.probe import first_difference, numbers_in
-from prunit.graph.records import ChannelGraph, TensorInfo
-from prunit.graph.resolve import Findings, HeldSize, Pin, Use, resolve
+from prunit.graph.probe import numbers_in
+from prunit.graph.resolve import Findings, HeldSize, Pin, Use
 from prunit.graph.rules.seam import tensors as tensors_of
-from prunit.graph.running import (
-    as_inputs,
-    calling_line,
-    example_tensors,
-    meta_twins,
-    named_tensors,
-    standing_in,
-    tensors_in,
-    to_meta,
-)
+from prunit.graph.running import calling_line, standing_in, to_meta
 from prunit.graph.sizes import LAYERS, holders
-from prunit.graph.wrappers import unwrapped
 
 _TAKES_SHAPES = (nn.Linear, nn.Flatten, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 """Modules whose views take their sizes from the tensors' shapes."""
-_MOST_TRIES = 64
-"""So often the tracer reads the model anew before it pins all that is left open."""
 _LABELS = "_prunit_labels"
 _FIXED_SIZE = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
 """Modules that compare their inputs with sizes noted when they were built, or keep a second list of their weights."""
@@ -255,105 +238,6 @@ class Tracer(TorchDispatchMode):
         return self.findings.new_buffer(where, per, tensor.element_size())
 
 
-def trace(model: nn.Module, example: Any, *, pin: Sequence[str] = ()) -> ChannelGraph:
-    """The model's channel groups, from one forward pass in evaluation mode.
-
-    `example` is one input tensor (batch first), a tuple of positional inputs or a dict of keyword inputs; only shapes
-    and dtypes matter. `pin` holds name patterns (`fc`, `layer4.*`) of modules whose output channels must all stay.
-    A wrapper around the model (DDP, Fabric, torch.compile, an average) is looked through. The model is left as it was.
-    Raises `ModelError` if the model fails on its example, or either is of a kind that cannot be traced.
-    """
-    model = unwrapped(model)
-    check(model, example)
-    return replace(_traced(model, example, pin), inputs=describe(example))
-
-
-def _traced(model: nn.Module, example: Any, pin: Sequence[str]) -> ChannelGraph:
-    args, kwargs = as_inputs(example)
-    named = named_tensors(model)
-    # A tensor that has several names (tied weights) counts once, under its first.
-    first = {id(t): n for n, t in reversed(named.items())}
-    infos = {
-        n: TensorInfo(tuple(t.shape), t.element_size(), isinstance(t, nn.Parameter))
-        for n, t in named.items()
-        if first[id(t)] == n
-    }
-    choices = Choices()
-    for _ in range(_MOST_TRIES):
-        findings, on_meta = _run(model, named, (args, kwargs), choices)
-        resolved = resolve(findings, infos, pin, choices)
-        if not on_meta and not choices.cautious and (resolved.assumed or findings.mixed):
-            choices.cautious = True
-            continue
-        if not on_meta:
-            note = "the forward pass looks at values: all this holds for the way that it takes with this example"
-            return replace(resolved.graph, notes=(*resolved.graph.notes, note))
-        if choices.cautious or not resolved.assumed:
-            return resolved.graph
-        if findings.rejected and _read_otherwise(findings, choices):
-            continue
-        found = first_difference(model, resolved.graph, findings.steps, resolved.where_of, (args, kwargs))
-        if found is None:
-            return resolved.graph
-        if not next_reading(choices, findings.sites, findings.steps, found):
-            choices.cautious = True
-    choices.cautious = True
-    return resolve(_run(model, named, (args, kwargs), choices)[0], infos, pin, choices).graph
-
-
-def _read_otherwise(findings: Findings, choices: Choices) -> bool:
-    """Take another reading for channels that were rejected, if there is one."""
-    classes = findings.classes()
-    found = rejected_sites(findings.sites, findings.rejected, classes)
-    return bool(found) and choices.next_at(found[0], findings.sites)
-
-
-class _Unreadable(ModelError):
-    """The model runs, but what it returns cannot be read."""
-
-
-def _run(
-    model: nn.Module, named: dict[str, Tensor], inputs: tuple[Any, Any], choices: Choices
-) -> tuple[Findings, bool]:
-    """What one forward pass finds, on meta tensors (True) or, where the model cannot run on those, on its own."""
-    leaves = example_tensors(inputs)
-    batch = leaves[0].shape[0] if leaves[0].ndim else 1
-    try:
-        args, kwargs = to_meta(inputs)
-        return _run_on(model, meta_twins(named), args, kwargs, batch, choices), True
-    except _Unreadable:
-        raise
-    except Exception as on_meta:
-        # Forward passes that look at values (x.item(), a data-dependent branch) cannot run without them. Buffers are
-        # copied because such a pass may write to them.
-        copies = {id(t): t if isinstance(t, nn.Parameter) else t.clone() for t in named.values()}
-        own = {n: copies[id(t)] for n, t in named.items()}
-        try:
-            return _run_on(model, own, *inputs, batch, choices), False
-        except _Unreadable:
-            raise
-        except Exception as error:
-            raise ModelError(
-                f"{_kind(model)} fails on its example {_describe(inputs)}: {_one_line(error)}"
-            ) from on_meta
-
-
-def _run_on(
-    model: nn.Module, tensors: dict[str, Tensor], args: Any, kwargs: Any, batch: int, choices: Choices
-) -> Findings:
-    tracer = Tracer(tensors, batch, choices)
-    inputs = example_tensors((args, kwargs))
-    with tracing(model, tracer, tensors, inputs):
-        out = model(*args, **kwargs)
-        outputs = tensors_in(out)
-        if not outputs:
-            raise _Unreadable(f"cannot trace {_kind(model)}: no tensor was found in what it returns ({_kind(out)})")
-        tracer.module_path = ""
-        for leaf in outputs:
-            tracer.pin_tensor(leaf, "the model's output")
-    return tracer.findings
-
-
 @contextmanager
 def tracing(
     model: nn.Module,
@@ -401,17 +285,3 @@ def _module_paths(model: nn.Module, tracer: Tracer) -> Iterator[None]:
         for handle in handles:
             handle.remove()
             _global_forward_hooks_with_kwargs.pop(handle.id, None)  # torch leaves it behind
-
-
-def _kind(value: object) -> str:
-    return type(value).__name__
-
-
-def _describe(example: Any) -> str:
-    shapes = [tuple(leaf.shape) for leaf in example_tensors(example)]
-    return f"of shape {', '.join(map(str, shapes))}" if shapes else f"is a {_kind(example)}"
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{_kind(error)}: {text[:300]}"

@@ -1,0 +1,138 @@
+"""Read a model as channel groups: `trace` runs it until what was assumed of its code holds.
+
+Nothing is computed: the model runs on the meta device, under a `Tracer`, mostly once. Where its code leaves open which
+numbers follow a width, it runs again with channels missing, and if need be with other readings (see `choices`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from prunit.errors import ModelError
+from prunit.graph.checks import check
+from prunit.graph.choices import Choices, next_reading, rejected_sites
+from prunit.graph.inputs import describe
+from prunit.graph.probe import first_difference
+from prunit.graph.records import ChannelGraph, TensorInfo
+from prunit.graph.resolve import Findings, resolve
+from prunit.graph.running import as_inputs, example_tensors, meta_twins, named_tensors, tensors_in, to_meta
+from prunit.graph.tracer import Tracer, tracing
+from prunit.graph.wrappers import unwrapped
+
+_MOST_TRIES = 64
+"""So often the model is read anew before all that is left open is pinned."""
+
+
+def trace(model: nn.Module, example: Any, *, pin: Sequence[str] = ()) -> ChannelGraph:
+    """The model's channel groups, from one forward pass in evaluation mode.
+
+    `example` is one input tensor (batch first), a tuple of positional inputs or a dict of keyword inputs; only shapes
+    and dtypes matter. `pin` holds name patterns (`fc`, `layer4.*`) of modules whose output channels must all stay.
+    A wrapper around the model (DDP, Fabric, torch.compile, an average) is looked through. The model is left as it was.
+    Raises `ModelError` if the model fails on its example, or either is of a kind that cannot be traced.
+    """
+    model = unwrapped(model)
+    check(model, example)
+    return replace(_traced(model, example, pin), inputs=describe(example))
+
+
+def _traced(model: nn.Module, example: Any, pin: Sequence[str]) -> ChannelGraph:
+    args, kwargs = as_inputs(example)
+    named = named_tensors(model)
+    # A tensor that has several names (tied weights) counts once, under its first.
+    first = {id(t): n for n, t in reversed(named.items())}
+    infos = {
+        n: TensorInfo(tuple(t.shape), t.element_size(), isinstance(t, nn.Parameter))
+        for n, t in named.items()
+        if first[id(t)] == n
+    }
+    choices = Choices()
+    for _ in range(_MOST_TRIES):
+        findings, on_meta = _run(model, named, (args, kwargs), choices)
+        resolved = resolve(findings, infos, pin, choices)
+        if not on_meta and not choices.cautious and (resolved.assumed or findings.mixed):
+            choices.cautious = True
+            continue
+        if not on_meta:
+            note = "the forward pass looks at values: all this holds for the way that it takes with this example"
+            return replace(resolved.graph, notes=(*resolved.graph.notes, note))
+        if choices.cautious or not resolved.assumed:
+            return resolved.graph
+        if findings.rejected and _read_otherwise(findings, choices):
+            continue
+        found = first_difference(model, resolved.graph, findings.steps, resolved.where_of, (args, kwargs))
+        if found is None:
+            return resolved.graph
+        if not next_reading(choices, findings.sites, findings.steps, found):
+            choices.cautious = True
+    choices.cautious = True
+    return resolve(_run(model, named, (args, kwargs), choices)[0], infos, pin, choices).graph
+
+
+def _read_otherwise(findings: Findings, choices: Choices) -> bool:
+    """Take another reading for channels that were rejected, if there is one."""
+    classes = findings.classes()
+    found = rejected_sites(findings.sites, findings.rejected, classes)
+    return bool(found) and choices.next_at(found[0], findings.sites)
+
+
+class _Unreadable(ModelError):
+    """The model runs, but what it returns cannot be read."""
+
+
+def _run(
+    model: nn.Module, named: dict[str, Tensor], inputs: tuple[Any, Any], choices: Choices
+) -> tuple[Findings, bool]:
+    """What one forward pass finds, on meta tensors (True) or, where the model cannot run on those, on its own."""
+    leaves = example_tensors(inputs)
+    batch = leaves[0].shape[0] if leaves[0].ndim else 1
+    try:
+        args, kwargs = to_meta(inputs)
+        return _run_on(model, meta_twins(named), args, kwargs, batch, choices), True
+    except _Unreadable:
+        raise
+    except Exception as on_meta:
+        # Forward passes that look at values (x.item(), a data-dependent branch) cannot run without them. Buffers are
+        # copied because such a pass may write to them.
+        copies = {id(t): t if isinstance(t, nn.Parameter) else t.clone() for t in named.values()}
+        own = {n: copies[id(t)] for n, t in named.items()}
+        try:
+            return _run_on(model, own, *inputs, batch, choices), False
+        except _Unreadable:
+            raise
+        except Exception as error:
+            raise ModelError(
+                f"{_kind(model)} fails on its example {_describe(inputs)}: {_one_line(error)}"
+            ) from on_meta
+
+
+def _run_on(
+    model: nn.Module, tensors: dict[str, Tensor], args: Any, kwargs: Any, batch: int, choices: Choices
+) -> Findings:
+    tracer = Tracer(tensors, batch, choices)
+    inputs = example_tensors((args, kwargs))
+    with tracing(model, tracer, tensors, inputs):
+        out = model(*args, **kwargs)
+        outputs = tensors_in(out)
+        if not outputs:
+            raise _Unreadable(f"cannot trace {_kind(model)}: no tensor was found in what it returns ({_kind(out)})")
+        tracer.module_path = ""
+        for leaf in outputs:
+            tracer.pin_tensor(leaf, "the model's output")
+    return tracer.findings
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
+
+
+def _describe(example: Any) -> str:
+    shapes = [tuple(leaf.shape) for leaf in example_tensors(example)]
+    return f"of shape {', '.join(map(str, shapes))}" if shapes else f"is a {_kind(example)}"
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{_kind(error)}: {text[:300]}"
