@@ -51,6 +51,13 @@ class Choices:
         """All readings other than the first ones, as plain data."""
         return tuple((*key, n) for key, n in sorted(self._taken.items()) if n)
 
+    def drop(self, key: Key) -> bool:
+        """Take this attribute for no size any more; False if that is so already."""
+        place = (key[0], f"attribute {key[1]}")
+        known = self[place] > 0
+        self._taken[place] = 1
+        return not known
+
     def avoid(self, step: "Step", operator: str, line: str, steps: list["Step"]) -> bool:
         """Pin what this operator touches in the step's module; False if that is so already.
 
@@ -88,23 +95,32 @@ class Choices:
 
 
 class Difference(NamedTuple):
-    """The step at which a narrower model departs from the prediction, and the user's line of code there."""
+    """The step at which a narrower model departs from the prediction, in which module, on which line of the user's."""
 
     step: int
+    module: str
     line: str
 
 
-def next_reading(choices: Choices, sites: list[Site], steps: list["Step"], found: Difference) -> bool:
+def next_reading(
+    choices: Choices, sites: list[Site], steps: list["Step"], attributes: Iterable[Key], found: Difference
+) -> bool:
     """Change the choices so that what went wrong is read otherwise; False if nothing is left to try.
 
-    First the operator itself, then what was read before it in the same module, the latest first. If all of that is
-    pinned already, whatever the operator touches is pinned, then all that its module does.
+    First the operator itself, then what was read before it in the same module, the latest first. Then no `attributes`
+    (module, name) of that module are taken for sizes any more. If that has all been tried, whatever the operator
+    touches is pinned, then all that its module does.
     """
     step = steps[min(found.step, len(steps) - 1)]
     at = [s for s in sites if s.step == found.step]
-    before = [s for s in reversed(sites) if s.step < found.step and s.key[0] == step.module]
+    before = [s for s in reversed(sites) if s.step <= found.step and s.key[0] == found.module]
     if any(choices.next_at(site, sites) for site in at + before):
         return True
+    if any(choices.drop(key) for key in attributes if key[0] == found.module):
+        return True
+    if step.module != found.module:  # the code between two operators: of what went in, nothing may change
+        step = next((s for s in steps if s.module == found.module), step)._replace(module=found.module)
+        return choices.avoid(step, "*", found.line, steps)
     return any(choices.avoid(step, operator, found.line, steps) for operator in (step.name, "*"))
 
 

@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from prunit.errors import SurgeryError
 from prunit.graph.choices import Difference, Step
 from prunit.graph.meta import shortcut
+from prunit.graph.modules import following
 from prunit.graph.records import ChannelGraph
 from prunit.graph.rules.seam import tensors as tensors_of
 from prunit.graph.running import named_tensors, standing_in, to_meta, where_in_code
@@ -36,15 +37,17 @@ def first_difference(
             for path, values in cut_sizes(model, graph.code_sizes, keep).items():
                 for name, value in values.items():
                     setattr(model.get_submodule(path), name, value)
-            with run:
+            with following(model, run), run:
                 model(*args, **kwargs)
     except _Differs as error:
-        return Difference(run.at, where_in_code(error))
+        return Difference(run.at, steps[min(run.at, len(steps) - 1)].module, where_in_code(error))
     except SurgeryError as error:
-        return Difference(_where_counted(steps, error), "")
+        step = _where_counted(steps, error)
+        return Difference(step, steps[step].module, "")
     except Exception as error:
-        return Difference(run.at if run.inside else _between(steps, run.at), where_in_code(error))
-    return None if run.at == len(steps) else Difference(run.at, "")
+        step = run.at if run.inside else _between(steps, run.at)
+        return Difference(step, run.module_path, where_in_code(error))
+    return None if run.at == len(steps) else Difference(run.at, "", "")
 
 
 def _thinned(graph: ChannelGraph) -> np.ndarray:
@@ -97,8 +100,14 @@ class _Narrow(TorchDispatchMode):
         super().__init__()
         self.at = 0
         self.inside = False
+        self.module_path = ""
+        self.module: nn.Module | None = None
+        self.module_inputs: list[Tensor] = []
         self._steps, self._where_of, self._keep = steps, where_of, keep
         self._counts: dict[int, int] = {}
+
+    def left(self, module: nn.Module, passed: Any) -> None:
+        """A module has run."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -65,7 +65,8 @@ def _traced(model: nn.Module, example: Any, pin: Sequence[str]) -> ChannelGraph:
         found = first_difference(model, resolved.graph, findings.steps, resolved.where_of, (args, kwargs))
         if found is None:
             return resolved.graph
-        if not next_reading(choices, findings.sites, findings.steps, found):
+        attributes = [(size.module, size.name) for size in resolved.graph.code_sizes]
+        if not next_reading(choices, findings.sites, findings.steps, attributes, found):
             choices.cautious = True
     choices.cautious = True
     return resolve(_run(model, named, (args, kwargs), choices)[0], infos, pin, choices).graph

@@ -1,7 +1,7 @@
 """One forward pass that carries, for every tensor, which channels it holds.
 
-The model runs on the meta device (nothing is copied or computed) under a dispatch mode; each ATen operator has a rule in
-`rules/` that relates the labels of its outputs to those of its inputs. An operator without a rule pins the channels
+The model runs on the meta device (nothing is copied or computed) under a dispatch mode; each ATen operator has a rule
+in `rules/` that relates the labels of its outputs to those of its inputs. An operator without a rule pins the channels
 that it touches and says so, instead of cutting wrongly.
 """
 
@@ -12,17 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import (
-    _global_forward_hooks_with_kwargs,
-    register_module_forward_hook,
-    register_module_forward_pre_hook,
-)
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunit.graph import rules
 from prunit.graph.choices import Choices, Site, Step
 from prunit.graph.labels import Block, Labels, all_ids
 from prunit.graph.meta import shortcut
+from prunit.graph.modules import following
 from prunit.graph.probe import numbers_in
 from prunit.graph.resolve import Findings, HeldSize, Pin, Use
 from prunit.graph.rules.seam import tensors as tensors_of
@@ -93,10 +89,11 @@ class Tracer(TorchDispatchMode):
         """All channels of a tensor must stay."""
         self.pin(all_ids(self.labels(tensor)), why)
 
-    def pin_module(self, module: nn.Module, passed: Any) -> None:
-        """A module of fixed sizes: its parameters and what goes in and out must stay."""
-        for tensor in (*module.parameters(), *tensors_of(passed)):
-            self.pin_tensor(tensor, f"{type(module).__name__} fixes its sizes")
+    def left(self, module: nn.Module, passed: Any) -> None:
+        """A module has run. One of fixed sizes: its parameters and what went in and out must stay."""
+        if isinstance(module, _FIXED_SIZE):
+            for tensor in (*module.parameters(), *tensors_of(passed)):
+                self.pin_tensor(tensor, f"{type(module).__name__} fixes its sizes")
 
     def mix(self, ids: np.ndarray | None, why: str) -> None:
         """An operator looks at all of these channels together, and takes any number of them."""
@@ -128,7 +125,8 @@ class Tracer(TorchDispatchMode):
         helpers = ((prefix + n, m) for n, m in self.module.named_children() if not isinstance(m, LAYERS))
         for path, module in ((self.module_path, self.module), *helpers):
             for name, index in holders(module, value):
-                self.findings.held_sizes.append(HeldSize(path, name, index, ids))
+                if not self.choices[path, f"attribute {name}"]:
+                    self.findings.held_sizes.append(HeldSize(path, name, index, ids))
 
     def holds(self, value: int) -> bool:
         """The module that runs has an attribute of that value."""
@@ -252,36 +250,10 @@ def tracing(
         tracer.set(leaf, Labels())
     try:
         with standing_in(model, tensors, training=training) as filled:
-            with torch.no_grad(), _module_paths(model, tracer), tracer:
+            with torch.no_grad(), following(model, tracer), tracer:
                 yield
         tracer.findings.caches = tuple(filled)
     finally:
         for leaf in (*inputs, *tensors.values()):
             if hasattr(leaf, _LABELS):
                 delattr(leaf, _LABELS)
-
-
-@contextmanager
-def _module_paths(model: nn.Module, tracer: Tracer) -> Iterator[None]:
-    """Keep `tracer.module_path` at the innermost module that is running."""
-    paths = {id(m): n for n, m in model.named_modules()}
-    stack: list[tuple[str, nn.Module | None, list[Tensor]]] = [("", None, [])]
-
-    def enter(module: nn.Module, inputs: Any) -> None:
-        path = paths.get(id(module))
-        stack.append(stack[-1] if path is None else (path, module, tensors_of(inputs)))
-        tracer.module_path, tracer.module, tracer.module_inputs = stack[-1]
-
-    def leave(module: nn.Module, inputs: Any, keywords: Any, out: Any) -> None:
-        if isinstance(module, _FIXED_SIZE):
-            tracer.pin_module(module, (inputs, keywords, out))
-        stack.pop()
-        tracer.module_path, tracer.module, tracer.module_inputs = stack[-1]
-
-    handles = (register_module_forward_pre_hook(enter), register_module_forward_hook(leave, with_kwargs=True))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-            _global_forward_hooks_with_kwargs.pop(handle.id, None)  # torch leaves it behind
