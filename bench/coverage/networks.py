@@ -20,12 +20,12 @@ IMAGES = 4
 
 
 def without_chance(model: nn.Module) -> None:
-    """Switch off, in place, whatever draws at random while training: drop-out, stochastic depth."""
+    """Switch off, in place, whatever draws at random while training: drop-out, as a layer or a call; stochastic depth."""
     for module in model.modules():
-        if "drop" in type(module).__name__.lower():
-            for name in ("p", "drop_prob", "drop_rate"):
-                if isinstance(getattr(module, name, None), float):
-                    setattr(module, name, 0.0)
+        names = ("p", "drop_prob", "drop_rate") if "drop" in type(module).__name__.lower() else ("drop_rate",)
+        for name in names:
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
 
 
 def images(size: int, *, seed: int = 0, batch: int = IMAGES) -> Tensor:
