@@ -20,7 +20,7 @@ IMAGES = 4
 
 
 def without_chance(model: nn.Module) -> None:
-    """Switch off, in place, whatever draws at random while training: drop-out, as a layer or a call; stochastic depth."""
+    """Switch off, in place, what draws at random while training: drop-out, as a layer or a call; stochastic depth."""
     for module in model.modules():
         names = ("p", "drop_prob", "drop_rate") if "drop" in type(module).__name__.lower() else ("drop_rate",)
         for name in names:
