@@ -1,17 +1,21 @@
 """What must hold for every network and every plan."""
 
+import copy
+from dataclasses import replace
+
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
-from prunit.costs import cost_of
+from prunit.costs import Cost, cost_of
 from prunit.graph import Axis, ChannelGraph, trace
 from prunit.plans import Plan, choose, from_zeros, keep_all
-from prunit.surgery import check_runs, compact, mask
+from prunit.surgery import check_runs, compact, cut_tensors, mask, mask_
 from tests.nets import furthest, images, lived_in, random_plan, run
-from tests.properties.networks import Network, networks
+from tests.properties.networks import BLOCKS, ORDERED, TABLES, Builder, Network, named, networks
 
 EXAMPLE = images(batch=3, size=4)
 SEEDS = st.integers(0, 2**16)
@@ -34,29 +38,84 @@ def test_compact_and_mask_compute_the_same(network: Network, seed: int) -> None:
 
 @few
 @given(networks(), SEEDS)
+def test_they_train_alike(network: Network, seed: int) -> None:
+    """Gradients of the masked model, cut, are those of the compact one; so are outputs after each of three steps."""
+    model = lived_in(network, seed=seed).train()
+    graph = trace(model, EXAMPLE)
+    plan = random_plan(graph, seed=seed)
+    small, twin = compact(model, graph, plan), mask(model, graph, plan)
+    keep = graph.flat_keep(plan.keep)
+    optimisers = [torch.optim.SGD(m.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-2) for m in (small, twin)]
+    for _ in range(3):
+        found, masked = gradients(small), gradients(twin)
+        size = sum(float(g.norm()) for g in found.values())
+        cut = cut_tensors(graph, keep, masked)
+        assert all(float((g - cut[n]).abs().max()) <= 1e-9 * size for n, g in found.items())
+        for optimiser in optimisers:
+            optimiser.step()
+        mask_(twin, graph, plan)
+        assert furthest(twin, small, EXAMPLE) < 1e-9
+    assert furthest(twin.eval(), small.eval(), EXAMPLE) < 1e-9
+
+
+@few
+@given(networks(), SEEDS)
 def test_costs_are_those_of_the_compact_model(network: Network, seed: int) -> None:
     model = lived_in(network, seed=seed)
     graph = trace(model, EXAMPLE)
     plan = random_plan(graph, seed=seed, least=2)
     small = compact(model, graph, plan)
     cost = cost_of(graph, plan)
-    assert cost == cost_of(trace(small, EXAMPLE)) == cost_of(graph, plan.widths)
+    assert cost == cost_of(graph, plan.widths)
+    assert of_weights(cost) == of_weights(cost_of(trace(small, EXAMPLE)))
     assert cost.params == sum(p.numel() for p in small.parameters())
     dense = cost_of(graph)
     assert all(now <= before for now, before in zip(cost.as_dict().values(), dense.as_dict().values(), strict=True))
 
 
 @few
+@given(networks(tuple(set(BLOCKS + ORDERED) - set(TABLES))), SEEDS)
+def test_so_are_the_bytes_of_activations(network: Network, seed: int) -> None:
+    model = lived_in(network, seed=seed)
+    graph = trace(model, EXAMPLE)
+    plan = random_plan(graph, seed=seed, least=2)
+    assert cost_of(graph, plan) == cost_of(trace(compact(model, graph, plan), EXAMPLE))
+
+
+@pytest.mark.xfail(strict=True, reason="an activation is counted along the longest of its labelled dimensions only")
+@pytest.mark.parametrize("build", TABLES, ids=named)
+def test_bytes_of_activations_that_are_labelled_twice(build: Builder) -> None:
+    model = lived_in(Network([(build, 4)], False, "classes"))
+    graph = trace(model, EXAMPLE)
+    assert cost_of(graph) == cost_of(trace(model, images(batch=5, size=4)))
+    for seed in range(5):
+        plan = random_plan(graph, seed=seed, least=2)
+        assert cost_of(graph, plan) == cost_of(trace(compact(model, graph, plan), EXAMPLE))
+
+
+@few
 @given(networks(), SEEDS)
 def test_cutting_twice_is_cutting_by_the_joined_plan(network: Network, seed: int) -> None:
+    cut_twice(network, seed)
+
+
+def cut_twice(network: Network, seed: int) -> bool:
+    """Cut, trace and cut again; whether the compact model has the groups that the dense one had.
+
+    It need not: parts that have become equally long are read as parts that shrink together, two heads stay whole.
+    """
     model = lived_in(network, seed=seed)
     graph = trace(model, EXAMPLE)
     first = random_plan(graph, seed=seed, least=2)
     once = compact(model, graph, first)
     again = trace(once, EXAMPLE)
     second = random_plan(again, seed=seed + 1, least=2)
-    joined = first.then(second)
-    equal_states(compact(once, again, second), compact(model, graph, joined))
+    small = compact(once, again, second)
+    if {g.name: g.size for g in again.groups} == first.widths:
+        equal_states(small, compact(model, graph, first.then(second)))
+        return True
+    assert furthest(small.eval(), mask(once, again, second).eval(), EXAMPLE) < 1e-12
+    return False
 
 
 @few
@@ -72,7 +131,7 @@ def test_keeping_all_changes_nothing(network: Network, seed: int) -> None:
 
 
 @few
-@given(networks(), SEEDS)
+@given(networks(BLOCKS), SEEDS)
 def test_channels_have_no_order(network: Network, seed: int) -> None:
     """Relabelling the channels of all groups leaves the function, and relabels what scores choose."""
     model = lived_in(network, seed=seed).eval()
@@ -96,8 +155,29 @@ def test_the_batch_of_the_example_does_not_matter(network: Network, batch: int) 
     model = network.double()
     one, other = trace(model, images(batch=1, size=4)), trace(model, images(batch=batch, size=4))
     assert one.groups == other.groups
-    assert cost_of(one) == cost_of(other)
+    assert of_weights(cost_of(one)) == of_weights(cost_of(other))
     assert all(np.array_equal(a.where, b.where) for a, b in zip(one.axes, other.axes, strict=True))
+
+
+PINNED = {"halved": {"stem.0"}, "PixelsMixed": {"blocks.0.tokens"}}
+"""What stays whole in networks of a single block: sizes that are written out, pixels that are added to others."""
+
+
+@pytest.mark.parametrize("build", BLOCKS + ORDERED, ids=named)
+def test_every_block_alone(build: Builder) -> None:
+    """So that each is met in every run, and that nothing is pinned unnoticed."""
+    network = Network([(build, 6)], True, "dict")
+    model = lived_in(copy.deepcopy(network))
+    graph = trace(model, EXAMPLE)
+    assert {g.name for g in graph.groups if g.pinned} - {"fc", "map"} == PINNED.get(named(build), set())
+    assert graph.notes == ()
+    plan = random_plan(graph)
+    small, twin = compact(model, graph, plan), mask(model, graph, plan)
+    assert all(plan.widths[g.name] < g.size for g in graph.groups if not g.pinned)
+    for training in (False, True, False):
+        assert furthest(twin.train(training), small.train(training), EXAMPLE) < 1e-12
+    assert furthest(twin, model.eval(), EXAMPLE) > 1e-3  # the cut was felt
+    assert any(cut_twice(network, seed) for seed in range(4))
 
 
 @st.composite
@@ -119,6 +199,22 @@ def test_a_plan_reads_back_as_it_was_written(plan: Plan) -> None:
     assert dict(again.origin) == dict(plan.origin)
     assert again.hash == plan.hash
     assert again.to_json() == plan.to_json()
+
+
+def of_weights(cost: Cost) -> Cost:
+    """The cost without the bytes of activations."""
+    return replace(cost, activation_bytes=0)
+
+
+def gradients(model: nn.Module) -> dict[str, Tensor]:
+    """The gradient of every parameter, which all take part, under a loss that is steep nowhere."""
+    model.zero_grad()
+    torch.stack([y.square().mean().log1p() for y in run(model, EXAMPLE)]).sum().backward()
+    found = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    assert len(found) == len(list(model.parameters()))
+    assert all(g.isfinite().all() for g in found.values())
+    assert any(g.any() for g in found.values())
+    return found
 
 
 def equal_states(a: nn.Module, b: nn.Module) -> None:
