@@ -103,6 +103,7 @@ def _work(case: Case, tool: str, file: Path) -> None:
     """What the forked process does."""
 
     def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGXCPU, signal.SIG_IGN)  # it comes again every second, while the cell is being stored
         raise _OutOfTime
 
     signal.signal(signal.SIGXCPU, stop)

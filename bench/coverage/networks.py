@@ -39,17 +39,33 @@ def lived_in(model: nn.Module, image_size: int, *, seed: int = 0) -> nn.Module:
     model.double()
     with torch.no_grad():
         for tensor in model.parameters():
-            deviation = max(1, tensor[0].numel()) ** -0.5 if tensor.ndim > 1 else 1.0
+            deviation = 1.0
+            if tensor.ndim > 1:
+                # Of several kernels in one row (CondConv) each sums over less than the row holds: as it was, then.
+                deviation = max(tensor[0].numel() ** -0.5, float(tensor.std()))
             tensor.normal_(0.1 * deviation, deviation, generator=generator)
-    take_statistics(model, images(image_size, seed=seed + 1))
-    with torch.no_grad():
-        for norm in _batch_norms(model):
-            mean, var = norm.running_mean, norm.running_var
-            if mean is not None and var is not None:
-                noise = torch.empty_like(mean).normal_(0, 0.3, generator=generator)
-                mean.add_(noise * var.sqrt())
-                var.mul_(torch.empty_like(var).uniform_(0.5, 1.5, generator=generator))
+    settle(model, images(image_size, seed=seed + 1), seed=seed)
     return model.eval()
+
+
+def settle(model: nn.Module, x_BCHW: Tensor, *, seed: int = 0) -> None:
+    """Give batch norms, in place, the statistics that these images leave, disturbed a little."""
+    generator = torch.Generator().manual_seed(seed)
+    take_statistics(model, x_BCHW)
+    for norm in _batch_norms(model):
+        mean, var = norm.running_mean, norm.running_var
+        if mean is not None and var is not None:
+            noise = torch.empty_like(mean).normal_(0, 0.3, generator=generator)
+            mean.add_(noise * var.sqrt())
+            var.mul_(torch.empty_like(var).uniform_(0.5, 1.5, generator=generator))
+
+
+def hand_on_statistics(source: nn.Module, target: nn.Module) -> None:
+    """The target's batch norms take over, in place, the statistics of those of the same name."""
+    there = dict(source.named_buffers())
+    for name, buffer in target.named_buffers():
+        if name.endswith(("running_mean", "running_var")):
+            buffer.copy_(there[name])
 
 
 def take_statistics(model: nn.Module, x_BCHW: Tensor) -> None:

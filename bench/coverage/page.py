@@ -26,6 +26,7 @@ _WORDS: Final = {
     "died": "crashed",
     "runs": "runs, not compared",
 }
+_LIMITS: Final = ("timeout", "memory", "died")
 _OUTPUT: Final = re.compile(r"output", re.IGNORECASE)
 
 
@@ -75,8 +76,11 @@ def _why(cell: Cell) -> str:
 def _status(cell: Cell | None) -> str:
     if cell is None:
         return "–"
-    if cell["status"] == "wrong" and cell.get("tool") == "torch-pruning":
-        return "runs, differs"
+    if cell.get("tool") == "torch-pruning":
+        if cell["status"] == "wrong":
+            return "runs, differs"
+        if cell["status"] in _LIMITS:
+            return f"{_WORDS[cell['status']]} ({cell['stage']})"
     return _WORDS.get(cell["status"], cell["status"])
 
 
@@ -103,8 +107,8 @@ def headline(result: Result) -> str:
         lines.append(
             f"- **{words}: {n['exact']} of {n['tried']} exact**, {n['half']} of them at half the macs or within a"
             f" tenth of it; silently wrong {n['wrong']}, cost mispredicted {n['miscounted']}, refused or failed"
-            f" {n['failed']}, out of time or memory {n['timeout'] + n['memory'] + n['died']}"
-            f"{_other(n)}"
+            f" {n['failed']}, out of time or memory {sum(n[status] for status in _LIMITS)}"
+            f"{_other(n)}{_within_rounding(result, kind)}"
         )
         lines.append(_second(result, kind))
         them = counts(result, "torch-pruning", kind)
@@ -112,7 +116,7 @@ def headline(result: Result) -> str:
             lines.append(
                 f"  - Torch-Pruning: {them['exact'] + them['wrong'] + them['runs']} of {them['tried']} run and train"
                 f" after the cut, {them['exact']} of these equal to the masked network; failed {them['failed']},"
-                f" out of time or memory {them['timeout'] + them['memory'] + them['died']}"
+                f" out of time or memory {sum(them[status] for status in _LIMITS)}{_inside(result, kind)}"
             )
         onnx = counts(result, "onnx", kind)
         if onnx["tried"]:
@@ -142,6 +146,21 @@ def _second(result: Result, kind: str) -> str:
         f" without prunit's mask; of the other {len(exact) - len(same)}, {mixed} compute something over all channels"
         " (a layer norm), which that check cannot follow"
     )
+
+
+def _inside(result: Result, kind: str) -> str:
+    """In how many of these Torch-Pruning itself was at work when the limit was reached."""
+    found = [row["torch-pruning"] for row in result["rows"] if row["kind"] == kind and row.get("torch-pruning")]
+    late = [cell for cell in found if cell["status"] in _LIMITS]
+    inside = sum(cell["stage"] in ("graph", "prune") for cell in late)
+    return f" ({inside} of them while it built its graph or pruned)" if late else ""
+
+
+def _within_rounding(result: Result, kind: str) -> str:
+    """How many models owe it to rounding that they count as exact."""
+    found = [row["prunit"] for row in result["rows"] if row["kind"] == kind and row["prunit"]]
+    over = [c for c in found if c["status"] == "exact" and any(c.get(key, 0.0) >= ours.EXACT for key in ours.ERRORS)]
+    return f"; {len(over)} of the exact ones above {ours.EXACT:.0e}, by rounding alone" if over else ""
 
 
 def _other(n: Counter[str]) -> str:
@@ -232,6 +251,8 @@ def _numbers(result: Result) -> dict[str, Any]:
         "classes": config["classes"],
         "seconds": config["cpu_seconds"]["prunit"],
         "onnx_seconds": config["cpu_seconds"]["onnx"],
+        "their_seconds": config["cpu_seconds"]["torch-pruning"],
+        "most": f"{ours.MOST:.0e}",
         "gigabytes": config["gigabytes"],
         "exact": f"{config['exact']:.0e}",
         "their_exact": f"{config['torch_pruning_exact']:.0e}",
@@ -246,19 +267,21 @@ _REASONS: Final = (
 _INTRODUCTION: Final = """\
 # Which architectures can be cut
 
-Written by `python -m bench.coverage`; nothing here was picked or typed by hand. The models are the smallest member of
-each family of timm that is a CNN ({cnn}) or a hybrid of convolution and attention ({hybrid}), untrained, with
-{classes} classes, at 64 pixels or at the first larger size at which the model runs. A family is the file that builds
-the model and the name up to its first size; what it is made of is seen while it runs (`bench/coverage/selection.py`
-has the rule). Transformers and MLPs are left out. No model gets a hint or a setting of its own.
+Written by `python -m bench.coverage`; nothing here was picked or typed by hand. The models are the smallest member
+of each family of timm that is a CNN ({cnn}) or a hybrid of convolution and attention ({hybrid}), untrained, with
+{classes} classes, at 64 pixels or at the first larger size at which the model runs. A family is the file that
+builds the model and the name up to its first size; what it is made of is seen while it runs
+(`bench/coverage/selection.py` has the rule). Transformers and MLPs are left out. No model gets a hint or a setting
+of its own.
 
 What is asked of prunit: `trace`; a plan of uniform width that halves the macs, its channels drawn at random (where
-half cannot be reached, every group that may shrink is cut to its minimum); `compact`; then the small model must run,
-train a step, and have the parameters and macs that were predicted. At last the model gets random weights and
-statistics as after some training, in float64, and the compact model must equal the masked one in evaluation mode and
-in training mode, under this plan and under one of uneven random widths. **Exact** is all of this, with a relative
-error below {exact}. *Error* is the largest of the four. Some groups may stay whole in an exact model; the share of
-macs says how much that costs.
+half cannot be reached, every group that may shrink is cut to its minimum); `compact`; then the small model must
+run, train a step, and have the parameters and macs that were predicted. At last the model gets random weights and
+statistics as after some training, in float64, and the compact model must equal the masked one in evaluation mode
+and in training mode, under this plan and under one of uneven random widths. **Exact** is all of this, with a
+relative error below {exact}; where a change of the images in the last place alone makes more than a tenth of that,
+up to ten times what it makes, but never above {most}. *Error* is the largest of the four. Some groups may stay
+whole in an exact model; the share of macs says how much that costs.
 
 ONNX: the compact model exported and run in ONNX Runtime, float32, equal within 1e-4 of the largest output; "nor
 uncut" is a model that the exporter does not manage before the cut either.
@@ -268,5 +291,7 @@ ignored; then the model must run, keep its output shape and train a step. It is 
 with the same weights set to zero (below {their_exact}); where it differs ("runs, differs"), the cause may also be a
 norm over channels, which now sees fewer of them. In brackets the share of macs by its own counter.
 
-Limits for each model and tool: {seconds} s of CPU time ({onnx_seconds} s for the export), three times that by the
-clock, {gigabytes} GB of address space, one thread."""
+Limits for each model, in seconds of CPU time on one thread: prunit {seconds}, most of which go into the
+comparisons, ONNX {onnx_seconds}, Torch-Pruning {their_seconds}; three times that by the clock; {gigabytes} GB of
+address space. Where Torch-Pruning reached a limit, the table says in brackets what was being done: 'graph' and
+'prune' are its own work, the rest is ours around it."""
