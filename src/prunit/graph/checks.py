@@ -13,6 +13,8 @@ from prunit.graph.running import example_tensors, named_tensors
 _QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torchao.")
 _FLOAT = ("FloatFunctional", "FXFloatFunctional")
 """Modules among the quantised ones that compute in floating point, in models that are only prepared for it."""
+_PLAIN = (nn.Parameter, torch.Tensor)
+_REAL = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.bool)
 _SHARDED = ("torch.distributed.fsdp", "torch.distributed.tensor", "torch.distributed._tensor")
 
 
@@ -65,6 +67,8 @@ def _of_modules(model: nn.Module) -> Iterator[str]:
 
 def _of_tensors(model: nn.Module) -> Iterator[str]:
     for name, tensor in named_tensors(model).items():
+        if type(tensor) in _PLAIN and tensor.layout is torch.strided and tensor.dtype in _REAL:
+            continue
         source = type(tensor).__module__
         if is_lazy(tensor):
             yield f"'{name}' has no shape yet; call the model on a batch first"

@@ -18,8 +18,10 @@ _META = torch.device("meta")
 def shortcut(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: Sequence[Tensor]) -> Any:
     """What `func(*args, **kwargs)` gives, `inputs` being the tensors in its arguments; None: ask PyTorch."""
     known = _SHORTCUTS.get(func)
-    if known is None or kwargs or not all(type(x) is Tensor and x.is_meta for x in inputs):
+    if known is None or not all(type(x) is Tensor and x.is_meta for x in inputs):
         return None
+    if kwargs:
+        return known(*args) if func in _GELU and kwargs in _APPROXIMATIONS else None
     return known(*args)
 
 
@@ -27,25 +29,71 @@ def _row_major(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     return torch.empty(shape, dtype=dtype, device=_META)
 
 
-def _element_wise(x: Tensor, *others: Any) -> Tensor | None:
-    """Tensors of one floating dtype, shape and row-major strides; PyTorch has its own order for strides that are not.
+def _in_rows(x: Tensor) -> bool:
+    """The strides are row-major, those of dimensions of size 1 too."""
+    step = 1
+    for n, stride in zip(reversed(x.shape), reversed(x.stride()), strict=True):
+        if stride != step:
+            return False
+        step *= max(n, 1)
+    return True
 
-    What is no tensor (a slope, a bound) leaves a floating dtype as it is.
+
+def _is_dense(x: Tensor) -> bool:
+    """Elements fill their memory in some order of the dimensions that the strides leave no doubt about.
+
+    Of dimensions of size 1 strides say little, so that only a batch of one is taken.
     """
-    out = _row_major(x.shape, x.dtype)
-    if not x.is_floating_point() or x.stride() != out.stride():
+    step, last = 1, 0
+    if 1 in x.shape[1:]:
+        return False
+    for stride, n in sorted(zip(x.stride(), x.shape, strict=True)):
+        if stride != step or stride == last:
+            return False
+        step, last = step * n, stride
+    return True
+
+
+def _element_wise(x: Tensor, *others: Any) -> Tensor | None:
+    """Of one floating dtype: tensors that are all row-major or all alike in their strides, and vectors.
+
+    One of them has the shape to which the others broadcast. What is no tensor (a slope, a bound) leaves a floating
+    dtype as it is.
+    """
+    if not x.is_floating_point():
         return None
+    whole, tensors = x, [x]
     for y in others:
         if isinstance(y, Tensor):
-            if y.dtype != x.dtype or y.shape != x.shape or y.stride() != x.stride():
+            if y.dtype != x.dtype:
                 return None
+            tensors.append(y)
+            if y.ndim > whole.ndim or (y.ndim == whole.ndim and y.numel() > whole.numel()):
+                whole = y
         elif isinstance(y, complex):
             return None
-    return out
+    in_rows = _in_rows(whole)
+    if not in_rows and not _is_dense(whole):
+        return None
+    for y in tensors:
+        if y is not whole and not _follows(y, whole, in_rows):
+            return None
+    if in_rows:
+        return _row_major(whole.shape, x.dtype)
+    return torch.empty_strided(whole.shape, whole.stride(), dtype=x.dtype, device=_META)
+
+
+def _follows(y: Tensor, whole: Tensor, in_rows: bool) -> bool:
+    """y broadcasts to the shape of `whole`, and has no order of dimensions of its own."""
+    if y.shape == whole.shape and y.stride() == whole.stride():
+        return True
+    fits = all(n in (1, m) for n, m in zip(reversed(y.shape), reversed(whole.shape), strict=False))
+    return fits and _in_rows(y) and (in_rows or y.numel() == max(y.shape, default=1))
 
 
 def _in_place(x: Tensor, *others: Any) -> Tensor | None:
-    return None if _element_wise(x, *others) is None else x
+    out = _element_wise(x, *others)
+    return x if out is not None and out.shape == x.shape else None
 
 
 def _convolution(
@@ -59,10 +107,13 @@ def _convolution(
     output_padding: Sequence[int],
     groups: int,
 ) -> Tensor | None:
-    """Row-major tensors that are not empty, with one stride, padding and dilation for each dimension of space."""
+    """Weights that are row-major, with one stride, padding and dilation for each dimension of space; nothing is empty.
+
+    The result is row-major whatever the order of `x` is.
+    """
     if transposed or x.ndim != w.ndim or x.shape[1] != w.shape[1] * groups or 0 in x.shape:
         return None
-    if not (len(stride) == len(padding) == len(dilation) == x.ndim - 2 and x.is_contiguous() and w.is_contiguous()):
+    if not (len(stride) == len(padding) == len(dilation) == x.ndim - 2 and w.is_contiguous()):
         return None
     space = [
         (n + 2 * p - d * (k - 1) - 1) // s + 1
@@ -100,14 +151,136 @@ def _mean(x: Tensor, dims: Sequence[int] | None, keepdim: bool = False) -> Tenso
     return _row_major([1 if d in gone else n for d, n in enumerate(x.shape) if keepdim or d not in gone], x.dtype)
 
 
+def _layer_norm(
+    x: Tensor, shape: Sequence[int], weight: Any, bias: Any, eps: float
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Of a row-major tensor, with a mean and a deviation for each place that is left."""
+    left = x.ndim - len(shape)
+    if not shape or tuple(x.shape[left:]) != tuple(shape) or not _single_kind(x, weight, bias) or not _in_rows(x):
+        return None
+    places = (*x.shape[:left], *[1] * len(shape))
+    return _row_major(x.shape, x.dtype), _row_major(places, x.dtype), _row_major(places, x.dtype)
+
+
+def _group_norm(
+    x: Tensor, weight: Any, bias: Any, batch: int, channels: int, space: int, groups: int, eps: float
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Of a row-major tensor, with a mean and a deviation for each group."""
+    fits = x.ndim > 1 and x.shape[:2] == (batch, channels) and x.numel() == batch * channels * space > 0
+    if not fits or channels % groups or not _single_kind(x, weight, bias) or not _in_rows(x):
+        return None
+    each = (batch, groups)
+    return _row_major(x.shape, x.dtype), _row_major(each, x.dtype), _row_major(each, x.dtype)
+
+
+def _single_kind(x: Tensor, *vectors: Tensor | None) -> bool:
+    """float32 or float64, all of them: statistics of shorter kinds may be of another."""
+    return x.dtype in (torch.float32, torch.float64) and all(v is None or v.dtype == x.dtype for v in vectors)
+
+
+def _softmax(x: Tensor, dim: int, convert: Any = None) -> Tensor | None:
+    """In the dtype of a row-major tensor of floating point."""
+    if convert or not x.is_floating_point() or not -x.ndim <= dim < x.ndim or not x.numel() or not _in_rows(x):
+        return None
+    return _row_major(x.shape, x.dtype)
+
+
+def _matmul(a: Tensor, b: Tensor) -> Tensor | None:
+    """Products of two matrices, or of two batches of matrices."""
+    if not 2 <= a.ndim == b.ndim <= 3 or a.dtype != b.dtype:
+        return None
+    if a.shape[:-2] != b.shape[:-2] or a.shape[-1] != b.shape[-2]:
+        return None
+    return _row_major((*a.shape[:-1], b.shape[-1]), a.dtype)
+
+
+def _cat(parts: Sequence[Tensor], dim: int = 0) -> Tensor | None:
+    """Row-major tensors of one dtype that are not empty."""
+    first = parts[0] if parts else None
+    if first is None or not -first.ndim <= dim < first.ndim:
+        return None
+    dim %= first.ndim
+    total = 0
+    for x in parts:
+        shape = x.shape
+        beside = shape[:dim] == first.shape[:dim] and shape[dim + 1 :] == first.shape[dim + 1 :]
+        if not beside or x.ndim != first.ndim or x.dtype != first.dtype or not x.numel() or not _in_rows(x):
+            return None
+        total += shape[dim]
+    return _row_major((*first.shape[:dim], total, *first.shape[dim + 1 :]), first.dtype)
+
+
+def _pooled(
+    x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
+) -> Tensor | None:
+    """Pairs for height and width, padding of at most half a kernel, a row-major tensor of floating point."""
+    if x.ndim not in (3, 4) or not x.is_floating_point() or not x.numel() or not _in_rows(x):
+        return None
+    if not all(len(pair) == 2 for pair in (kernel, stride, padding, dilation)):
+        return None
+    if min(*kernel, *stride, *dilation) < 1 or any(not 0 <= 2 * p <= k for p, k in zip(padding, kernel, strict=True)):
+        return None
+    space = [
+        (n + 2 * p - d * (k - 1) - 1) // s + 1
+        for n, k, s, p, d in zip(x.shape[-2:], kernel, stride, padding, dilation, strict=True)
+    ]
+    return _row_major((*x.shape[:-2], *space), x.dtype) if min(space) > 0 else None
+
+
+def _max_pool(
+    x: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int] = (),
+    padding: Sequence[int] = (0, 0),
+    dilation: Sequence[int] = (1, 1),
+    ceil_mode: bool = False,
+) -> tuple[Tensor, Tensor] | None:
+    """The largest values and where they are, sizes rounded down."""
+    out = None if ceil_mode else _pooled(x, kernel, stride or kernel, padding, dilation)
+    return None if out is None else (out, _row_major(out.shape, torch.int64))
+
+
+def _avg_pool(
+    x: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int] = (),
+    padding: Sequence[int] = (0, 0),
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor: int | None = None,
+) -> Tensor | None:
+    """Means, sizes rounded down."""
+    return None if ceil_mode or divisor == 0 else _pooled(x, kernel, stride or kernel, padding, (1, 1))
+
+
+def _upsampled(x: Tensor, size: Sequence[int], *how: Any) -> Tensor | None:
+    """A row-major batch of images of floating point at another size."""
+    if x.ndim != 4 or len(size) != 2 or min(size) < 1 or not x.is_floating_point() or not x.numel() or not _in_rows(x):
+        return None
+    return _row_major((*x.shape[:2], *size), x.dtype)
+
+
 _ACTIVATIONS = "relu hardtanh leaky_relu elu silu gelu mish hardswish sigmoid hardsigmoid tanh".split()
+_OF_TWO = "add sub mul div".split()
+_GELU = frozenset((aten.gelu.default, aten.gelu_.default))
+_APPROXIMATIONS = ({"approximate": "none"}, {"approximate": "tanh"})
 _SHORTCUTS: dict[Any, Callable[..., Any]] = {
     aten.convolution.default: _convolution,
     aten.native_batch_norm.default: _batch_norm,
+    aten.native_layer_norm.default: _layer_norm,
+    aten.native_group_norm.default: _group_norm,
     aten.addmm.default: _addmm,
+    aten.mm.default: _matmul,
+    aten.bmm.default: _matmul,
     aten.mean.dim: _mean,
+    aten.cat.default: _cat,
+    aten._softmax.default: _softmax,
+    aten._safe_softmax.default: _softmax,
+    aten.max_pool2d_with_indices.default: _max_pool,
+    aten.avg_pool2d.default: _avg_pool,
+    aten.upsample_bilinear2d.default: _upsampled,
     **{getattr(aten, name).default: _element_wise for name in _ACTIVATIONS},
     **{getattr(aten, f"{name}_").default: _in_place for name in _ACTIVATIONS},
-    **{getattr(aten, name).Tensor: _element_wise for name in ("add", "mul")},
-    **{getattr(aten, f"{name}_").Tensor: _in_place for name in ("add", "mul")},
+    **{getattr(getattr(aten, name), kind): _element_wise for name in _OF_TWO for kind in ("Tensor", "Scalar")},
+    **{getattr(getattr(aten, f"{name}_"), kind): _in_place for name in _OF_TWO for kind in ("Tensor", "Scalar")},
 }

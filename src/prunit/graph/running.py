@@ -1,6 +1,7 @@
 """Run a model without computing anything, on tensors that stand in for its own, and leave it as it was."""
 
 import linecache
+import os
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
@@ -15,13 +16,21 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 _MODULE_OWN: Final = frozenset(vars(nn.Module()))
 """Attributes that every module has."""
-_OURS: Final = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
+_OURS: Final = tuple(f"{folder}{os.sep}" for folder in (Path(torch.__file__).parent, Path(__file__).parents[1]))
 """Where code lies that is not the user's."""
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     """All parameters and buffers by state-dict name; one that has several names (tied weights) under each of them."""
-    return dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+    parameters: dict[str, Tensor] = {}
+    buffers: dict[str, Tensor] = {}
+    for path, module in model.named_modules(remove_duplicate=False):  # PyTorch's own two functions each walk all of it
+        prefix = f"{path}." if path else ""
+        for store, found in ((module._parameters, parameters), (module._buffers, buffers)):
+            for name, tensor in store.items():
+                if tensor is not None:
+                    found[prefix + name] = tensor
+    return parameters | buffers
 
 
 def meta_twins(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -186,6 +186,10 @@ class Tracer(TorchDispatchMode):
 
     # ── the dispatch itself ──
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # the wrapper that this saves costs as much as a rule; nothing is compiled here
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
