@@ -1,6 +1,6 @@
 """What produces every number that the README and docs quote: `python -m bench.NAME`, one JSON file each.
 
-prune_speed      dense model to compact model at half width, against Torch-Pruning
+speed            dense model to compact model at half width, against Torch-Pruning; growth with depth
 synflow_rounds   what SynFlow's rounds cost and what they buy
 compact_memory   memory that compact takes on top of the dense model
 startup          importing the package and asking the command line for help

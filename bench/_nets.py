@@ -41,6 +41,12 @@ HALVED: Final[Mapping[str, Net]] = {
     "resnet50-224": Net("ResNet-50, 224×224", "resnet50", 224),
     "mobilenetv2-224": Net("MobileNetV2, 224×224", "mobilenetv2", 224),
 }
+MORE: Final[Mapping[str, Net]] = {
+    "densenet121-224": Net("DenseNet-121, 224×224", "torchvision:densenet121", 224),
+    "efficientnetb0-224": Net("EfficientNet-B0, 224×224", "torchvision:efficientnet_b0", 224),
+    "convnextt-224": Net("ConvNeXt-T, 224×224", "torchvision:convnext_tiny", 224),
+    "regnety-224": Net("RegNetY-400MF, 224×224", "torchvision:regnet_y_400mf", 224),
+}
 LARGE: Final[Mapping[str, Net]] = {"vgg16-224": Net("VGG-16-BN, 224×224", "vgg16", 224)}
 SMALL: Final[Mapping[str, Net]] = {
     "vgg16-32": HALVED["vgg16-32"],

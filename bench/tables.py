@@ -51,15 +51,18 @@ def _range(spread: Mapping[str, float], digits: int = 0) -> str:
     return f"{spread['median']:.{digits}f} ({spread['min']:.{digits}f} to {spread['max']:.{digits}f})"
 
 
-def prune_speed(result: Result) -> str:
-    """Totals and their ratio, then the parts."""
+def speed(result: Result) -> str:
+    """Totals and their ratio, the parts, and how they grow with depth."""
     totals = [
         (
             row["title"],
             _range(row["total_ms"]["prunit"]),
             _range(row["total_ms"]["torch_pruning"]),
-            f"**{row['times_faster']['of_medians']:.1f}**",
-            _range(row["times_faster"]["paired"], 1),
+            *(
+                f"**{row[key]['of_medians']:.1f}**"
+                for key in ("times_faster", "trace_times_faster", "cut_times_faster")
+            ),
+            f"{row['plan_and_cut_times_faster']['of_medians']:.1f}",
             *(f"{row['cpu_ms'][tool]['median']:.0f}" for tool in ("prunit", "torch_pruning")),
         )
         for row in result["rows"]
@@ -68,17 +71,30 @@ def prune_speed(result: Result) -> str:
         (
             row["title"],
             *(f"{row['parts_ms']['prunit'][part]['median']:.0f}" for part in ("trace", "plan", "compact")),
-            *(f"{row['parts_ms']['torch_pruning'][part]['median']:.0f}" for part in ("constructor", "step")),
             f"{row['torch_pruning_graph_alone_ms']['median']:.0f}",
+            *(f"{row['parts_ms']['torch_pruning'][part]['median']:.0f}" for part in ("constructor", "step")),
             f"{row['params']['dense'] / 1e6:.2f}",
             f"{row['params']['prunit'] / 1e6:.2f}",
             f"{row['params']['torch_pruning'] / 1e6:.2f}",
         )
         for row in result["rows"]
     ]
-    first = ("model", "prunit, ms", "Torch-Pruning, ms", "times faster", "in pairs", "CPU ms", "CPU ms, Torch-Pruning")
-    second = ("model", "trace", "plan", "compact", "constructor", "step", "graph alone", "M params", "prunit", "T.-P.")
-    return f"{table(first, totals)}\n\nThe parts in milliseconds, and the parameters left:\n\n{table(second, parts)}"
+    deep = [
+        (
+            row["layers"],
+            *(f"{row['parts_ms'][part]['median']:.1f}" for part in ("trace", "plan", "compact")),
+            f"{1e3 * sum(p['median'] for p in row['parts_ms'].values()) / row['layers']:.0f}",
+        )
+        for row in result.get("growth", ())
+    ]
+    first = ("model", "prunit, ms", "Torch-Pruning, ms", "times faster", "trace", "cut", "plan + cut", "CPU ms")
+    first = (*first, "CPU ms, Torch-Pruning")
+    second = ("model", "trace", "plan", "compact", "graph alone", "constructor", "step", "M params", "prunit", "T.-P.")
+    third = ("layers", "trace, ms", "plan, ms", "compact, ms", "all, µs per layer")
+    return (
+        f"{table(first, totals)}\n\nThe parts in milliseconds, and the parameters left:\n\n{table(second, parts)}"
+        f"\n\nResidual networks of so many convolutions, 16 channels wide (median of 5):\n\n{table(third, deep)}"
+    )
 
 
 def synflow_rounds(result: Result) -> str:
@@ -188,7 +204,7 @@ def _faster(row: Mapping[str, Any]) -> str:
 
 
 TABLES: Final[Mapping[str, Callable[[Result], str]]] = {
-    "prune_speed": prune_speed,
+    "speed": speed,
     "synflow_rounds": synflow_rounds,
     "compact_memory": compact_memory,
     "startup": startup,

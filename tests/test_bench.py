@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench import _common, compact_memory, export_latency, prune_speed, readme_example, startup, synflow_rounds, tables
+from bench import _common, compact_memory, export_latency, readme_example, speed, startup, synflow_rounds, tables
 from prunit.edge.probe import ProbeSettings
 from tests.report.portfolios import latency, portfolio, variant
 
@@ -70,15 +70,15 @@ def test_a_result_says_where_it_comes_from(tmp_path: Path) -> None:
     assert (read["n"], read["percentile"], read["config"], read["rows"]) == (3, "p50", {"b": 2}, [{"a": 1}])
 
 
-def test_prune_speed() -> None:
+def test_speed() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Torch-Pruning's own, at import
         pytest.importorskip("torch_pruning")
-    row = prune_speed.measure(toy, rounds=1)
+    row = speed.measure(toy, rounds=1)
     # Half of 8, 8 and 16: 3·4·9 + 4·4·9 + 4·8·9 weights, 2·16 of batch norms, 8·4 + 4 of the classifier.
     assert row["params"]["prunit"] == row["params"]["torch_pruning"] == 108 + 144 + 288 + 32 + 36
     assert set(row["parts_ms"]["prunit"]) == {"trace", "plan", "compact"}
-    page = page_of(stored("prune_speed", [{"title": "toy", **row}]))
+    page = page_of(stored("speed", [{"title": "toy", **row}]) | {"growth": [speed.growth(6, 1)]})
     assert page.count("| toy |") == 2
 
 

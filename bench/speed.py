@@ -3,6 +3,9 @@
 prunit          trace, plan (magnitude scores, half of every group that may shrink), compact: a new model
 Torch-Pruning   the pruner's constructor, which builds the dependency graph, and one step: the model itself shrinks
 
+Their dependency graph is built once more on its own, to hold against our trace. Then residual networks of up to 1,000
+convolutions, to see whether what prunit takes grows with the number of layers.
+
 Both keep the classifier's outputs and halve everything else, residual streams included. Torch-Pruning changes the
 model that it is given, so it gets a fresh copy each time, made before the clock starts.
 """
@@ -16,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from bench._common import arguments, quotient, record, spread, take_turns, write
-from bench._nets import HALVED, Make, count, plan_at
+from bench._nets import HALVED, MORE, Make, count, plan_at
 from prunit.graph import trace
 from prunit.surgery import compact
 
@@ -92,9 +95,13 @@ def measure(make: Make, rounds: int) -> dict[str, Any]:
         params["torch_pruning"] = _runs(small, example)
         return parts
 
-    found = take_turns({"prunit": ours, "torch_pruning": theirs}, rounds)
-    alone = take_turns({"graph": lambda: graph_alone(model, example)}, min(rounds, 3))["graph"]
+    turns = {"prunit": ours, "torch_pruning": theirs, "graph": lambda: {"graph": graph_alone(model, example)}}
+    found = take_turns(turns, rounds)
+    alone = [run["graph"] for run in found.pop("graph")]
     totals = {tool: [sum(run[part] for part in PARTS[tool]) for run in runs] for tool, runs in found.items()}
+    step = [run["step"] for run in found["torch_pruning"]]
+    cut = [run["compact"] for run in found["prunit"]]
+    planned = [run["plan"] + run["compact"] for run in found["prunit"]]
     if not 0.8 < params["prunit"] / params["torch_pruning"] < 1.25:
         raise SystemExit(f"the two tools left different networks: {params} parameters")
     return {
@@ -106,6 +113,9 @@ def measure(make: Make, rounds: int) -> dict[str, Any]:
         },
         "torch_pruning_graph_alone_ms": spread(alone),
         "times_faster": quotient(totals["torch_pruning"], totals["prunit"]),
+        "trace_times_faster": quotient(alone, [run["trace"] for run in found["prunit"]]),
+        "cut_times_faster": quotient(step, cut),
+        "plan_and_cut_times_faster": quotient(step, planned),
     }
 
 
@@ -117,22 +127,48 @@ def _runs(small: nn.Module, example: Tensor) -> int:
     return count(small)
 
 
+class Deep(nn.Module):
+    """A residual network of so many 3x3 convolutions, each with a batch norm, for images of 8x8."""
+
+    def __init__(self, layers: int, width: int = 16) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, width, 3, padding=1)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+            for _ in range(layers - 1)
+        )
+        self.head = nn.Linear(width, 10)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        x_BCHW = self.stem(x_BCHW)
+        for first, second in zip(self.blocks[::2], self.blocks[1::2], strict=False):
+            x_BCHW = x_BCHW + second(first(x_BCHW))
+        return self.head(x_BCHW.mean((2, 3)))
+
+
+def growth(layers: int, rounds: int) -> dict[str, Any]:
+    """Milliseconds that prunit takes for a network of so many layers, by part."""
+    model, example = Deep(layers).eval(), torch.zeros(1, 3, 8, 8)
+    runs = take_turns({"prunit": lambda: with_prunit(model, example)[1]}, rounds)["prunit"]
+    return {"layers": layers, "parts_ms": {part: spread([run[part] for run in runs]) for part in PARTS["prunit"]}}
+
+
 def main() -> None:
-    options = arguments("prune_speed", __doc__, rounds=9, threads=2)
+    options = arguments("speed", __doc__, rounds=9, threads=2)
     torch.set_num_threads(options.threads)
     rows = []
-    for key, net in HALVED.items():
+    for key, net in (HALVED | MORE).items():
         row = {"model": key, "title": net.title, **measure(net.make, options.rounds)}
         total, ratio = row["total_ms"], row["times_faster"]
         print(
             f"{net.title}: prunit {total['prunit']['median']:.0f} ms, Torch-Pruning"
-            f" {total['torch_pruning']['median']:.0f} ms, {ratio['of_medians']:.1f} times"
+            f" {total['torch_pruning']['median']:.0f} ms, {ratio['of_medians']:.1f} times; trace"
+            f" {row['trace_times_faster']['of_medians']:.1f}, cut {row['cut_times_faster']['of_medians']:.1f} times"
         )
         rows.append(row)
     config = {"width": "1/2 of every free group", "score": "magnitude", "batch": 1, "warm_up": 1, "order": "ABAB"}
-    result = record(
-        "prune_speed", rows, config=config, n=options.rounds, percentile="median (p50)", threads=options.threads
-    )
+    result = record("speed", rows, config=config, n=options.rounds, percentile="median (p50)", threads=options.threads)
+    result["growth"] = [growth(layers, 5) for layers in (10, 30, 100, 300, 1000)]
     write(result, options.json)
 
 
