@@ -180,11 +180,17 @@ def test_cells_are_stored_and_become_a_page(tmp_path: Path) -> None:
     assert cells.read(tmp_path / "cell.json") == finished()
     assert cells.read(tmp_path / "none.json") is None
     failed = finished(status="failed", stage="trace", error_line="ModelError: a | b", on_purpose=True)
-    theirs_cell = {"tool": "torch-pruning", "status": "wrong", "shares": {"macs": 0.3, "params": 0.3}, "error": 0.2}
+    theirs_cell = {
+        "tool": "torch-pruning",
+        "status": "wrong",
+        "shares": {"macs": 0.3, "params": 0.3},
+        "error": 0.2,
+        "commit": "a",
+    }
     found = {
         "prunit": {"tinycnn_10": finished(), "mixed_s": failed},
-        "onnx": {"tinycnn_10": {"tool": "onnx", "status": "exact"}, "mixed_s": None},
-        "torch-pruning": {"tinycnn_10": theirs_cell, "mixed_s": None},
+        "onnx": {"tinycnn_10": {"tool": "onnx", "status": "exact", "commit": "a"}, "mixed_s": None},
+        "torch-pruning": {"tinycnn_10": theirs_cell, "mixed_s": {"status": "died", "stage": "still being filled"}},
     }
     result = json.loads(json.dumps(page.merged(CASES, found)))
     text = page.render(result)
@@ -201,6 +207,11 @@ def test_cells_are_stored_and_become_a_page(tmp_path: Path) -> None:
     assert page.render(result) == text
     wrong = page.merged(CASES[:1], found | {"prunit": {"tinycnn_10": finished(status="wrong", eval_error=0.3)}})
     assert page._WRONG in page.render(wrong)
+
+
+def test_reasons_are_counted_without_their_names() -> None:
+    why = "the model's code fixes its size, in 'a.b' (file.py:12)"
+    assert page.general(why) == "the model's code fixes its size, in '…' (file.py:N)"
 
 
 def test_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,8 +31,12 @@ _OUTPUT: Final = re.compile(r"output", re.IGNORECASE)
 
 
 def merged(cases: Sequence[Case], found: Mapping[str, Mapping[str, Cell | None]]) -> dict[str, Any]:
-    """The result of a sweep: a row for each case with the cell of each tool, None where it was not run."""
-    rows = [asdict(case) | {tool: of_tool.get(case.name) for tool, of_tool in found.items()} for case in cases]
+    """The result of a sweep: a row for each case with the cell of each tool, None where it has not been finished."""
+    done = {
+        tool: {name: cell for name, cell in of_tool.items() if cell and "commit" in cell}
+        for tool, of_tool in found.items()
+    }
+    rows = [asdict(case) | {tool: of_tool.get(case.name) for tool, of_tool in done.items()} for case in cases]
     rows.sort(key=lambda row: (row["kind"], row["family"]))
     config = {
         "classes": CLASSES,
@@ -45,7 +49,7 @@ def merged(cases: Sequence[Case], found: Mapping[str, Mapping[str, Cell | None]]
     }
     result = record("coverage", rows, config=config, n=len(rows), percentile="one run of each model", threads=1)
     result["versions"] |= {"timm": _version("timm"), "torchvision": _version("torchvision")}
-    commits = sorted({row["prunit"]["commit"] for row in rows if row.get("prunit")} - {None})
+    commits = sorted({row["prunit"].get("commit") for row in rows if row.get("prunit")} - {None})
     if commits:
         result["versions"]["commit"] = ", ".join(commits)
     return result
@@ -176,7 +180,7 @@ def _exporter(result: Result, kind: str) -> str:
 
 def general(reason: str) -> str:
     """A reason without the names and numbers of one model."""
-    return re.sub(r"\d+", "N", re.sub(r"'[^']*'", "'…'", reason))
+    return re.sub(r"\d+", "N", re.sub(r"(?<!\w)'[^']*'", "'…'", reason))
 
 
 def kept(row: Row) -> list[tuple[str, int, str]]:
