@@ -154,9 +154,11 @@ def _mean(x: Tensor, dims: Sequence[int] | None, keepdim: bool = False) -> Tenso
 def _layer_norm(
     x: Tensor, shape: Sequence[int], weight: Any, bias: Any, eps: float
 ) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Of a row-major tensor, with a mean and a deviation for each place that is left."""
+    """With a mean and a deviation for each place that is left; all row-major whatever the order of `x` is."""
     left = x.ndim - len(shape)
-    if not shape or tuple(x.shape[left:]) != tuple(shape) or not _single_kind(x, weight, bias) or not _in_rows(x):
+    if not shape or tuple(x.shape[left:]) != tuple(shape) or not _single_kind(x, weight, bias):
+        return None
+    if not _in_rows(x) and not _is_dense(x):
         return None
     places = (*x.shape[:left], *[1] * len(shape))
     return _row_major(x.shape, x.dtype), _row_major(places, x.dtype), _row_major(places, x.dtype)
