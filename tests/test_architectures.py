@@ -3,7 +3,6 @@
 That so much is free is itself tested, group by group: a rule that pins where another one did not is seen here.
 """
 
-import importlib.util
 import re
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from torch import Tensor, nn
 import prunit
 from prunit.graph import ChannelGraph, trace
 from prunit.surgery import check_runs, compact, cut_tensors, mask, mask_
-from prunit.zoo.external import imported
 from tests.architectures import CONVOLUTIONAL, Family
 from tests.hybrids import HYBRID
 from tests.nets import furthest, images, lived_in, random_plan, run
