@@ -3,6 +3,7 @@
 That so much is free is itself tested, group by group: a rule that pins where another one did not is seen here.
 """
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 import prunit
 from prunit.graph import ChannelGraph, trace
 from prunit.surgery import check_runs, compact, cut_tensors, mask, mask_
+from prunit.zoo.external import imported
 from tests.architectures import CONVOLUTIONAL, Family
 from tests.hybrids import HYBRID
 from tests.nets import furthest, images, lived_in, random_plan, run
@@ -119,3 +121,24 @@ def test_the_compact_model_is_a_model_like_any_other(name: str, tmp_path: Path) 
     exported = torch.export.export(small, (EXAMPLE,)).module()
     for other in (loaded, exported):
         assert all(torch.equal(a, b) for a, b in zip(run(other, EXAMPLE), run(small, EXAMPLE), strict=True))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torchvision") is None, reason="not installed (prunit[zoo]): torchvision")
+@pytest.mark.parametrize(
+    ("name", "free", "whole"),
+    [
+        ("resnet18", 12, {}),
+        ("lraspp_mobilenet_v3_large", 30, {}),  # segmentation: a dict
+        ("shufflenet_v2_x0_5", 20, {"stage3.0.branch1.2": 1, "stage3.7.branch2.5": 48}),  # shuffles
+    ],
+)
+def test_networks_of_torchvision(name: str, free: int, whole: dict[str, int]) -> None:
+    vision = imported("torchvision", needed_by="this test")
+    options = {"weights_backbone": None} if name.startswith("lraspp") else {}
+    torch.manual_seed(0)
+    model = vision.models.get_model(name, weights=None, num_classes=4, **options).double()
+    example = images(size=32)
+    graph = trace(model, example)
+    assert sum(not g.pinned for g in graph.groups) == free
+    assert {g.name: g.size for g in graph.groups if g.pinned not in ("", "the model's output")} == whole
+    check(model, graph, example, seeds=1)
