@@ -21,7 +21,16 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from prunit.errors import SurgeryError, unknown
 from prunit.graph import ChannelGraph
-from prunit.graph.running import as_inputs, meta_twins, named_tensors, standing_in, tensors_in, to_meta, where_in_code
+from prunit.graph.running import (
+    as_inputs,
+    collecting_later,
+    meta_twins,
+    named_tensors,
+    standing_in,
+    tensors_in,
+    to_meta,
+    where_in_code,
+)
 from prunit.graph.sizes import cut_sizes, noted_sizes, resize, set_sizes, weight_of
 from prunit.graph.wrappers import unwrapped
 from prunit.masking import AbsentChannels
@@ -125,7 +134,8 @@ def rebuild(model: nn.Module, tensors: Mapping[str, Tensor], sizes: Mapping[str,
             new = parameters.setdefault(id(new), nn.Parameter(new, old.requires_grad))
         memo[id(old)] = new
     try:
-        small = _copied(model, memo)
+        with collecting_later():
+            small = _copied(model, memo)
     except Exception as error:
         raise SurgeryError(
             f"cannot copy {type(model).__name__}: {_one_line(error)}. A tensor that a layer keeps between calls (as"

@@ -17,7 +17,15 @@ from prunit.graph.inputs import describe
 from prunit.graph.probe import first_difference
 from prunit.graph.records import ChannelGraph, TensorInfo
 from prunit.graph.resolve import Findings, resolve
-from prunit.graph.running import as_inputs, example_tensors, meta_twins, named_tensors, tensors_in, to_meta
+from prunit.graph.running import (
+    as_inputs,
+    collecting_later,
+    example_tensors,
+    meta_twins,
+    named_tensors,
+    tensors_in,
+    to_meta,
+)
 from prunit.graph.tracer import Tracer, tracing
 from prunit.graph.wrappers import unwrapped
 
@@ -35,7 +43,9 @@ def trace(model: nn.Module, example: Any, *, pin: Sequence[str] = ()) -> Channel
     """
     model = unwrapped(model)
     check(model, example)
-    return replace(_traced(model, example, pin), inputs=describe(example))
+    with collecting_later():
+        graph = _traced(model, example, pin)
+    return replace(graph, inputs=describe(example))
 
 
 def _traced(model: nn.Module, example: Any, pin: Sequence[str]) -> ChannelGraph:

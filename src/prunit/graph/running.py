@@ -1,5 +1,6 @@
 """Run a model without computing anything, on tensors that stand in for its own, and leave it as it was."""
 
+import gc
 import linecache
 import os
 import sys
@@ -129,6 +130,22 @@ def _collect(value: Any, found: list[Tensor], seen: set[int]) -> None:
                 inner = list(getattr(leaf, "__dict__", {}).values()) if not isinstance(leaf, type | nn.Module) else []
             for part in inner:
                 _collect(part, found, seen)
+
+
+@contextmanager
+def collecting_later() -> Iterator[None]:
+    """Python's garbage collector waits meanwhile.
+
+    It goes through all objects each time that many new ones came about. Copying or tracing a deep network makes many
+    that stay, so that its cost would grow faster than the network does.
+    """
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
 
 
 def where_in_code(error: BaseException) -> str:
