@@ -64,8 +64,9 @@ def sweep(cases: Sequence[Case], options: argparse.Namespace) -> None:
     for tool in options.tools:
         for case in cases:
             found = cells.read(cell_file(options.work, tool, case.name))
-            asked = found["status"] != "exact" if options.failed and found else not options.failed
-            if asked and (options.fresh or found is None):
+            done = cells.finished(found)
+            asked = not options.failed or not done or found["status"] != "exact"
+            if asked and (options.fresh or not done):
                 todo.append((case, tool))
     if todo:
         cells.warm_up(options.tools)

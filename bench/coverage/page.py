@@ -33,10 +33,11 @@ _OUTPUT: Final = re.compile(r"output", re.IGNORECASE)
 def merged(cases: Sequence[Case], found: Mapping[str, Mapping[str, Cell | None]]) -> dict[str, Any]:
     """The result of a sweep: a row for each case with the cell of each tool, None where it has not been finished."""
     done = {
-        tool: {name: cell for name, cell in of_tool.items() if cell and "commit" in cell}
-        for tool, of_tool in found.items()
+        tool: {name: cell for name, cell in of_tool.items() if cells.finished(cell)} for tool, of_tool in found.items()
     }
-    rows = [asdict(case) | {tool: of_tool.get(case.name) for tool, of_tool in done.items()} for case in cases]
+    rows = [
+        asdict(case) | {tool: _portable(of_tool.get(case.name)) for tool, of_tool in done.items()} for case in cases
+    ]
     rows.sort(key=lambda row: (row["kind"], row["family"]))
     config = {
         "classes": CLASSES,
@@ -45,6 +46,7 @@ def merged(cases: Sequence[Case], found: Mapping[str, Mapping[str, Cell | None]]
         "torch_pruning": "GroupMagnitudeImportance(p=2), BasePruner, pruning_ratio=0.5",
         "torch_pruning_exact": theirs.EXACT,
         "cpu_seconds": cells.SECONDS,
+        "torch_pruning_cpu_seconds": cells.THEIR_SECONDS,
         "gigabytes": cells.GIGABYTES,
     }
     result = record("coverage", rows, config=config, n=len(rows), percentile="one run of each model", threads=1)
@@ -53,6 +55,15 @@ def merged(cases: Sequence[Case], found: Mapping[str, Mapping[str, Cell | None]]
     if commits:
         result["versions"]["commit"] = ", ".join(commits)
     return result
+
+
+def _portable(value: Any) -> Any:
+    """The same value without the folders of this machine that lines of code are named with."""
+    if isinstance(value, str):
+        return re.sub(r"[^\s`'\"]*/site-packages/", "", value)
+    if isinstance(value, dict):
+        return {key: _portable(inner) for key, inner in value.items()}
+    return [_portable(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _version(package: str) -> str:
@@ -255,7 +266,7 @@ def _numbers(result: Result) -> dict[str, Any]:
         "classes": config["classes"],
         "seconds": config["cpu_seconds"]["prunit"],
         "onnx_seconds": config["cpu_seconds"]["onnx"],
-        "their_seconds": config["cpu_seconds"]["torch-pruning"],
+        "their_seconds": config["torch_pruning_cpu_seconds"],
         "most": f"{ours.MOST:.0e}",
         "gigabytes": config["gigabytes"],
         "exact": f"{config['exact']:.0e}",
@@ -295,7 +306,7 @@ ignored; then the model must run, keep its output shape and train a step. It is 
 with the same weights set to zero (below {their_exact}); where it differs ("runs, differs"), the cause may also be a
 norm over channels, which now sees fewer of them. In brackets the share of macs by its own counter.
 
-Limits for each model, in seconds of CPU time on one thread: prunit {seconds}, most of which go into the
-comparisons, ONNX {onnx_seconds}, Torch-Pruning {their_seconds}; three times that by the clock; {gigabytes} GB of
-address space. Where Torch-Pruning reached a limit, the table says in brackets what was being done: 'graph' and
-'prune' are its own work, the rest is ours around it."""
+Limits for each model, in CPU time on one thread: {seconds} s, most of which go into the comparisons, {onnx_seconds} s
+for the export; of these Torch-Pruning has {their_seconds} s to build its graph and {their_seconds} s to prune; three
+times that by the clock; {gigabytes} GB of address space. Where Torch-Pruning reached a limit, the table says in
+brackets what was being done: 'graph' and 'prune' are its own work, the rest is ours around it."""
