@@ -85,7 +85,7 @@ TABLE: dict[Rule, str] = {
     layer_norm: "native_layer_norm _fused_rms_norm",
     group_norm: "native_group_norm",
     weight_norm: "_weight_norm_interface",
-    reduction: "sum mean amax amin norm linalg_vector_norm var var_mean std prod all any logsumexp",
+    reduction: "sum mean amax amin aminmax norm linalg_vector_norm var var_mean std std_mean prod all any logsumexp",
     position: "argmax argmin max min",
     softmax: "_softmax _log_softmax softmax log_softmax _safe_softmax",
     along_free_dim: "cumsum flip roll sort topk",
