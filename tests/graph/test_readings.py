@@ -212,7 +212,6 @@ class Shares(nn.Module):
         return torch.stack([conv(part) for conv, part in zip(self.convs, parts, strict=True)]).sum(0)
 
 
-@pytest.mark.xfail(strict=True, reason="the one narrower run agrees by chance with parts that go their own ways")
 @pytest.mark.parametrize("how", ["slices", "from behind", "first", "list", "split", "narrow", "chunk", "tensor_split"])
 def test_parts_that_are_a_share_of_the_width_are_right_or_whole(how: str) -> None:
     for c in (7, 9, 11, 13, 14, 16, 17):
@@ -309,7 +308,7 @@ def test_instances_of_one_class_learn_from_each_other() -> None:
         assert graph.choices == tuple((f"inner.parts.{i}", "view", 1) for i in range(blocks))
         return len(passes)
 
-    assert passes_of(1) == passes_of(5) == 3  # widths of heads are rejected, then heads hold
+    assert passes_of(1) == passes_of(5) == 5  # widths of heads are rejected, then heads hold in three narrower runs
 
 
 def test_where_nothing_is_open_the_model_runs_once() -> None:

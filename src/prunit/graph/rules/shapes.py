@@ -258,8 +258,10 @@ def _followed(t: TracerLike, func: Any, args: Any, kwargs: Any, ids: np.ndarray,
         given = [ids[edge:] if wish < 0 else ids[:edge] for edge, wish in edges]
     else:
         given = [ids[start:stop] for start, stop in ends]
-    noted = len(ends) == 1 and any(t.holds(len(some)) for some in given)
-    readings = (["apart", "alike"] if noted else ["alike", "apart"]) if equal else ["apart"]
+    # Only sizes that a module holds can be changed to whatever each part keeps; a share of the shape cannot.
+    readings = ["apart"] if any(t.holds(len(some)) for some in given) else []
+    if equal:
+        readings = [*readings, "alike"] if len(ends) == 1 else ["alike", *readings]
     taken = t.reading("part", len(readings) + 1, ids)
     if taken == len(readings):
         t.pin(ids, f"{name_of(func)} takes channels by number")
