@@ -191,9 +191,7 @@ def test_inference_mode_first() -> None:
         assert (twin(images()) - small(images())).abs().max() < 1e-12
 
 
-@pytest.mark.xfail(
-    strict=True, reason="operators come whole in inference mode, conv2d has no rule: there are no groups"
-)
+@pytest.mark.xfail(strict=True, reason="in inference mode operators come whole, and conv2d has no rule")
 def test_tracing_in_inference_mode() -> None:
     model = lived_in(Normed())
     with torch.inference_mode():
