@@ -41,6 +41,8 @@ Rectify = Literal["reinit", "rescale", "none", "all"]
 
 _STEP_BYTES = 1 << 20
 """Of a tensor that is cut on several dimensions, about this much is read at a time."""
+_SMALL_BYTES = 1 << 17
+"""What is held between the cuts of a tensor of at most this size leaves no hole that matters."""
 _IMMUTABLE: Final = frozenset((bool, int, float, str, type(None)))
 _CONTAINERS: Final = frozenset((dict, OrderedDict, set))
 
@@ -65,28 +67,28 @@ def cut_tensors(graph: ChannelGraph, keep: np.ndarray, tensors: Mapping[str, Ten
 
     `keep` is what `ChannelGraph.flat_keep` gives. The tensors need not be the model's own: masks or positions do too.
     """
-    cuts: dict[str, dict[int, Tensor]] = {name: {} for name in tensors}
+    cuts: dict[str, dict[int, Tensor]] = {}
     for axis in graph.axes:
-        stays = keep[axis.where]
-        if axis.tensor in cuts and not stays.all():
-            kept = torch.from_numpy(np.flatnonzero(stays))
-            cuts[axis.tensor][axis.dim] = kept.to(tensors[axis.tensor].device)
+        tensor, kept = tensors.get(axis.tensor), keep[axis.where].nonzero()[0]
+        if tensor is not None and len(kept) < len(axis.where):
+            where = torch.from_numpy(kept)
+            cuts.setdefault(axis.tensor, {})[axis.dim] = where if tensor.is_cpu else where.to(tensor.device)
     results: dict[str, Tensor] = {}
     unfilled: list[str] = []
-    for name, tensor in tensors.items():
-        where, format = cuts[name], _memory_format(tensor)
-        if not where:
-            results[name] = tensor.detach().clone()
-        elif len(where) == 1 and format is torch.contiguous_format:
-            ((dim, kept),) = where.items()
-            results[name] = tensor.detach().index_select(dim, kept)
-        else:
-            shape = [len(where[d]) if d in where else size for d, size in enumerate(tensor.shape)]
-            results[name] = torch.empty(shape, dtype=tensor.dtype, device=tensor.device, memory_format=format)
-            unfilled.append(name)
-    # Only now that every result has its place: what is held between two cuts would leave holes among them.
-    for name in unfilled:
-        _cut_in_steps(tensors[name].detach(), cuts[name], results[name])
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            where, format = cuts.get(name), _memory_format(tensor)
+            if where is None:
+                results[name] = tensor.clone()
+            elif format is torch.contiguous_format and (len(where) == 1 or tensor.nbytes <= _SMALL_BYTES):
+                results[name] = _cut(tensor, where)
+            else:
+                shape = [len(where[d]) if d in where else size for d, size in enumerate(tensor.shape)]
+                results[name] = torch.empty(shape, dtype=tensor.dtype, device=tensor.device, memory_format=format)
+                unfilled.append(name)
+        # Only now that every large result has its place: what is held between two cuts would leave holes among them.
+        for name in unfilled:
+            _cut_in_steps(tensors[name], cuts[name], results[name])
     return results
 
 
@@ -141,7 +143,7 @@ def rebuild(model: nn.Module, tensors: Mapping[str, Tensor], sizes: Mapping[str,
             f"cannot copy {type(model).__name__}: {_one_line(error)}. A tensor that a layer keeps between calls (as"
             " torch.nn.utils.prune and the old weight_norm do) or a handle to the outside must be removed first"
         ) from error
-    for module in small.modules():
+    for module in _modules(small):
         resize(module)
     set_sizes(small, sizes or {})
     return small
@@ -159,15 +161,19 @@ def _copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
     """
     newobj = copyreg.__newobj__  # pyright: ignore[reportAttributeAccessIssue]
     states: list[tuple[nn.Module, dict[str, Any]]] = []
-    for module in model.modules():
-        if hasattr(module, "__deepcopy__"):
+    for module in _modules(model):
+        # Asked of an instance, a module looks for it among its parameters, buffers and children as well.
+        if hasattr(type(module), "__deepcopy__") or "__deepcopy__" in module.__dict__:
             continue
         match module.__reduce_ex__(4):
             case (made_by, (kind,), dict(state), None, None) if made_by is newobj and kind is type(module):
                 memo[id(module)] = kind.__new__(kind)
-                states.append((module, state))
+                states.append((module, dict(state)))
     for module, state in reversed(states):  # children first, as their parent may look at them
-        memo[id(module)].__setstate__({name: _copied_value(value, memo) for name, value in state.items()})
+        for name, value in state.items():
+            if type(value) not in _IMMUTABLE:
+                state[name] = _copied_value(value, memo)
+        memo[id(module)].__setstate__(state)
     return copy.deepcopy(model, memo)
 
 
@@ -175,9 +181,34 @@ def _copied_value(value: Any, memo: dict[int, Any]) -> Any:
     kind = type(value)
     if kind in _IMMUTABLE:
         return value
-    if kind in _CONTAINERS and not value:
-        return memo.setdefault(id(value), kind())
-    return copy.deepcopy(value, memo)
+    if kind is tuple:
+        for part in value:
+            if type(part) not in _IMMUTABLE:
+                return copy.deepcopy(value, memo)
+        return value
+    known = memo.get(id(value))
+    if known is None:
+        if value and kind is dict:
+            known = memo[id(value)] = {}
+            for name, held in value.items():
+                known[_copied_value(name, memo)] = _copied_value(held, memo)
+        elif kind in _CONTAINERS and not value:
+            known = memo[id(value)] = kind()
+        else:
+            known = copy.deepcopy(value, memo)
+    return known
+
+
+def _modules(model: nn.Module) -> list[nn.Module]:
+    """The modules in the order of `model.modules()`, which asks one generator within the other for each of them."""
+    found: dict[int, nn.Module] = {}
+    waiting: list[nn.Module | None] = [model]
+    while waiting:
+        module = waiting.pop()
+        if module is not None and id(module) not in found:
+            found[id(module)] = module
+            waiting.extend(reversed(module._modules.values()))
+    return list(found.values())
 
 
 def check_runs(model: nn.Module, compacted: nn.Module, example: Any) -> None:
@@ -278,7 +309,16 @@ def _fan_in(module: nn.Module) -> int:
 
 
 def _named_tensors(model: nn.Module) -> dict[str, Tensor]:
-    return dict(model.named_parameters()) | dict(model.named_buffers())
+    """Parameters and buffers, each under its first name."""
+    first: dict[int, str] = {}
+    return {n: t for n, t in named_tensors(model).items() if first.setdefault(id(t), n) == n}
+
+
+def _cut(tensor: Tensor, cuts: Mapping[int, Tensor]) -> Tensor:
+    """A new tensor of the kept positions of each cut dimension, the first ones first: those are rows in memory."""
+    for dim in sorted(cuts):
+        tensor = tensor.index_select(dim, cuts[dim])
+    return tensor
 
 
 def _cut_in_steps(tensor: Tensor, cuts: Mapping[int, Tensor], result: Tensor) -> None:
@@ -290,11 +330,13 @@ def _cut_in_steps(tensor: Tensor, cuts: Mapping[int, Tensor], result: Tensor) ->
         return
     (dim, rows), *others = sorted(cuts.items())
     step = max(1, _STEP_BYTES * tensor.shape[dim] // max(1, tensor.nbytes))
-    for some, there in zip(rows.split(step), result.split(step, dim), strict=True):
-        part = tensor.index_select(dim, some)
-        for other, kept in others:
-            part = part.index_select(other, kept)
-        there.copy_(part)
+    whole = step >= len(rows)
+    for some, there in [(rows, result)] if whole else zip(rows.split(step), result.split(step, dim), strict=True):
+        part = _cut(tensor, {dim: some, **dict(others[:-1])})
+        if others:
+            torch.index_select(part, *others[-1], out=there)
+        else:
+            there.copy_(part)
 
 
 def _memory_format(tensor: Tensor) -> torch.memory_format:
