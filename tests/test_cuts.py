@@ -215,3 +215,14 @@ def test_a_layer_that_knows_its_parent_is_copied_once() -> None:
     small: Any = compact(model, graph, random_plan(graph))
     assert small[0].parent is small
     assert len(list(small.modules())) == len(list(model.modules()))
+
+
+def test_tensors_that_a_module_keeps_are_copied() -> None:
+    model = nn.Sequential(conv_bn(3, 6), nn.ReLU())
+    graph = trace(lived_in(model), images())
+    model[1].kept, model[1].by_name = torch.ones(2), {"grid": torch.ones(2, 3)}  # pyright: ignore[reportArgumentType]
+    small: Any = compact(model, graph, random_plan(graph))
+    assert small[1].kept.equal(torch.ones(2))
+    assert small[1].kept is not model[1].kept
+    assert small[1].by_name["grid"].equal(torch.ones(2, 3))
+    assert small[1].by_name["grid"] is not model[1].by_name["grid"]

@@ -188,7 +188,7 @@ def _copied_value(value: Any, memo: dict[int, Any]) -> Any:
         return value
     known = memo.get(id(value))
     if known is None:
-        if value and kind is dict:
+        if kind is dict and value:
             known = memo[id(value)] = {}
             for name, held in value.items():
                 known[_copied_value(name, memo)] = _copied_value(held, memo)
