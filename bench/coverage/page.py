@@ -105,6 +105,19 @@ def _error(cell: Cell) -> str:
     return f"{max(errors):.0e}" if errors else "–"
 
 
+def _states(result: Result) -> str:
+    """A warning where the cells are not of one state of the code: together they are then no result of any of them."""
+    found = Counter(row["prunit"].get("commit") for row in result["rows"] if row.get("prunit"))
+    if len(found) < 2:
+        return ""
+    parts = ", ".join(f"{n} of {state}" for state, n in found.most_common())
+    return (
+        f"- **Not yet one run:** prunit's cells are of {len(found)} states of the code ({parts}; + is one with"
+        " changes that were not committed), and models that failed were tried again on later code. So the counts below are no result"
+        " of one commit, and times were taken beside other work. `--tools prunit --fresh` makes them one."
+    )
+
+
 def counts(result: Result, tool: str, kind: str) -> Counter[str]:
     """How many models of a kind ended how; `tried` is all of them, `half` those that are exact at half the macs."""
     found = [row[tool] for row in result["rows"] if row["kind"] == kind and row.get(tool)]
@@ -116,7 +129,8 @@ def counts(result: Result, tool: str, kind: str) -> Counter[str]:
 
 def headline(result: Result) -> str:
     """What comes first on the page: a line for each kind, and the slowest."""
-    lines = []
+    warning = _states(result)
+    lines = [warning] if warning else []
     for kind, words in KINDS.items():
         n = counts(result, "prunit", kind)
         lines.append(
