@@ -114,7 +114,8 @@ def _states(result: Result) -> str:
     return (
         f"- **Not yet one run:** prunit's cells are of {len(found)} states of the code ({parts}; + is one with"
         " changes that were not committed), and models that failed were tried again on later code. So the counts"
-        " below are no result of one commit, and times were taken beside other work. `--tools prunit --fresh` makes them one."
+        " below are no result of one commit, and times were taken beside other work. `--tools prunit --fresh` makes"
+        " them one."
     )
 
 
