@@ -58,15 +58,11 @@ def speed(result: Result) -> str:
             row["title"],
             _range(row["total_ms"]["prunit"]),
             _range(row["total_ms"]["torch_pruning"]),
-            *(
-                f"**{row[key]['of_medians']:.1f}**"
-                for key in ("times_faster", "trace_times_faster", "cut_times_faster")
-            ),
-            f"{row['plan_and_cut_times_faster']['of_medians']:.1f}",
             *(f"{row['cpu_ms'][tool]['median']:.0f}" for tool in ("prunit", "torch_pruning")),
         )
         for row in result["rows"]
     ]
+    ratios = [(row["title"], *(_ratio(row[key]) for key in _TIMES_FASTER)) for row in result["rows"]]
     parts = [
         (
             row["title"],
@@ -83,18 +79,33 @@ def speed(result: Result) -> str:
         (
             row["layers"],
             *(f"{row['parts_ms'][part]['median']:.1f}" for part in ("trace", "plan", "compact")),
-            f"{1e3 * sum(p['median'] for p in row['parts_ms'].values()) / row['layers']:.0f}",
+            *(f"{1e3 * row['parts_ms'][part]['median'] / row['layers']:.0f}" for part in ("trace", "compact")),
         )
         for row in result.get("growth", ())
     ]
-    first = ("model", "prunit, ms", "Torch-Pruning, ms", "times faster", "trace", "cut", "plan + cut", "CPU ms")
-    first = (*first, "CPU ms, Torch-Pruning")
+    first = ("model", "prunit, ms", "Torch-Pruning, ms", "CPU ms, prunit", "CPU ms, Torch-Pruning")
+    faster = ("times faster", *_TIMES_FASTER.values())
     second = ("model", "trace", "plan", "compact", "graph alone", "constructor", "step", "M params", "prunit", "T.-P.")
-    third = ("layers", "trace, ms", "plan, ms", "compact, ms", "all, µs per layer")
+    third = ("layers", "trace, ms", "plan, ms", "compact, ms", "trace, µs per layer", "compact, µs per layer")
     return (
-        f"{table(first, totals)}\n\nThe parts in milliseconds, and the parameters left:\n\n{table(second, parts)}"
+        f"{table(first, totals)}\n\nHow many times faster, in brackets in pairs:\n\n{table(faster, ratios)}"
+        f"\n\nThe parts in milliseconds, and the parameters left:\n\n{table(second, parts)}"
         f"\n\nResidual networks of so many convolutions, 16 channels wide (median of 5):\n\n{table(third, deep)}"
     )
+
+
+_TIMES_FASTER: Final = {
+    "times_faster": "in all",
+    "trace_times_faster": "trace, than graph alone",
+    "trace_times_faster_than_constructor": "trace, than constructor",
+    "cut_times_faster": "compact, than step",
+    "plan_and_cut_times_faster": "plan + compact, than step",
+}
+"""Ratios of a row, and what is said of each above its column."""
+
+
+def _ratio(ratio: Mapping[str, Any]) -> str:
+    return f"**{ratio['of_medians']:.1f}** ({ratio['paired']['min']:.1f} to {ratio['paired']['max']:.1f})"
 
 
 def synflow_rounds(result: Result) -> str:
