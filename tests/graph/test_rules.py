@@ -275,6 +275,32 @@ def test_one_output_per_group_pins_it() -> None:
     assert graph.group("stem.0").pinned == ""
 
 
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda n, x: F.dropout(x, 0.5, training=True),
+        lambda n, x: x * torch.bernoulli(torch.full_like(x, 0.5)),
+        lambda n, x: x * x.new_empty(len(x), 1, 1, 1).bernoulli_(0.5),
+    ],
+    ids=["dropout", "bernoulli", "in place"],
+)
+def test_noise_that_is_always_on_follows_the_channels(between: Between) -> None:
+    graph = trace(Sandwich(between, 8, ()), images().float())
+    assert graph.group("stem.0").pinned == ""
+    assert graph.notes == ()
+
+
+def test_attention_as_one_operator_mixes_what_it_multiplies() -> None:
+    """On real tensors, where a masked model is traced, PyTorch does not take it apart."""
+
+    def between(n: Any, x: Tensor) -> Tensor:
+        q = n.a(sequence(x))[:, None].contiguous()
+        return picture(F.scaled_dot_product_attention(q, q, q, scale=0.3)[:, 0])
+
+    graph = check_every_cut(Sandwich(between, 8, (nn.LayerNorm(8),)))
+    assert graph.group("stem.0").pinned == ""
+
+
 def test_operators_without_a_rule_are_noted_for_the_user() -> None:
     graph = trace(Sandwich(lambda n, x: torch.cumprod(x, 1), 8, ()), images().float())
     assert graph.notes == ("operator aten.cumprod.default has no rule",)

@@ -60,7 +60,7 @@ def unknown_operator(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any)
 
 # The operators by name, so that one that this PyTorch does not have is simply skipped.
 TABLE: dict[Rule, str] = {
-    pointwise: ("copy_ masked_fill where lerp addcmul addcdiv hardswish rrelu_with_noise _prelu_kernel native_dropout"),
+    pointwise: ("copy_ masked_fill where lerp addcmul addcdiv hardswish rrelu_with_noise _prelu_kernel bernoulli native_dropout"),
     like_first: "log_sigmoid_forward alias detach lift_fresh lift_fresh_copy clone _to_copy to contiguous fill_ zero_",
     same_shape: "zeros_like ones_like empty_like full_like rand_like randn_like",
     pooling: (
@@ -108,7 +108,7 @@ TABLE: dict[Rule, str] = {
     unpatched: "col2im",
     windows: "unfold",
     filled: "zeros ones full empty new_zeros new_ones new_empty new_full",
-    nothing: "arange linspace rand randn randint randperm scalar_tensor eye bernoulli",
+    nothing: "arange linspace rand randn randint randperm scalar_tensor eye",
 }
 
 _BY_PACKET: dict[Any, Rule] = {

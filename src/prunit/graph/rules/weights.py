@@ -154,11 +154,9 @@ def attention(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any) -> Non
     for d in range(q.ndim - 2):
         mine = t.labels(q).ids(d)
         for x in (k, v):
-            if mine is not None or t.labels(x).ids(d) is not None:
-                tie(t, mine, t.labels(x).ids(d), "attention with fixed heads")
+            tie(t, mine, t.labels(x).ids(d), "attention with fixed heads")
     summed = t.labels(q).ids(q.ndim - 1), t.labels(k).ids(q.ndim - 1)
-    if summed != (None, None):
-        tie(t, *summed, "attention with fixed channels")
+    tie(t, *summed, "attention with fixed channels")
     for ids in summed:
         if ids is not None:
             t.reject(ids)
