@@ -40,7 +40,11 @@ class ModelError(PrunitError):
 
 
 class SurgeryError(ModelError):
-    """The cut model would not run; the message names the module whose size is fixed in code."""
+    """The cut model would not run; the message names the module whose size is fixed in code, `module` its path."""
+
+    def __init__(self, message: str, module: str = "") -> None:
+        super().__init__(message)
+        self.module = module
 
 
 class ScoreError(PrunitError):

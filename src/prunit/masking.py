@@ -19,7 +19,7 @@ from prunit.errors import SurgeryError
 from prunit.graph.choices import Choices
 from prunit.graph.labels import Block
 from prunit.graph.records import ChannelGraph
-from prunit.graph.running import example_tensors, named_tensors
+from prunit.graph.running import example_tensors, named_tensors, own_twins
 from prunit.graph.tracer import Tracer, tracing
 
 _WITH_SHAPE = {F.layer_norm, F.rms_norm, torch.layer_norm, torch.rms_norm}
@@ -70,9 +70,7 @@ class AbsentChannels:
 
     def _find_calls(self, model: nn.Module, args: Any, kwargs: Any) -> list[_Call | object]:
         leaves = example_tensors((args, kwargs))
-        # On its own tensors: some models take another way on meta tensors. Buffers are copied, it may write to them.
-        copies = {id(t): t if isinstance(t, nn.Parameter) else t.clone() for t in named_tensors(model).values()}
-        tensors = {n: copies[id(t)] for n, t in named_tensors(model).items()}
+        tensors = own_twins(named_tensors(model))  # some models take another way on meta tensors
         tracer = Tracer(tensors, leaves[0].shape[0] if leaves[0].ndim else 1, Choices(self.graph.choices))
         seen = _Seen(tracer)
         args, kwargs = tree_map(lambda v: v.detach().clone() if isinstance(v, Tensor) else v, (args, kwargs))
@@ -144,9 +142,9 @@ class _Seen(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         call = _Observed(func)
         self.calls.append(call)
-        call.inputs = [self._labelled(leaf) for leaf in _tensors_of((args, kwargs or {}))]
+        call.inputs = [self._labelled(leaf) for leaf in example_tensors((args, kwargs or {}))]
         out = func(*args, **(kwargs or {}))
-        call.outputs = [self._labelled(leaf) for leaf in _tensors_of(out)]
+        call.outputs = [self._labelled(leaf) for leaf in example_tensors(out)]
         return out
 
     def _labelled(self, tensor: Tensor) -> tuple[tuple[int, ...], tuple[Block, ...]]:
@@ -201,7 +199,3 @@ def _with_shape(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[An
     shape = args[1] if len(args) > 1 else kwargs["normalized_shape"]
     now = tuple(x.shape[x.ndim - len(shape) :])
     return ((x, now, *args[2:]), kwargs) if len(args) > 1 else (args, {**kwargs, "normalized_shape": now})
-
-
-def _tensors_of(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_flatten(tree)[0] if isinstance(leaf, Tensor)]

@@ -23,10 +23,10 @@ from prunit.files import write_atomically
 from prunit.graph import trace
 from prunit.graph.inputs import example_from
 from prunit.graph.running import named_tensors, tensors_in
-from prunit.graph.sizes import weight_of
+from prunit.graph.sizes import noted_sizes, weight_of
 from prunit.graph.wrappers import unwrapped
 from prunit.plans import Plan
-from prunit.surgery import code_sizes, compact, rebuild
+from prunit.surgery import compact, rebuild
 from prunit.version import VERSION
 
 FORMAT: Final = "prunit-weights"
@@ -36,7 +36,7 @@ _KEY: Final = "prunit"
 
 
 class _Held(NamedTuple):
-    """What a file holds. `sizes` are the attributes that `surgery.code_sizes` gave, by module path and name."""
+    """What a file holds. `sizes` are the attributes that `noted_sizes` gave, by module path and name."""
 
     plan: Plan
     tensors: dict[str, Tensor]
@@ -74,7 +74,7 @@ def save(compacted: nn.Module, plan: Plan, path: Path | str) -> None:
                 f" {widths[name]} there; save it with the plan that cut it"
             )
     tensors, aliases = _unique(named_tensors(compacted), Path(path))
-    sizes = code_sizes(compacted)
+    sizes = noted_sizes(compacted)
     about = {
         "format": FORMAT,
         "version": FORMAT_VERSION,

@@ -24,6 +24,7 @@ from prunit.graph import ChannelGraph
 from prunit.graph.running import (
     as_inputs,
     collecting_later,
+    first_names,
     meta_twins,
     named_tensors,
     standing_in,
@@ -31,7 +32,7 @@ from prunit.graph.running import (
     to_meta,
     where_in_code,
 )
-from prunit.graph.sizes import cut_sizes, noted_sizes, resize, set_sizes, weight_of
+from prunit.graph.sizes import cut_sizes, resize, set_sizes, weight_of
 from prunit.graph.wrappers import unwrapped
 from prunit.masking import AbsentChannels
 from prunit.plans import Plan
@@ -126,7 +127,7 @@ def rebuild(model: nn.Module, tensors: Mapping[str, Tensor], sizes: Mapping[str,
 
     The model's own tensors are never copied: the copy's memo already holds their replacements. Names that share one
     new tensor are tied in the copy. `sizes` are values of further attributes by module path and name, as
-    `code_sizes` gives them for a compact model.
+    `graph.sizes.noted_sizes` gives them for a compact model.
     """
     memo: dict[int, Any] = {}
     parameters: dict[int, nn.Parameter] = {}
@@ -147,11 +148,6 @@ def rebuild(model: nn.Module, tensors: Mapping[str, Tensor], sizes: Mapping[str,
         resize(module)
     set_sizes(small, sizes or {})
     return small
-
-
-def code_sizes(compacted: nn.Module) -> dict[str, dict[str, Any]]:
-    """Attributes of a compact model's modules that were changed because their code reads them, by path and name."""
-    return noted_sizes(compacted)
 
 
 def _copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
@@ -310,8 +306,8 @@ def _fan_in(module: nn.Module) -> int:
 
 def _named_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers, each under its first name."""
-    first: dict[int, str] = {}
-    return {n: t for n, t in named_tensors(model).items() if first.setdefault(id(t), n) == n}
+    named = named_tensors(model)
+    return {name: named[name] for name in first_names(named).values()}
 
 
 def _cut(tensor: Tensor, cuts: Mapping[int, Tensor]) -> Tensor:

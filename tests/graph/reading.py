@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prunit.graph import ChannelGraph, trace
+from prunit.graph.sizes import noted_sizes
 from prunit.plans import Plan, keep_all
-from prunit.surgery import check_runs, code_sizes, compact, mask
+from prunit.surgery import check_runs, compact, mask
 from tests.nets import conv_bn, furthest, images, lived_in, random_plan
 
 Code = Callable[[Any, Tensor], Tensor]
@@ -60,7 +61,7 @@ def free(graph: ChannelGraph) -> dict[str, int]:
 def sizes_at(model: nn.Module, graph: ChannelGraph, **widths: int) -> dict[str, dict[str, Any]]:
     """The attributes that change when the first so many channels of these groups stay; `inner_q` is for 'inner.q'."""
     keep = {name.replace("_", "."): tuple(range(width)) for name, width in widths.items()}
-    return code_sizes(compact(model, graph, Plan(keep, keep_all(graph).dense)))
+    return noted_sizes(compact(model, graph, Plan(keep, keep_all(graph).dense)))
 
 
 def shuffled(x: Tensor, groups: int, each: int) -> Tensor:

@@ -38,6 +38,7 @@ class Choices:
 
     def __init__(self, taken: Iterable[tuple[str, str, int]] = ()) -> None:
         self._taken: dict[Key, int] = {(module, what): n for module, what, n in taken}
+        self._avoided = {module for module, what in self._taken if what.startswith("operator ")}
         self._fallen: Counter[tuple[str, str]] = Counter()
         self.lines: dict[Key, str] = {}
         """The user's line of code that an operator was avoided for, as ' at FILE:LINE `CODE`'."""
@@ -50,6 +51,13 @@ class Choices:
     def as_tuple(self) -> tuple[tuple[str, str, int], ...]:
         """All readings other than the first ones, as plain data."""
         return tuple((*key, n) for key, n in sorted(self._taken.items()) if n)
+
+    def avoided(self, module: str, operator: str) -> str | None:
+        """The line for which this operator, or all of them, is avoided in this module; None if it is not."""
+        for what in (f"operator {operator}", "operator *") if module in self._avoided else ():
+            if self[module, what]:
+                return self.lines.get((module, what), "")
+        return None
 
     def drop(self, key: Key) -> bool:
         """Take this attribute for no size any more; False if that is so already."""
@@ -69,6 +77,7 @@ class Choices:
         alike = {s.module for s in steps if s.kind == step.kind} if self._again(step.kind, what) else set()
         for module in {step.module, *alike}:
             self._taken[module, what] = 1
+            self._avoided.add(module)
             self.lines.setdefault((module, what), line)
         return True
 

@@ -7,6 +7,7 @@ x_BCHW has one block ((1,), ids_C); a weight w_OIHW two, ((0,), ids_O) and ((1,)
 for a position that is never cut. Dimensions of size 1 carry no block: they cannot shrink.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -49,6 +50,11 @@ class Labels(NamedTuple):
 def all_ids(labels: Labels) -> np.ndarray:
     """Every id that the labels mention."""
     return np.concatenate([b.ids.reshape(-1) for b in labels.blocks]) if labels.blocks else np.empty(0, np.int64)
+
+
+def ordered(blocks: Iterable[Block]) -> tuple[Block, ...]:
+    """The blocks in the order of their dimensions."""
+    return tuple(sorted(blocks, key=lambda block: block.dims[0]))
 
 
 def permuted(labels: Labels, order: list[int]) -> Labels:

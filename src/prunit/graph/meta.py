@@ -10,6 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from prunit.graph.rules.seam import tensors
+from prunit.graph.running import to_meta
 
 aten = torch.ops.aten
 _META = torch.device("meta")
@@ -23,6 +27,23 @@ def shortcut(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: S
     if kwargs:
         return known(*args) if func in _GELU and kwargs in _APPROXIMATIONS else None
     return known(*args)
+
+
+class MetaMode(TorchDispatchMode):
+    """A mode for running models on meta tensors: what an operator gives comes from `answered`."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # the wrapper that this saves costs as much as a rule; nothing is compiled here
+
+    def answered(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any, list[Tensor]]:
+        """What the operator gives, the arguments that it was computed from, and the tensors among those."""
+        inputs = tensors((args, kwargs))
+        if len({x.is_meta for x in inputs}) > 1:  # a constant that the model keeps or makes on another device
+            args, kwargs = to_meta(args), to_meta(kwargs)
+            inputs = tensors((args, kwargs))
+        out = shortcut(func, args, kwargs, inputs)
+        return func(*args, **kwargs) if out is None else out, args, kwargs, inputs
 
 
 def _row_major(shape: Sequence[int], dtype: torch.dtype) -> Tensor:

@@ -5,16 +5,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunit.errors import SurgeryError
 from prunit.graph.choices import Difference, Step
-from prunit.graph.meta import shortcut
+from prunit.graph.meta import MetaMode
 from prunit.graph.modules import following
 from prunit.graph.records import ChannelGraph
 from prunit.graph.rules.seam import tensors as tensors_of
-from prunit.graph.running import named_tensors, standing_in, to_meta, where_in_code
-from prunit.graph.sizes import cut_sizes, resize
+from prunit.graph.running import first_names, named_tensors, standing_in, to_meta, where_in_code
+from prunit.graph.sizes import cut_sizes, resize, set_sizes
 
 
 def first_difference(
@@ -41,16 +40,14 @@ def _differs(
         with standing_in(model, _cut_twins(model, graph, keep)), torch.no_grad():
             for module in model.modules():
                 resize(module)
-            for path, values in cut_sizes(model, graph.code_sizes, keep).items():
-                for name, value in values.items():
-                    setattr(model.get_submodule(path), name, value)
+            set_sizes(model, cut_sizes(model, graph.code_sizes, keep))
             with following(model, run), run:
                 model(*args, **kwargs)
     except _Differs as error:
         return Difference(run.at, steps[min(run.at, len(steps) - 1)].module, where_in_code(error))
     except SurgeryError as error:
-        step = _where_counted(steps, error)
-        return Difference(step, steps[step].module, "")
+        last = max((i for i, step in enumerate(steps) if step.module == error.module), default=0)
+        return Difference(last, steps[last].module, "")
     except Exception as error:
         step = run.at if run.inside else _between(steps, run.at)
         return Difference(step, run.module_path, where_in_code(error))
@@ -75,7 +72,7 @@ def _cut_twins(model: nn.Module, graph: ChannelGraph, keep: np.ndarray) -> dict[
     shapes = {name: list(t.shape) for name, t in named.items()}
     for axis in graph.axes:
         shapes[axis.tensor][axis.dim] = int(keep[axis.where].sum())
-    first = {id(t): n for n, t in reversed(named.items())}
+    first = first_names(named)
     made = {n: torch.empty(shapes[n], dtype=t.dtype, device="meta") for n, t in named.items() if first[id(t)] == n}
     return {n: made[first[id(t)]] for n, t in named.items()}
 
@@ -91,17 +88,11 @@ def _between(steps: list[Step], at: int) -> int:
     return max(at - 1, 0)
 
 
-def _where_counted(steps: list[Step], error: SurgeryError) -> int:
-    """The last step of the module whose attribute counts two things."""
-    module = str(error).split("'")[1].rpartition(".")[0]
-    return max((i for i, step in enumerate(steps) if step.module == module), default=0)
-
-
 class _Differs(Exception):
     """The run departs from the prediction."""
 
 
-class _Narrow(TorchDispatchMode):
+class _Narrow(MetaMode):
     """Stops at the first operator that is another, or whose outputs have other shapes, than predicted."""
 
     def __init__(self, steps: list[Step], where_of: np.ndarray, keep: np.ndarray) -> None:
@@ -117,26 +108,16 @@ class _Narrow(TorchDispatchMode):
     def left(self, module: nn.Module, passed: Any) -> None:
         """A module has run."""
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # the wrapper that this saves costs as much as a rule; nothing is compiled here
-
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if self.at >= len(self._steps):
             raise _Differs
-        step, named = self._steps[self.at], kwargs or {}
+        step = self._steps[self.at]
         if func is not step.operator or numbers_in(args) != step.numbers:
             raise _Differs
-        inputs = tensors_of((args, named))
-        if len({a.is_meta for a in inputs}) > 1:
-            args, named = to_meta(args), to_meta(named)
-            inputs = tensors_of((args, named))
         self.inside = True
-        out = shortcut(func, args, named, inputs)
-        if out is None:
-            out = func(*args, **named)
+        out, *_ = self.answered(func, args, kwargs or {})
         self.inside = False
         for tensor, (shape, blocks) in zip(tensors_of(out), step.outputs, strict=True):
             found = tensor.shape

@@ -21,8 +21,10 @@ from prunit.graph.running import (
     as_inputs,
     collecting_later,
     example_tensors,
+    first_names,
     meta_twins,
     named_tensors,
+    own_twins,
     tensors_in,
     to_meta,
 )
@@ -51,8 +53,7 @@ def trace(model: nn.Module, example: Any, *, pin: Sequence[str] = ()) -> Channel
 def _traced(model: nn.Module, example: Any, pin: Sequence[str]) -> ChannelGraph:
     args, kwargs = as_inputs(example)
     named = named_tensors(model)
-    # A tensor that has several names (tied weights) counts once, under its first.
-    first = {id(t): n for n, t in reversed(named.items())}
+    first = first_names(named)
     infos = {
         n: TensorInfo(tuple(t.shape), t.element_size(), isinstance(t, nn.Parameter))
         for n, t in named.items()
@@ -105,12 +106,9 @@ def _run(
     except _Unreadable:
         raise
     except Exception as on_meta:
-        # Forward passes that look at values (x.item(), a data-dependent branch) cannot run without them. Buffers are
-        # copied because such a pass may write to them.
-        copies = {id(t): t if isinstance(t, nn.Parameter) else t.clone() for t in named.values()}
-        own = {n: copies[id(t)] for n, t in named.items()}
+        # Forward passes that look at values (x.item(), a data-dependent branch) cannot run without them.
         try:
-            return _run_on(model, own, *inputs, batch, choices), False
+            return _run_on(model, own_twins(named), *inputs, batch, choices), False
         except _Unreadable:
             raise
         except Exception as error:

@@ -43,6 +43,20 @@ def meta_twins(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: made[id(tensor)] for name, tensor in tensors.items()}
 
 
+def own_twins(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The model's own parameters, and copies of its buffers, to which a forward pass may write."""
+    copies = {id(t): t if isinstance(t, nn.Parameter) else t.clone() for t in tensors.values()}
+    return {name: copies[id(tensor)] for name, tensor in tensors.items()}
+
+
+def first_names(tensors: Mapping[str, Tensor]) -> dict[int, str]:
+    """The name of each tensor by its `id`; one that has several names (tied weights) is known by its first."""
+    names: dict[int, str] = {}
+    for name, tensor in tensors.items():
+        names.setdefault(id(tensor), name)
+    return names
+
+
 @contextmanager
 def standing_in(
     model: nn.Module, tensors: Mapping[str, Tensor], *, training: bool | None = False

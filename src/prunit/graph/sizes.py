@@ -90,7 +90,8 @@ def cut_sizes(model: nn.Module, code_sizes: Iterable[CodeSize], keep: np.ndarray
         if counts.setdefault(place, count) != count:
             raise SurgeryError(
                 f"'{size.module}.{size.name}' counts {counts[place]} channels in one place and {count} in another:"
-                " use two attributes, or pin the layers before it"
+                " use two attributes, or pin the layers before it",
+                size.module,
             )
         held = getattr(model.get_submodule(size.module), size.name)
         mine = found.setdefault(size.module, {})

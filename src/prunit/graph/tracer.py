@@ -12,17 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunit.graph import rules
 from prunit.graph.choices import Choices, Site, Step
 from prunit.graph.labels import Block, Labels, all_ids
-from prunit.graph.meta import shortcut
+from prunit.graph.meta import MetaMode
 from prunit.graph.modules import following
 from prunit.graph.probe import numbers_in
 from prunit.graph.resolve import Findings, HeldSize, Pin, Use
 from prunit.graph.rules.seam import tensors as tensors_of
-from prunit.graph.running import calling_line, standing_in, to_meta
+from prunit.graph.running import calling_line, first_names, standing_in
 from prunit.graph.sizes import LAYERS, holders
 
 _TAKES_SHAPES = (nn.Linear, nn.Flatten, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
@@ -32,7 +31,7 @@ _FIXED_SIZE = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
 """Modules that compare their inputs with sizes noted when they were built, or keep a second list of their weights."""
 
 
-class Tracer(TorchDispatchMode):
+class Tracer(MetaMode):
     """Collects, while the model runs, which ids are the same channel, which are pinned, and what was computed."""
 
     def __init__(self, tensors: dict[str, Tensor], batch: int, choices: Choices) -> None:
@@ -44,8 +43,7 @@ class Tracer(TorchDispatchMode):
         self.choices = choices
         self.on_mix: Callable[[np.ndarray], None] | None = None
         """Told of all ids that an operator looks at together; `masking` listens."""
-        # A tensor that has several names (tied weights) is known by its first.
-        self._names = {id(t): n for n, t in reversed(tensors.items())}
+        self._names = first_names(tensors)
         self._tensors = tensors
         self._batch = max(batch, 1)
 
@@ -186,30 +184,18 @@ class Tracer(TorchDispatchMode):
 
     # ── the dispatch itself ──
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # the wrapper that this saves costs as much as a rule; nothing is compiled here
-
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        named = kwargs or {}
-        inputs = tensors_of((args, named))
-        if len({a.is_meta for a in inputs}) > 1:  # a constant that the model keeps or makes on another device
-            args, named = to_meta(args), to_meta(named)
-            inputs = tensors_of((args, named))
-        out = shortcut(func, args, named, inputs)
-        if out is None:
-            out = func(*args, **named)
+        out, args, named, inputs = self.answered(func, args, kwargs or {})
         for tensor in inputs:
             self.findings.touch(self.labels(tensor).buffer)
         rules.rule_for(func)(self, func, args, named, out)
         outputs = tensors_of(out)
         name = func.overloadpacket.__name__
-        for what in (name, "*"):
-            key = (self.module_path, f"operator {what}")
-            if self.choices[key]:
-                self._pin_around(inputs + outputs, f"the model's code fixes its size{self.choices.lines.get(key, '')}")
+        line = self.choices.avoided(self.module_path, name)
+        if line is not None:
+            self._pin_around(inputs + outputs, f"the model's code fixes its size{line}")
         shapes = tuple(
             [
                 (tuple(leaf.shape), tuple([(b.dims[0], b.ids) for b in self.labels(leaf).blocks if len(b.dims) == 1]))

@@ -6,6 +6,7 @@ Operators that PyTorch tags as pointwise need no entry, nor do in-place forms of
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -60,7 +61,9 @@ def unknown_operator(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any)
 
 # The operators by name, so that one that this PyTorch does not have is simply skipped.
 TABLE: dict[Rule, str] = {
-    pointwise: ("copy_ masked_fill where lerp addcmul addcdiv hardswish rrelu_with_noise _prelu_kernel bernoulli native_dropout"),
+    pointwise: (
+        "copy_ masked_fill where lerp addcmul addcdiv hardswish rrelu_with_noise _prelu_kernel bernoulli native_dropout"
+    ),
     like_first: "log_sigmoid_forward alias detach lift_fresh lift_fresh_copy clone _to_copy to contiguous fill_ zero_",
     same_shape: "zeros_like ones_like empty_like full_like rand_like randn_like",
     pooling: (
@@ -119,6 +122,7 @@ _BY_PACKET: dict[Any, Rule] = {
 }
 
 
+@cache
 def rule_for(func: Any) -> Rule:
     """The rule of an operator; one that pins all it touches if there is none."""
     packet = func.overloadpacket

@@ -63,6 +63,11 @@ def tie(t: TracerLike, a: np.ndarray | None, b: np.ndarray | None, why: str) -> 
         t.pin(a if b is None else b, why)
 
 
+def alike(t: TracerLike, rows: np.ndarray, why: str) -> None:
+    """All rows of these ids hold the same channels, position by position."""
+    t.unify(rows[1:], np.broadcast_to(rows[0], rows[1:].shape), why)
+
+
 def others(t: TracerLike, tensor: Tensor, *dims: int) -> list[Block]:
     """The blocks of a tensor that lie on other dimensions than `dims`, or on several at once."""
     return [b for b in t.labels(tensor).blocks if len(b.dims) > 1 or not set(b.dims) & set(dims)]

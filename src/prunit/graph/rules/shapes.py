@@ -6,9 +6,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prunit.graph.labels import Block, Labels, inserted, permuted, reshaped, without
+from prunit.graph.labels import Block, Labels, inserted, ordered, permuted, reshaped, without
 from prunit.graph.rules.elementwise import aligned
-from prunit.graph.rules.seam import TracerLike, argument, buffer_for, dims_of, name_of, others, pin_blocks, tensors
+from prunit.graph.rules.seam import (
+    TracerLike,
+    alike,
+    argument,
+    buffer_for,
+    dims_of,
+    name_of,
+    others,
+    pin_blocks,
+    tensors,
+)
 
 aten = torch.ops.aten
 
@@ -68,7 +78,7 @@ def _along_one_dim(t: TracerLike, block: Block) -> Block:
         return block
     axis = len(block.dims) - 1 - taken
     rows = np.moveaxis(block.ids, axis, -1).reshape(-1, block.ids.shape[axis])
-    t.unify(rows[1:], np.broadcast_to(rows[0], rows[1:].shape), "view")
+    alike(t, rows, "view")
     return Block((block.dims[axis],), rows[0])
 
 
@@ -133,11 +143,7 @@ def concatenate(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Tensor) -
     blocks = list(aligned(t, rest, tuple(1 if d == dim else n for d, n in enumerate(out.shape)), "cat"))
     if any(i.any() for i in ids):
         blocks.append(Block((dim,), np.concatenate(ids)))
-    t.set(out, Labels(tuple(sorted(blocks, key=_first_dim)), buffer_for(t, parts)))
-
-
-def _first_dim(block: Block) -> int:
-    return block.dims[0]
+    t.set(out, Labels(ordered(blocks), buffer_for(t, parts)))
 
 
 def _without_dim(t: TracerLike, x: Tensor, dim: int) -> Tensor:
@@ -170,7 +176,7 @@ def expand(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Tensor) -> Non
     grown = tuple(d for d, n in enumerate(out.shape) if n > 1 and d >= shift and x.shape[d - shift] == 1)
     if grown:
         blocks += _made_up(t, grown, out)
-    t.set(out, labels._replace(blocks=tuple(sorted(blocks, key=_first_dim))))
+    t.set(out, labels._replace(blocks=ordered(blocks)))
 
 
 def _made_up(t: TracerLike, dims: tuple[int, ...], out: Tensor) -> tuple[Block, ...]:
@@ -233,7 +239,7 @@ def pieces(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any) -> None:
             t.pin(ids[start:stop], f"{name_of(func)} takes one channel")
         wide = followed and stop - start > 1
         blocks = (*rest.blocks, Block((dim,), ids[start:stop])) if wide else rest.blocks
-        t.set(leaf, rest._replace(blocks=tuple(sorted(blocks, key=_first_dim))))
+        t.set(leaf, rest._replace(blocks=ordered(blocks)))
 
 
 def _ends(func: Any, args: Any, kwargs: Any, size: int, outs: list[Tensor], dim: int) -> list[tuple[int, int]]:
@@ -268,7 +274,7 @@ def _followed(t: TracerLike, func: Any, args: Any, kwargs: Any, ids: np.ndarray,
         return False
     if readings[taken] == "alike":
         rows = ids.reshape(-1, length)
-        t.unify(rows[1:], np.broadcast_to(rows[0], rows[1:].shape), name_of(func))
+        alike(t, rows, name_of(func))
     for some in [*given, ids]:
         t.size(len(some), some)
     return True
@@ -322,7 +328,7 @@ def pixel_shuffle(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Tensor)
     if ids is not None:
         if name_of(func) == "pixel_shuffle":
             columns = ids.reshape(-1, r * r)
-            t.unify(columns[:, 1:], np.broadcast_to(columns[:, :1], (len(columns), r * r - 1)), name_of(func))
+            alike(t, columns.T, name_of(func))
             ids = columns[:, 0]
         else:
             ids = np.repeat(ids, r * r)
@@ -338,9 +344,9 @@ def channel_shuffle(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Tenso
     blocks = list(without(labels, [1], keepdim=True).blocks)
     if ids is not None:
         rows = ids.reshape(groups, -1)
-        t.unify(rows[1:], np.broadcast_to(rows[0], rows[1:].shape), name_of(func))
+        alike(t, rows, name_of(func))
         blocks.append(Block((1,), np.ascontiguousarray(rows.T).reshape(-1)))
-    t.set(out, Labels(tuple(sorted(blocks, key=_first_dim))))
+    t.set(out, Labels(ordered(blocks)))
 
 
 def patches(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:
@@ -366,7 +372,7 @@ def unpatched(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Tensor) -> 
     ids = labels.ids(dim)
     if ids is not None:
         columns = ids.reshape(out.shape[dim], -1)
-        t.unify(columns[:, 1:], np.broadcast_to(columns[:, :1], columns[:, 1:].shape), name_of(func))
+        alike(t, columns.T, name_of(func))
         blocks.append(Block((dim,), columns[:, 0]))
     t.set(out, Labels(tuple(blocks)))
 

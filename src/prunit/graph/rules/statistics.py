@@ -2,11 +2,21 @@
 
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from prunit.graph.labels import Block, Labels, without
-from prunit.graph.rules.seam import TracerLike, argument, buffer_for, dims_of, name_of, others, pin_blocks, tensors, tie
+from prunit.graph.rules.seam import (
+    TracerLike,
+    alike,
+    argument,
+    buffer_for,
+    dims_of,
+    name_of,
+    others,
+    pin_blocks,
+    tensors,
+    tie,
+)
 
 
 def batch_norm(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any) -> None:
@@ -54,7 +64,7 @@ def group_norm(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any) -> No
             tie(t, ids, t.labels(v).ids(0), f"{name_of(func)} over fixed channels")
     if ids is not None and groups > 1:
         rows = ids.reshape(groups, -1)
-        t.unify(rows[1:], np.broadcast_to(rows[0], rows[1:].shape), name_of(func))
+        alike(t, rows, name_of(func))
         if rows.shape[1] == 1:
             t.pin(ids, "a group norm with one channel per group")
     _norm(t, func, x, 1, out)

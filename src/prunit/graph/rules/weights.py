@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prunit.graph.labels import Block, Labels
+from prunit.graph.labels import Block, Labels, ordered
 from prunit.graph.rules.elementwise import aligned
-from prunit.graph.rules.seam import TracerLike, buffer_for, name_of, others, pin_blocks, tensors, tie
+from prunit.graph.rules.seam import TracerLike, alike, buffer_for, name_of, others, pin_blocks, tensors, tie
 
 aten = torch.ops.aten
 WITH_BIAS = {aten.addmm, aten.baddbmm}
@@ -45,7 +45,7 @@ def convolution(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Tensor) -
     if bias is not None:
         tie(t, o_ids, t.labels(bias).ids(0), "its bias has a fixed size")
     blocks = [*kept, *(() if o_ids is None else (Block((1,), o_ids),))]
-    t.set(out, Labels(tuple(sorted(blocks, key=lambda b: b.dims[0]))))
+    t.set(out, Labels(ordered(blocks)))
 
 
 def _beside_channels(
@@ -95,7 +95,7 @@ def _grouped(t: TracerLike, x_ids: np.ndarray | None, w: Labels, groups: int) ->
     if o_ids is not None:
         t.produce(o_ids)
         rows = o_ids.reshape(groups, -1)
-        t.unify(rows[1:], np.broadcast_to(rows[0], rows[1:].shape), "grouped")
+        alike(t, rows, "grouped")
         if rows.shape[1] == 1:
             t.pin(o_ids, "a grouped convolution with one output per group")
     t.contract(i_ids)
@@ -130,18 +130,14 @@ def matmul(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Tensor) -> Non
             if ids is not None:
                 t.reject(ids)
                 t.mix(ids, f"{name_of(func)} multiplies two activations")
-    blocks = [x for x in others(t, a, columns) if len(x.dims) == 1]
-    theirs = [x for x in others(t, b, rows) if len(x.dims) == 1]
-    if out.ndim == 3:  # both have a batch of matrices: the same one
-        mine, other = t.labels(a).ids(0), t.labels(b).ids(0)
-        if (mine is not None or other is not None) and a.shape[0] > 1:
-            tie(t, mine, other, f"{name_of(func)} with fixed channels")
-            blocks = [x for x in blocks if x.dims != (0,)] if other is None else blocks
-            theirs = [x for x in theirs if x.dims != (0,)] if mine is not None else theirs
-            if mine is None:
-                theirs = [x for x in theirs if x.dims != (0,)]
-    blocks += theirs
-    t.set(out, Labels(tuple(sorted(blocks, key=lambda x: x.dims[0])), buffer_for(t, [a, b])))
+    mine, theirs = ([x for x in found if len(x.dims) == 1] for found in (others(t, a, columns), others(t, b, rows)))
+    if out.ndim == 3 and a.shape[0] > 1:  # both have a batch of matrices: the same one, or it is fixed
+        batches = t.labels(a).ids(0), t.labels(b).ids(0)
+        tie(t, *batches, f"{name_of(func)} with fixed channels")
+        theirs = [x for x in theirs if x.dims != (0,)]
+        mine = mine if batches[1] is not None else [x for x in mine if x.dims != (0,)]
+    blocks = [*mine, *theirs]
+    t.set(out, Labels(ordered(blocks), buffer_for(t, [a, b])))
     if bias is not None:
         aligned(t, [out, bias], tuple(out.shape), name_of(func))
 
