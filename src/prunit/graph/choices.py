@@ -3,7 +3,7 @@
 The tracer sees `view(B, 2, 32, H, W)` and `split(x, 16, 1)` as plain numbers. Whether the code takes them from a
 shape, from an attribute or writes them out shows only when the model is narrower. So each such operator has a few
 *readings*, the likeliest first and "pinned" last. The tracer takes the first; `probe.first_difference` then runs the
-model once more, on meta tensors with channels missing. Where that run departs from what the reading predicts, the next
+model on meta tensors with channels missing. Where that run departs from what the reading predicts, the next
 reading is taken.
 """
 

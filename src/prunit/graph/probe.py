@@ -1,4 +1,4 @@
-"""Does the code follow when channels go? The model run once more, with channels missing, beside what was predicted."""
+"""Does the code follow when channels go? The model run with channels missing, beside what was predicted."""
 
 from typing import Any
 
