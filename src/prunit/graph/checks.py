@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from prunit.errors import ModelError
-from prunit.graph.running import example_tensors, named_tensors
+from prunit.graph.running import example_tensors, named_modules, named_tensors
 
 _QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torchao.")
 _FLOAT = ("FloatFunctional", "FXFloatFunctional")
@@ -49,13 +49,13 @@ def _of_example(example: Any) -> str:
 
 
 def _of_modules(model: nn.Module) -> Iterator[str]:
-    for path, module in model.named_modules():
-        if isinstance(module, torch.jit.ScriptModule):
-            yield f"{_named(path)} is TorchScript; give the Python model it was made from"
-        if type(module).__module__.startswith(_QUANTISED) and _kind(module) not in _FLOAT:
-            yield f"{_named(path)} is quantised ({_kind(module)}): prune the float model, then quantise the compact one"
-        if type(module).__module__.startswith(_SHARDED):
-            yield f"{_named(path)} is sharded over several devices ({_kind(module)}): prune the model before that"
+    known: dict[type, str] = {}
+    for path, module in named_modules(model):
+        problem = known.get(type(module))
+        if problem is None:
+            problem = known[type(module)] = _of_class(type(module))
+        if problem:
+            yield f"{_named(path)} is {problem}"
         for name in module._buffers:
             if name.endswith("_mask") and name.removesuffix("_mask") + "_orig" in module._parameters:
                 own = name.removesuffix("_mask")
@@ -63,6 +63,17 @@ def _of_modules(model: nn.Module) -> Iterator[str]:
                     f"{_named(path)} carries a mask of torch.nn.utils.prune on '{own}': make it permanent with"
                     f" torch.nn.utils.prune.remove(module, '{own}'); prunit.plans.from_zeros makes a plan of the zeros"
                 )
+
+
+def _of_class(kind: type) -> str:
+    """What is wrong with modules of this class, '' if nothing is."""
+    if issubclass(kind, torch.jit.ScriptModule):
+        return "TorchScript; give the Python model it was made from"
+    if kind.__module__.startswith(_QUANTISED) and kind.__name__ not in _FLOAT:
+        return f"quantised ({kind.__name__}): prune the float model, then quantise the compact one"
+    if kind.__module__.startswith(_SHARDED):
+        return f"sharded over several devices ({kind.__name__}): prune the model before that"
+    return ""
 
 
 def _of_tensors(model: nn.Module) -> Iterator[str]:

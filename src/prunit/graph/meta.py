@@ -6,13 +6,14 @@ most of a trace. A shortcut answers plain cases only, with the shape, strides an
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from prunit.graph.rules.seam import tensors
+from prunit.graph.rules.seam import operands
 from prunit.graph.running import to_meta
 
 aten = torch.ops.aten
@@ -22,8 +23,11 @@ _META = torch.device("meta")
 def shortcut(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: Sequence[Tensor]) -> Any:
     """What `func(*args, **kwargs)` gives, `inputs` being the tensors in its arguments; None: ask PyTorch."""
     known = _SHORTCUTS.get(func)
-    if known is None or not all(type(x) is Tensor and x.is_meta for x in inputs):
+    if known is None:
         return None
+    for x in inputs:
+        if type(x) is not Tensor or not x.is_meta:
+            return None
     if kwargs:
         return known(*args) if func in _GELU and kwargs in _APPROXIMATIONS else None
     return known(*args)
@@ -38,10 +42,11 @@ class MetaMode(TorchDispatchMode):
 
     def answered(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any, list[Tensor]]:
         """What the operator gives, the arguments that it was computed from, and the tensors among those."""
-        inputs = tensors((args, kwargs))
-        if len({x.is_meta for x in inputs}) > 1:  # a constant that the model keeps or makes on another device
+        inputs = operands(args, kwargs)
+        # A constant that the model keeps or makes on another device.
+        if len(inputs) > 1 and len({x.is_meta for x in inputs}) > 1:
             args, kwargs = to_meta(args), to_meta(kwargs)
-            inputs = tensors((args, kwargs))
+            inputs = operands(args, kwargs)
         out = shortcut(func, args, kwargs, inputs)
         return func(*args, **kwargs) if out is None else out, args, kwargs, inputs
 
@@ -52,12 +57,22 @@ def _row_major(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
 
 def _in_rows(x: Tensor) -> bool:
     """The strides are row-major, those of dimensions of size 1 too."""
-    step = 1
-    for n, stride in zip(reversed(x.shape), reversed(x.stride()), strict=True):
-        if stride != step:
-            return False
-        step *= max(n, 1)
-    return True
+    return x.stride() == _strides(x.shape)
+
+
+@lru_cache(1 << 12)
+def _strides(shape: torch.Size) -> tuple[int, ...]:
+    """Row-major ones."""
+    steps = [1]
+    for n in reversed(shape[1:]):
+        steps.append(steps[-1] * max(n, 1))
+    return tuple(reversed(steps)) if shape else ()
+
+
+@cache
+def _nothing(dtype: torch.dtype) -> Tensor:
+    """An empty vector, made once."""
+    return _row_major((0,), dtype)
 
 
 def _is_dense(x: Tensor) -> bool:
@@ -83,6 +98,8 @@ def _element_wise(x: Tensor, *others: Any) -> Tensor | None:
     """
     if not x.is_floating_point():
         return None
+    if not others and _in_rows(x):
+        return _row_major(x.shape, x.dtype)
     whole, tensors = x, [x]
     for y in others:
         if isinstance(y, Tensor):
@@ -113,6 +130,8 @@ def _follows(y: Tensor, whole: Tensor, in_rows: bool) -> bool:
 
 
 def _in_place(x: Tensor, *others: Any) -> Tensor | None:
+    if not others and x.is_floating_point() and _in_rows(x):
+        return x
     out = _element_wise(x, *others)
     return x if out is not None and out.shape == x.shape else None
 
@@ -149,10 +168,11 @@ def _batch_norm(
     """In evaluation mode. The statistics that it saves for training are empty, as those of the CPU's kernel are."""
     if training:
         return None
-    out = _row_major(x.shape, x.dtype)
-    if x.stride() != out.stride():
+    if _in_rows(x):
+        out = _row_major(x.shape, x.dtype)
+    else:
         out, *_ = aten.native_batch_norm.default(x, weight, bias, mean, var, training, *rest)
-    return out, _row_major((0,), x.dtype), _row_major((0,), x.dtype)
+    return out, _nothing(x.dtype), _nothing(x.dtype)
 
 
 def _addmm(bias: Tensor, a: Tensor, b: Tensor) -> Tensor | None:
@@ -220,17 +240,21 @@ def _matmul(a: Tensor, b: Tensor) -> Tensor | None:
 def _cat(parts: Sequence[Tensor], dim: int = 0) -> Tensor | None:
     """Row-major tensors of one dtype that are not empty."""
     first = parts[0] if parts else None
-    if first is None or not -first.ndim <= dim < first.ndim:
+    if first is None or not -first.ndim <= dim < first.ndim or 0 in first.shape:
         return None
     dim %= first.ndim
-    total = 0
+    dtype, before, after = first.dtype, first.shape[:dim], first.shape[dim + 1 :]
+    total, last = 0, first.shape
     for x in parts:
         shape = x.shape
-        beside = shape[:dim] == first.shape[:dim] and shape[dim + 1 :] == first.shape[dim + 1 :]
-        if not beside or x.ndim != first.ndim or x.dtype != first.dtype or not x.numel() or not _in_rows(x):
+        if shape != last:
+            if shape[:dim] != before or shape[dim + 1 :] != after or not shape[dim]:
+                return None
+            last = shape
+        if x.dtype != dtype or not _in_rows(x):
             return None
         total += shape[dim]
-    return _row_major((*first.shape[:dim], total, *first.shape[dim + 1 :]), first.dtype)
+    return _row_major((*before, total, *after), dtype)
 
 
 def _pooled(

@@ -12,6 +12,7 @@ from torch.nn.modules.module import (
 )
 
 from prunit.graph.rules.seam import tensors
+from prunit.graph.running import named_modules
 
 
 class Follower(Protocol):
@@ -29,7 +30,7 @@ class Follower(Protocol):
 @contextmanager
 def following(model: nn.Module, follower: Follower) -> Iterator[None]:
     """Keep `follower` up to date while `model` runs. A module that is made as it runs counts to the one around it."""
-    paths = {id(m): n for n, m in model.named_modules()}
+    paths = {id(m): n for n, m in named_modules(model)}
     stack: list[tuple[str, nn.Module | None, list[Tensor]]] = [("", None, [])]
 
     def enter(module: nn.Module, inputs: Any) -> None:

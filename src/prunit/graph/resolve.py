@@ -84,14 +84,13 @@ class Findings:
         self._next_id += size
         return ids
 
-    def unify(self, a: np.ndarray, b: np.ndarray, pin: Pin) -> None:
+    def unify(self, a: np.ndarray, b: np.ndarray, why: str, module: str) -> None:
         """Note that a and b hold the same channels; where one is 0 the other is pinned."""
         if a is b:
             return
         if a.shape != b.shape:  # a rule went astray: better to keep these channels than to relate the wrong ones
-            self.pins += [
-                (ids, Pin(f"operator {pin.why} relates channels of different number", pin.module)) for ids in (a, b)
-            ]
+            pin = Pin(f"operator {why} relates channels of different number", module)
+            self.pins += [(a, pin), (b, pin)]
             return
         axis_a, axis_b = self._axis_of.get(id(a)), self._axis_of.get(id(b))
         if axis_a is not None and axis_b is not None:
@@ -102,7 +101,7 @@ class Findings:
         a, b = a.reshape(-1), b.reshape(-1)
         fixed = (a == 0) | (b == 0)
         if fixed.any():
-            self.pins.append((np.maximum(a, b)[fixed], Pin(f"{pin.why} with fixed channels", pin.module)))
+            self.pins.append((np.maximum(a, b)[fixed], Pin(f"{why} with fixed channels", module)))
             a, b = a[~fixed], b[~fixed]
         self._edges.append((a, b))
 
@@ -149,9 +148,15 @@ class Findings:
 
     def activations(self, where_of: np.ndarray) -> tuple[Activation, ...]:
         """Activations with flat channel numbers in place of ids."""
+        found: dict[int, np.ndarray] = {}
+        for where, *_ in self._buffers:  # most hold the channels of another one too
+            if id(where) not in found:
+                found[id(where)] = where_of[where]
         return tuple(
-            Activation(where_of[where], per, size, born, last)
-            for (where, per, size, born), last in zip(self._buffers, self._last_use, strict=True)
+            [
+                Activation(found[id(where)], per, size, born, last)
+                for (where, per, size, born), last in zip(self._buffers, self._last_use, strict=True)
+            ]
         )
 
 
@@ -249,13 +254,17 @@ def _axis_roles(findings: Findings) -> dict[int, Role]:
     roles: dict[int, Role] = {}
     for ids, role in findings.roles:
         axis = findings._axis_of.get(id(ids))
-        ids = ids[ids > 0]
-        touched = [axis] if axis is not None else np.unique(np.searchsorted(starts, ids, side="right") - 1)
+        touched = [axis] if axis is not None else _axes_at(ids, starts)
         for i in touched:
             # A weight used both ways (tied encoder and decoder) is an input axis too: mask must zero it.
-            if roles.get(int(i)) != "in" or role == "in":
-                roles[int(i)] = role
+            if roles.get(i) != "in" or role == "in":
+                roles[i] = role
     return roles
+
+
+def _axes_at(ids: np.ndarray, starts: np.ndarray) -> list[int]:
+    """The axes that these ids lie on."""
+    return np.unique(np.searchsorted(starts, ids[ids > 0], side="right") - 1).tolist()
 
 
 def _number_groups(
@@ -282,9 +291,11 @@ def _number_groups(
     group_of = np.full(count, -1, dtype=np.int64)
     group_of[found] = group
     members: list[list[_RawAxis]] = [[] for _ in first]
-    for axis, mine in zip(outs, made, strict=True):
-        for number in np.unique(group_of[mine]).tolist():
-            members[number].append(axis)
+    if outs:
+        count = len(members)
+        places = np.repeat(np.arange(len(outs)) * count, [a.size for a in outs]) + group_of[np.concatenate(made)]
+        for place in np.unique(places).tolist():  # by axis, then by group
+            members[place % count].append(outs[place // count])
     return where_of, members, np.bincount(group, minlength=len(first)).tolist()
 
 

@@ -17,20 +17,45 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 _MODULE_OWN: Final = frozenset(vars(nn.Module()))
 """Attributes that every module has."""
+_FILLED: Final = frozenset((dict, list, set))
+"""Kinds of containers that a forward pass may add to."""
+_META: Final = torch.device("meta")
 _OURS: Final = tuple(f"{folder}{os.sep}" for folder in (Path(torch.__file__).parent, Path(__file__).parents[1]))
 """Where code lies that is not the user's."""
+
+
+def named_modules(model: nn.Module, *, again: bool = False) -> list[tuple[str, nn.Module]]:
+    """`model.named_modules()`, which asks one generator within the other for each module.
+
+    With `again`, a module that has several names comes under each of them.
+    """
+    found: list[tuple[str, nn.Module]] = []
+    seen: set[int] = set()
+    waiting: list[tuple[str, nn.Module]] = [("", model)]
+    while waiting:
+        path, module = named = waiting.pop()
+        if not again:
+            if id(module) in seen:
+                continue
+            seen.add(id(module))
+        found.append(named)
+        if module._modules:
+            prefix = f"{path}." if path else ""
+            waiting += [(prefix + n, m) for n, m in reversed(module._modules.items()) if m is not None]
+    return found
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     """All parameters and buffers by state-dict name; one that has several names (tied weights) under each of them."""
     parameters: dict[str, Tensor] = {}
     buffers: dict[str, Tensor] = {}
-    for path, module in model.named_modules(remove_duplicate=False):  # PyTorch's own two functions each walk all of it
-        prefix = f"{path}." if path else ""
+    for path, module in named_modules(model, again=True):  # PyTorch's own two functions each walk all of it
         for store, found in ((module._parameters, parameters), (module._buffers, buffers)):
-            for name, tensor in store.items():
-                if tensor is not None:
-                    found[prefix + name] = tensor
+            if store:
+                prefix = f"{path}." if path else ""
+                for name, tensor in store.items():
+                    if tensor is not None:
+                        found[prefix + name] = tensor
     return parameters | buffers
 
 
@@ -39,7 +64,7 @@ def meta_twins(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     made: dict[int, Tensor] = {}
     for tensor in tensors.values():
         if id(tensor) not in made:
-            made[id(tensor)] = torch.empty_like(tensor, device="meta", requires_grad=False)
+            made[id(tensor)] = torch.empty_like(tensor, device=_META)
     return {name: made[id(tensor)] for name, tensor in tensors.items()}
 
 
@@ -70,23 +95,24 @@ def standing_in(
     random state. Written out instead of `torch.func.functional_call` because that one keeps such attributes, walks
     every name twice, and its checks cost more than the forward pass on the meta device does.
     """
-    modules = list(model.named_modules())
-    before = [(m, dict(m.__dict__), dict(m._parameters), dict(m._buffers)) for _, m in modules]
+    modules = named_modules(model)
+    before = [(m, m.__dict__.copy(), m._parameters.copy(), m._buffers.copy()) for _, m in modules]
     contents = [
         (path, name, held, held.copy())
         for path, module in modules
         for name, held in module.__dict__.items()
-        if type(held) in (dict, list, set) and name not in _MODULE_OWN
+        if name not in _MODULE_OWN and type(held) in _FILLED
     ]
     filled: list[tuple[str, str]] = []
     try:
         for path, module in modules:
             if training is not None and module.training != training:  # nn.Module is slow to set an attribute
                 module.training = training
-            prefix = f"{path}." if path else ""
             stores: list[dict[str, Any]] = [module._parameters, module._buffers]
             for store in stores:
-                store.update({key: tensors[prefix + key] for key, old in store.items() if old is not None})
+                if store:
+                    prefix = f"{path}." if path else ""
+                    store.update({key: tensors[prefix + key] for key, old in store.items() if old is not None})
         with torch.random.fork_rng(devices=[]):
             yield filled
     finally:
@@ -102,8 +128,9 @@ def standing_in(
 
 
 def _put_back(store: dict[str, Any], before: dict[str, Any]) -> None:
-    store.clear()
-    store.update(before)
+    if store or before:
+        store.clear()
+        store.update(before)
 
 
 def as_inputs(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -27,6 +27,8 @@ from prunit.graph.sizes import LAYERS, holders
 _TAKES_SHAPES = (nn.Linear, nn.Flatten, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 """Modules whose views take their sizes from the tensors' shapes."""
 _LABELS = "_prunit_labels"
+_NONE = Labels()
+_NEVER_CUT = np.zeros(1, np.int64)
 _FIXED_SIZE = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
 """Modules that compare their inputs with sizes noted when they were built, or keep a second list of their weights."""
 
@@ -56,11 +58,10 @@ class Tracer(MetaMode):
             return found
         name = self._names.get(id(tensor))
         if name is None:
-            return Labels()
-        blocks = tuple(
-            Block((d,), self.findings.new_axis(name, d, size)) for d, size in enumerate(tensor.shape) if size > 1
-        )
-        fresh = Labels(blocks, weight=name)
+            return _NONE
+        new_axis = self.findings.new_axis
+        blocks = [Block((d,), new_axis(name, d, size)) for d, size in enumerate(tensor.shape) if size > 1]
+        fresh = Labels(tuple(blocks), weight=name)
         setattr(tensor, _LABELS, fresh)
         return fresh
 
@@ -71,12 +72,12 @@ class Tracer(MetaMode):
     def set(self, tensor: Tensor, labels: Labels) -> None:
         """Give `tensor` its labels; without a buffer it is taken as a new activation, unless it holds nothing."""
         if labels.buffer == -1 and not labels.weight and tensor.numel() and id(tensor) not in self._names:
-            labels = labels._replace(buffer=self._new_activation(tensor, labels))
+            labels = Labels(labels.blocks, self._new_activation(tensor, labels), "", labels.clean)
         setattr(tensor, _LABELS, labels)
 
     def unify(self, a: np.ndarray, b: np.ndarray, why: str) -> None:
         """The ids in `a` and `b` (same shape) are the same channels, position by position."""
-        self.findings.unify(a, b, Pin(why, self.module_path))
+        self.findings.unify(a, b, why, self.module_path)
 
     def pin(self, ids: np.ndarray | None, why: str) -> None:
         """These channels must stay; `why` completes 'pinned: …'."""
@@ -189,7 +190,9 @@ class Tracer(MetaMode):
     ) -> Any:
         out, args, named, inputs = self.answered(func, args, kwargs or {})
         for tensor in inputs:
-            self.findings.touch(self.labels(tensor).buffer)
+            buffer = self.labels(tensor).buffer
+            if buffer >= 0:
+                self.findings.touch(buffer)
         rules.rule_for(func)(self, func, args, named, out)
         outputs = tensors_of(out)
         name = func.overloadpacket.__name__
@@ -220,8 +223,13 @@ class Tracer(MetaMode):
                     self.pin(block.ids, why)
 
     def _new_activation(self, tensor: Tensor, labels: Labels) -> int:
-        block = max(labels.blocks, key=lambda b: b.ids.size, default=None)
-        where = np.zeros(1, np.int64) if block is None else block.ids.reshape(-1)
+        blocks = labels.blocks
+        if len(blocks) == 1:
+            where = blocks[0].ids
+        else:
+            where = max([b.ids for b in blocks], key=lambda ids: ids.size, default=_NEVER_CUT)
+        if where.ndim > 1:
+            where = where.reshape(-1)
         per = tensor.numel() // self._batch // max(where.size, 1)
         return self.findings.new_buffer(where, per, tensor.element_size())
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from prunit.graph.labels import Block, Labels
-from prunit.graph.rules.seam import TracerLike, argument, buffer_for, name_of, tensors
+from prunit.graph.rules.seam import TracerLike, argument, buffer_for, name_of, operands, tensors
 
 aten = torch.ops.aten
 KEEP_ZERO = {aten.mul: 2, aten.div: 1, aten.neg: 1}
@@ -16,7 +16,12 @@ KEEP_ZERO = {aten.mul: 2, aten.div: 1, aten.neg: 1}
 
 def pointwise(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any) -> None:
     """Operands share channels where they line up; the output has them too."""
-    inputs = tensors((args, kwargs))
+    inputs = operands(args, kwargs)
+    if type(out) is Tensor:
+        labels = _as_one(t, inputs, out, func)
+        if labels is not None:
+            t.set(out, labels)
+            return
     for leaf in tensors(out):
         shape = tuple(leaf.shape)
         source = _weight_among(t, inputs, shape)
@@ -33,6 +38,32 @@ def pointwise(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any) -> Non
     if not tensors(out):
         for leaf in inputs:
             t.pin_tensor(leaf, f"operator {name_of(func)} looks at values")
+
+
+def _as_one(t: TracerLike, inputs: list[Tensor], out: Tensor, func: Any) -> Labels | None:
+    """Labels of an output whose operands, activations among them, are labelled along the same dimensions.
+
+    That is the plain case of `pointwise`, and nearly all that occurs: an activation function, a sum, a gate. None: it
+    is another.
+    """
+    shape, buffer, blocks = out.shape, -2, None
+    for tensor in inputs:
+        labels = t.labels(tensor)
+        mine = labels.blocks
+        if blocks is None:
+            blocks = mine
+        elif len(mine) != len(blocks) or any([a.dims != b.dims for a, b in zip(mine, blocks, strict=True)]):
+            return None
+        if tensor.ndim != len(shape):
+            return None
+        if labels.buffer >= 0:
+            buffer = max(buffer, labels.buffer if tensor.shape == shape else -1)
+    if blocks is None or buffer == -2:
+        return None
+    for tensor in inputs[1:]:
+        for mine, first in zip(t.labels(tensor).blocks, blocks, strict=True):
+            t.unify(first.ids, mine.ids, name_of(func))
+    return Labels(blocks if len(blocks) < 2 else tuple(sorted(blocks)), buffer)
 
 
 def _weight_among(t: TracerLike, inputs: list[Tensor], shape: tuple[int, ...]) -> Tensor | None:

@@ -47,12 +47,34 @@ def tensors(tree: Any) -> list[Tensor]:
         tree = tree.values()
     elif not isinstance(tree, list | tuple):
         return []
-    return [leaf for part in tree if type(part) not in _PLAIN for leaf in tensors(part)]
+    found: list[Tensor] = []
+    for part in tree:
+        kind = type(part)
+        if kind is Tensor:
+            found.append(part)
+        elif kind not in _PLAIN:
+            found += tensors(part)
+    return found
+
+
+def operands(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    """All tensors in an operator's arguments; a list that starts with an int holds nothing else."""
+    found: list[Tensor] = []
+    for arg in (*args, *kwargs.values()) if kwargs else args:
+        kind = type(arg)
+        if kind is Tensor:
+            found.append(arg)
+        elif kind not in _PLAIN and not (kind is list and arg and type(arg[0]) is int):
+            found += tensors(arg)
+    return found
 
 
 def buffer_for(t: TracerLike, inputs: list[Tensor]) -> int:
     """Where a new tensor made from `inputs` lives: -1, a new activation, or -2 if it is made from parameters alone."""
-    return -1 if any(t.labels(i).buffer >= 0 for i in inputs) else -2
+    for tensor in inputs:
+        if t.labels(tensor).buffer >= 0:
+            return -1
+    return -2
 
 
 def tie(t: TracerLike, a: np.ndarray | None, b: np.ndarray | None, why: str) -> None:
@@ -70,7 +92,7 @@ def alike(t: TracerLike, rows: np.ndarray, why: str) -> None:
 
 def others(t: TracerLike, tensor: Tensor, *dims: int) -> list[Block]:
     """The blocks of a tensor that lie on other dimensions than `dims`, or on several at once."""
-    return [b for b in t.labels(tensor).blocks if len(b.dims) > 1 or not set(b.dims) & set(dims)]
+    return [b for b in t.labels(tensor).blocks if len(b.dims) != 1 or b.dims[0] not in dims]
 
 
 def pin_blocks(t: TracerLike, blocks: list[Block], why: str) -> None:

@@ -139,10 +139,13 @@ def concatenate(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Tensor) -
             t.pin(block.ids, "operator cat on a part of the channels")
             block = None
         ids.append(np.zeros(x.shape[dim], np.int64) if block is None else block.ids)
-    rest = [_without_dim(t, x, dim) for x in parts]
-    blocks = list(aligned(t, rest, tuple(1 if d == dim else n for d, n in enumerate(out.shape)), "cat"))
-    if any(i.any() for i in ids):
-        blocks.append(Block((dim,), np.concatenate(ids)))
+    blocks: list[Block] = []
+    if any([dim not in block.dims for x in parts for block in t.labels(x).blocks]):
+        rest = [_without_dim(t, x, dim) for x in parts]
+        blocks += aligned(t, rest, tuple(1 if d == dim else n for d, n in enumerate(out.shape)), "cat")
+    joined = np.concatenate(ids)
+    if joined.any():
+        blocks.append(Block((dim,), joined))
     t.set(out, Labels(ordered(blocks), buffer_for(t, parts)))
 
 

@@ -26,16 +26,18 @@ def batch_norm(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any) -> No
     labels = t.labels(x)
     ids = labels.ids(1)
     # Standardised weights: their inputs lie along another dimension, and statistics are taken over them.
-    over = others(t, x, 1)
-    for block in over:
+    for block in others(t, x, 1):
         t.mix(block.ids, f"statistics over channels ({name_of(func)})")
+    along = ids
     for v in vectors:
         if isinstance(v, Tensor):
-            tie(t, ids, t.labels(v).ids(0), "batch norm over fixed channels")
-    blocks = tuple(b for b in labels.blocks if b.dims == (1,) or b in over)
-    t.set(first, labels._replace(blocks=blocks))
+            mine = t.labels(v).ids(0)
+            tie(t, along, mine, "batch norm over fixed channels")
+            if along is ids and mine is not None and along is not None:
+                along = mine  # a whole axis, to which the next ones are tied at once
+    t.set(first, labels)
     for leaf in tensors(out):
-        if leaf is not first:
+        if leaf is not first and leaf.numel():
             t.set(leaf, Labels((Block((0,), ids),) if ids is not None and leaf.shape == (x.shape[1],) else (), -2))
 
 
