@@ -47,6 +47,12 @@ def named_modules(model: nn.Module, *, again: bool = False) -> list[tuple[str, n
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     """All parameters and buffers by state-dict name; one that has several names (tied weights) under each of them."""
+    parameters, buffers = parameters_and_buffers(model)
+    return parameters | buffers
+
+
+def parameters_and_buffers(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """As `named_tensors`, apart."""
     parameters: dict[str, Tensor] = {}
     buffers: dict[str, Tensor] = {}
     for path, module in named_modules(model, again=True):  # PyTorch's own two functions each walk all of it
@@ -56,7 +62,7 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
                 for name, tensor in store.items():
                     if tensor is not None:
                         found[prefix + name] = tensor
-    return parameters | buffers
+    return parameters, buffers
 
 
 def meta_twins(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

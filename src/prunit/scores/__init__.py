@@ -6,7 +6,8 @@ function, or a `Score`, wherever a name is accepted.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -17,9 +18,9 @@ from prunit.batches import Batch
 from prunit.errors import PrunitError, ScoreError, unknown
 from prunit.graph import ChannelGraph
 from prunit.plans import Scores
-from prunit.scores.channels import Gather, per_channel
+from prunit.scores.channels import Gather, per_channel, summed
 from prunit.scores.grasp import grasp
-from prunit.scores.iterate import OnRound, exponential, iterate, iterate_reviving
+from prunit.scores.iterate import OnRound, Rescore, exponential, iterate, iterate_reviving
 from prunit.scores.magnitude import magnitude
 from prunit.scores.network import Network, untouched
 from prunit.scores.random import erk, uniform
@@ -58,7 +59,8 @@ class Score:
     """A method: its saliency, how many rounds of pruning and rescoring it takes, and what it needs.
 
     `absolute`: the saliency is asked at |weights|, again in float64 if float32 overflows. `gather`: how a channel's
-    score comes from its weights' where single channels are ranked.
+    score comes from its weights' where single channels are ranked. `each`: the saliency looks at one weight at a time,
+    so that it can be asked for one after the other.
     """
 
     saliency: Saliency
@@ -69,10 +71,13 @@ class Score:
     absolute: bool = False
     batch_statistics: bool = True
     gather: Gather = "sum"
+    each: bool = False
 
 
 SCORES: Final[Mapping[str, Score]] = {
-    "magnitude": Score(magnitude, "|weight| at initialisation; no data, no forward pass"),
+    "magnitude": Score(
+        magnitude, "|weight| at initialisation; no data, no forward pass", batch_statistics=False, each=True
+    ),
     "random": Score(uniform, "uniform draws: the same expected density in every layer"),
     "random-erk": Score(erk, "random within a layer, Erdős-Rényi-kernel density between layers (Evci et al. 2020)"),
     "snip": Score(snip, "|weight × gradient| of the loss, one shot (Lee et al. 2019)", needs_data=True),
@@ -135,20 +140,35 @@ def score_weights(
     """
     method = find(score)
     rounds = method.rounds if rounds is None else rounds
-    if rounds < 1 or not 0 < density <= 1:
-        raise ScoreError(f"a score needs at least one round and a density in (0, 1], got {rounds} and {density}")
-    if method.needs_data and (not batches or any(y_B is None or len(y_B) != len(x_BCHW) for x_BCHW, y_B in batches)):
-        raise ScoreError(f"score '{name_of(score)}' needs images with their classes; pass batches=[(x_BCHW, y_B)]")
+    _check(score, batches, rounds, density)
     ask = _Ask(model, graph, method, batches, density, rounds, seed)
-    with untouched(model, batch_statistics=method.batch_statistics, seed=seed):
-        net = Network(model, graph)
-        if not net.weights:
-            raise ScoreError(f"{type(model).__name__} has no convolution or linear weight to score")
+    with _network(model, graph, score, batches, seed) as net:
         try:
             return ask.run(net, on_round)
         except _OutOfRange:
             # Sums of absolute weights grow as fan-in to the power of the depth: deep networks leave float32.
             return ask.run(net, on_round, torch.float64)
+
+
+def _check(score: str | Score | Saliency, batches: Sequence[Batch], rounds: int, density: float) -> None:
+    if rounds < 1 or not 0 < density <= 1:
+        raise ScoreError(f"a score needs at least one round and a density in (0, 1], got {rounds} and {density}")
+    complete = batches and all(y_B is not None and len(y_B) == len(x_BCHW) for x_BCHW, y_B in batches)
+    if find(score).needs_data and not complete:
+        raise ScoreError(f"score '{name_of(score)}' needs images with their classes; pass batches=[(x_BCHW, y_B)]")
+
+
+@contextmanager
+def _network(
+    model: nn.Module, graph: ChannelGraph, score: str | Score | Saliency, batches: Sequence[Batch], seed: int
+) -> Iterator[Network]:
+    """The network while it is scored; what goes wrong meanwhile becomes a `ScoreError`."""
+    with untouched(model, batch_statistics=find(score).batch_statistics, seed=seed):
+        net = Network(model, graph)
+        if not net.weights:
+            raise ScoreError(f"{type(model).__name__} has no convolution or linear weight to score")
+        try:
+            yield net
         except PrunitError:
             raise
         except Exception as error:
@@ -177,6 +197,16 @@ class _Ask:
         start = {n: w.abs() if self.method.absolute else w for n, w in net.weights.items()}
         if dtype is not None:
             start = {n: w.to(dtype) for n, w in start.items()}
+        rescore = self.rescore()
+        if self.rounds == 1:
+            return rescore(net, start)
+        schedule = exponential(self.density, self.rounds)
+        if self.method.revive:
+            return iterate_reviving(net, rescore, start, schedule=schedule, on_round=on_round)
+        return iterate(self.model, self.graph, rescore, start, schedule=schedule, on_round=on_round)
+
+    def rescore(self) -> Rescore:
+        """The saliency, its answer checked."""
         generator = torch.Generator().manual_seed(self.seed)
 
         def rescore(net: Network, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -185,12 +215,7 @@ class _Ask:
                 weights = {n: w.clone() for n, w in weights.items()}
             return self._checked(self.method.saliency(net, weights, self.batches, generator), weights)
 
-        if self.rounds == 1:
-            return rescore(net, start)
-        schedule = exponential(self.density, self.rounds)
-        if self.method.revive:
-            return iterate_reviving(net, rescore, start, schedule=schedule, on_round=on_round)
-        return iterate(self.model, self.graph, rescore, start, schedule=schedule, on_round=on_round)
+        return rescore
 
     def _checked(self, found: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The saliencies if there is a finite one for every weight; `_OutOfRange` if float64 may help."""
@@ -224,8 +249,15 @@ def score_channels(
     on_round: Callable[[int, int], None] | None = None,
 ) -> Scores:
     """Scores of all channels by group, gathered from the weights' as the method says; see `score_weights`."""
+    method = find(score)
+    if method.each and method.rounds == 1 and method.gather == "sum" and not method.absolute:
+        # One weight at a time: memory for the scores of all of them would take longer to get than they take to make.
+        _check(score, batches, 1, density)
+        rescore = _Ask(model, graph, method, batches, density, 1, seed).rescore()
+        with _network(model, graph, score, batches, seed) as net:
+            return summed(graph, ((n, rescore(net, {n: w})[n]) for n, w in net.weights.items()))
     weights = score_weights(model, graph, score, batches, density=density, seed=seed, on_round=on_round)
-    return per_channel(graph, weights, find(score).gather)
+    return per_channel(graph, weights, method.gather)
 
 
 def name_of(score: str | Score | Saliency) -> str:

@@ -1,6 +1,6 @@
 """From weights to channels: any score of weights becomes one of whole channels here."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import numpy as np
@@ -23,13 +23,9 @@ def per_channel(graph: ChannelGraph, weights: Mapping[str, Tensor], how: Gather)
           with at most t then removes exactly those that the mask `score > t` leaves without input or without output
           (DNNShifter's rule, and the first step of its closure).
     """
-    size = int(graph.offsets[-1])
     if how == "sum":
-        total = np.zeros(size)
-        for axis in graph.axes:
-            if axis.role != "in" and axis.tensor in weights:
-                np.add.at(total, axis.where[axis.where >= 0], _reduce(weights, axis, "sum"))
-        return _by_group(graph, total)
+        return summed(graph, weights.items())
+    size = int(graph.offsets[-1])
     made, read, along = np.full(size, -np.inf), np.full(size, -np.inf), np.full(size, np.inf)
     for axis in graph.axes:
         # A maker or reader that has no score never goes; a batch norm's gain, say, has none and says nothing.
@@ -44,6 +40,22 @@ def per_channel(graph: ChannelGraph, weights: Mapping[str, Tensor], how: Gather)
     along[np.repeat([g.coupled for g in graph.groups], graph.sizes)] = np.inf
     read[np.isneginf(read)] = np.inf  # read by no weight at all: only its makers count
     return _by_group(graph, np.minimum(np.minimum(made, read), along))
+
+
+def summed(graph: ChannelGraph, weights: Iterable[tuple[str, Tensor]]) -> Scores:
+    """`per_channel(…, "sum")` of scores that come one after the other: each is let go before the next one is made."""
+    makes: dict[str, set[int]] = {}
+    for axis in graph.axes:
+        if axis.role != "in":
+            makes.setdefault(axis.tensor, set()).add(axis.dim)
+    sums = {(n, dim): _all_on(w.detach(), dim, "sum") for n, w in weights for dim in makes.get(n, ())}
+    total = np.zeros(int(graph.offsets[-1]))
+    for axis in graph.axes:
+        found = sums.get((axis.tensor, axis.dim))
+        if found is not None and axis.role != "in":
+            held = axis.where >= 0
+            np.add.at(total, axis.where[held], found[held])
+    return _by_group(graph, total)
 
 
 def _reduce(weights: Mapping[str, Tensor], axis: Axis, how: Literal["sum", "max"]) -> np.ndarray:

@@ -1,14 +1,15 @@
 """A model as a function of its weights, so that a score can ask 'what if' without touching the model."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from prunit.graph import ChannelGraph
-from prunit.graph.running import named_tensors, standing_in, tensors_in
+from prunit.graph.running import first_names, named_modules, parameters_and_buffers, standing_in, tensors_in
 from prunit.graph.wrappers import unwrapped
 
 
@@ -19,14 +20,32 @@ class Network:
     """
 
     def __init__(self, model: nn.Module, graph: ChannelGraph) -> None:
-        model = unwrapped(model)
-        named = dict(model.named_parameters())
-        self.model = model
-        self.weights = {u.weight: named[u.weight].detach() for u in graph.layers if u.weight in named}
-        self.other = {n: p.detach() for n, p in named.items() if n not in self.weights}
-        self.buffers = {n: b.detach() for n, b in model.named_buffers()}
-        first = {id(t): n for n, t in reversed(named_tensors(model).items())}
-        self._first_name = {n: first[id(t)] for n, t in named_tensors(model).items()}
+        self.model = unwrapped(model)
+        self._parameters, self._buffers = parameters_and_buffers(self.model)
+        self._first = first_names(self._parameters | self._buffers)
+        mine = {u.weight: self._parameters.get(u.weight) for u in graph.layers}
+        self.weights = {n: w.detach() for n, w in mine.items() if w is not None and self._first[id(w)] == n}
+
+    # The rest is for those who run the network: a score of the weights alone does not pay for it.
+
+    @cached_property
+    def other(self) -> dict[str, Tensor]:
+        """All other parameters."""
+        return {n: p.detach() for n, p in self._once(self._parameters).items() if n not in self.weights}
+
+    @cached_property
+    def buffers(self) -> dict[str, Tensor]:
+        """All buffers."""
+        return {n: b.detach() for n, b in self._once(self._buffers).items()}
+
+    @cached_property
+    def _first_name(self) -> dict[str, str]:
+        return {n: self._first[id(t)] for n, t in (self._parameters | self._buffers).items()}
+
+    def _once(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Each under its first name only."""
+        first = first_names(tensors)
+        return {n: t for n, t in tensors.items() if first[id(t)] == n}
 
     @property
     def device(self) -> torch.device:
@@ -42,10 +61,9 @@ class Network:
         """
         rest = other if other is not None else self.other | {n: b.clone() for n, b in self.buffers.items()}
         tensors = {**rest, **weights}
-        modes = [(m, m.training) for m in self.model.modules()]
+        modes = [(m, m.training) for _, m in named_modules(self.model)]
         with standing_in(self.model, {n: tensors[first] for n, first in self._first_name.items()}):
-            for m, mode in modes:
-                m.training = mode
+            _set_modes(modes)
             out = self.model(x_BCHW.to(next(iter(weights.values()))))
         return tensors_in(out)[0]
 
@@ -57,17 +75,21 @@ def untouched(model: nn.Module, *, batch_statistics: bool, seed: int = 0) -> Ite
     Inside, gradients can be taken whatever the caller's mode, and a model that draws random numbers even in evaluation
     mode draws those of `seed`.
     """
-    modes = [(m, m.training) for m in model.modules()]
-    devices = sorted({p.get_device() for p in model.parameters() if p.is_cuda})
+    modes = [(m, m.training) for _, m in named_modules(model)]
+    devices = sorted({p.get_device() for p in parameters_and_buffers(model)[0].values() if p.is_cuda})
     try:
         with torch.random.fork_rng(devices), torch.enable_grad():
             # torch.manual_seed would also seed the devices whose state does not come back.
             torch.default_generator.manual_seed(seed)
             for device in devices:
                 torch.cuda.default_generators[device].manual_seed(seed)
-            for m, _ in modes:
-                m.training = batch_statistics and isinstance(m, _BatchNorm)
+            _set_modes([(m, batch_statistics and isinstance(m, _BatchNorm)) for m, _ in modes])
             yield
     finally:
-        for m, mode in modes:
-            m.training = mode
+        _set_modes(modes)
+
+
+def _set_modes(modes: Iterable[tuple[nn.Module, bool]]) -> None:
+    for module, mode in modes:
+        if module.training != mode:  # nn.Module is slow to set an attribute
+            module.training = mode
