@@ -59,8 +59,8 @@ class Score:
     """A method: its saliency, how many rounds of pruning and rescoring it takes, and what it needs.
 
     `absolute`: the saliency is asked at |weights|, again in float64 if float32 overflows. `gather`: how a channel's
-    score comes from its weights' where single channels are ranked. `each`: the saliency looks at one weight at a time,
-    so that it can be asked for one after the other.
+    score comes from its weights' where single channels are ranked. `each`: the saliency of a weight follows from its
+    own value, so that it can be asked for some weights at a time.
     """
 
     saliency: Saliency
@@ -251,11 +251,11 @@ def score_channels(
     """Scores of all channels by group, gathered from the weights' as the method says; see `score_weights`."""
     method = find(score)
     if method.each and method.rounds == 1 and method.gather == "sum" and not method.absolute:
-        # One weight at a time: memory for the scores of all of them would take longer to get than they take to make.
+        # Little by little: memory for the scores of all weights would take longer to get than they take to make.
         _check(score, batches, 1, density)
         rescore = _Ask(model, graph, method, batches, density, 1, seed).rescore()
         with _network(model, graph, score, batches, seed) as net:
-            return summed(graph, ((n, rescore(net, {n: w})[n]) for n, w in net.weights.items()))
+            return summed(graph, net.weights, lambda name, rows: rescore(net, {name: rows})[name])
     weights = score_weights(model, graph, score, batches, density=density, seed=seed, on_round=on_round)
     return per_channel(graph, weights, method.gather)
 

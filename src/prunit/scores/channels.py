@@ -1,7 +1,7 @@
 """From weights to channels: any score of weights becomes one of whole channels here."""
 
-from collections.abc import Iterable, Mapping
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Literal
 
 import numpy as np
 import torch
@@ -12,6 +12,8 @@ from prunit.plans import Scores
 
 Gather = Literal["sum", "last"]
 """How weights speak for a channel: all together ('sum'), or the one that would be pruned last ('last')."""
+
+_PART_BYTES: Final = 1 << 19
 
 
 def per_channel(graph: ChannelGraph, weights: Mapping[str, Tensor], how: Gather) -> Scores:
@@ -24,7 +26,7 @@ def per_channel(graph: ChannelGraph, weights: Mapping[str, Tensor], how: Gather)
           (DNNShifter's rule, and the first step of its closure).
     """
     if how == "sum":
-        return summed(graph, weights.items())
+        return summed(graph, weights, lambda name, score: score)
     size = int(graph.offsets[-1])
     made, read, along = np.full(size, -np.inf), np.full(size, -np.inf), np.full(size, np.inf)
     for axis in graph.axes:
@@ -42,20 +44,37 @@ def per_channel(graph: ChannelGraph, weights: Mapping[str, Tensor], how: Gather)
     return _by_group(graph, np.minimum(np.minimum(made, read), along))
 
 
-def summed(graph: ChannelGraph, weights: Iterable[tuple[str, Tensor]]) -> Scores:
-    """`per_channel(…, "sum")` of scores that come one after the other: each is let go before the next one is made."""
+def summed(graph: ChannelGraph, weights: Mapping[str, Tensor], score: Callable[[str, Tensor], Tensor]) -> Scores:
+    """`per_channel(…, "sum")` of the scores that `score` gives of some rows of a weight, given its name and those.
+
+    So many rows at a time that they and their scores stay in the processor's cache.
+    """
     makes: dict[str, set[int]] = {}
     for axis in graph.axes:
         if axis.role != "in":
             makes.setdefault(axis.tensor, set()).add(axis.dim)
-    sums = {(n, dim): _all_on(w.detach(), dim, "sum") for n, w in weights for dim in makes.get(n, ())}
+    sums: dict[tuple[str, int], np.ndarray] = {}
+    for name, weight in weights.items():
+        found: dict[int, list[np.ndarray]] = {dim: [] for dim in makes.get(name, ())}
+        for rows in _rows(weight) if list(found) == [0] else (weight,):
+            part = score(name, rows).detach()
+            for dim, those in found.items():
+                those.append(_all_on(part, dim, "sum"))
+        for dim, those in found.items():
+            sums[name, dim] = those[0] if len(those) == 1 else np.concatenate(those)
     total = np.zeros(int(graph.offsets[-1]))
     for axis in graph.axes:
-        found = sums.get((axis.tensor, axis.dim))
-        if found is not None and axis.role != "in":
+        mine = sums.get((axis.tensor, axis.dim))
+        if mine is not None and axis.role != "in":
             held = axis.where >= 0
-            np.add.at(total, axis.where[held], found[held])
+            np.add.at(total, axis.where[held], mine[held])
     return _by_group(graph, total)
+
+
+def _rows(weight: Tensor) -> Sequence[Tensor]:
+    """Runs of at least two rows: torch adds the elements of one alone in another order, with several threads."""
+    parts = min(len(weight) // 2, weight.nbytes // _PART_BYTES) if weight.is_cpu else 1
+    return weight.tensor_split(parts) if parts > 1 else (weight,)
 
 
 def _reduce(weights: Mapping[str, Tensor], axis: Axis, how: Literal["sum", "max"]) -> np.ndarray:
