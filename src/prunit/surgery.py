@@ -26,6 +26,7 @@ from prunit.graph.running import (
     collecting_later,
     first_names,
     meta_twins,
+    named_modules,
     named_tensors,
     standing_in,
     tensors_in,
@@ -69,11 +70,16 @@ def cut_tensors(graph: ChannelGraph, keep: np.ndarray, tensors: Mapping[str, Ten
     `keep` is what `ChannelGraph.flat_keep` gives. The tensors need not be the model's own: masks or positions do too.
     """
     cuts: dict[str, dict[int, Tensor]] = {}
+    known: dict[int, Tensor] = {}  # a convolution's outputs and its batch norm mostly share one `where`
     for axis in graph.axes:
-        tensor, kept = tensors.get(axis.tensor), keep[axis.where].nonzero()[0]
-        if tensor is not None and len(kept) < len(axis.where):
-            where = torch.from_numpy(kept)
-            cuts.setdefault(axis.tensor, {})[axis.dim] = where if tensor.is_cpu else where.to(tensor.device)
+        tensor = tensors.get(axis.tensor)
+        if tensor is None:
+            continue
+        kept = known.get(id(axis.where))
+        if kept is None:
+            kept = known[id(axis.where)] = torch.from_numpy(keep[axis.where].nonzero()[0])
+        if len(kept) < len(axis.where):
+            cuts.setdefault(axis.tensor, {})[axis.dim] = kept if tensor.is_cpu else kept.to(tensor.device)
     results: dict[str, Tensor] = {}
     unfilled: list[str] = []
     with torch.no_grad():
@@ -144,7 +150,7 @@ def rebuild(model: nn.Module, tensors: Mapping[str, Tensor], sizes: Mapping[str,
             f"cannot copy {type(model).__name__}: {_one_line(error)}. A tensor that a layer keeps between calls (as"
             " torch.nn.utils.prune and the old weight_norm do) or a handle to the outside must be removed first"
         ) from error
-    for module in _modules(small):
+    for _, module in named_modules(small):
         resize(module)
     set_sizes(small, sizes or {})
     return small
@@ -157,7 +163,7 @@ def _copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
     """
     newobj = copyreg.__newobj__  # pyright: ignore[reportAttributeAccessIssue]
     states: list[tuple[nn.Module, dict[str, Any]]] = []
-    for module in _modules(model):
+    for _, module in named_modules(model):
         # Asked of an instance, a module looks for it among its parameters, buffers and children as well.
         if hasattr(type(module), "__deepcopy__") or "__deepcopy__" in module.__dict__:
             continue
@@ -167,8 +173,16 @@ def _copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
                 states.append((module, dict(state)))
     for module, state in reversed(states):  # children first, as their parent may look at them
         for name, value in state.items():
-            if type(value) not in _IMMUTABLE:
+            kind = type(value)
+            if kind in _IMMUTABLE:
+                continue
+            if kind not in _CONTAINERS or value:
                 state[name] = _copied_value(value, memo)
+            else:  # most of what a module holds
+                known = memo.get(id(value))
+                if known is None:
+                    known = memo[id(value)] = kind()
+                state[name] = known
         memo[id(module)].__setstate__(state)
     return copy.deepcopy(model, memo)
 
@@ -187,24 +201,15 @@ def _copied_value(value: Any, memo: dict[int, Any]) -> Any:
         if kind is dict and value:
             known = memo[id(value)] = {}
             for name, held in value.items():
-                known[_copied_value(name, memo)] = _copied_value(held, memo)
+                twin = memo.get(id(held))
+                known[name if type(name) is str else _copied_value(name, memo)] = (
+                    _copied_value(held, memo) if twin is None else twin
+                )
         elif kind in _CONTAINERS and not value:
             known = memo[id(value)] = kind()
         else:
             known = copy.deepcopy(value, memo)
     return known
-
-
-def _modules(model: nn.Module) -> list[nn.Module]:
-    """The modules in the order of `model.modules()`, which asks one generator within the other for each of them."""
-    found: dict[int, nn.Module] = {}
-    waiting: list[nn.Module | None] = [model]
-    while waiting:
-        module = waiting.pop()
-        if module is not None and id(module) not in found:
-            found[id(module)] = module
-            waiting.extend(reversed(module._modules.values()))
-    return list(found.values())
 
 
 def check_runs(model: nn.Module, compacted: nn.Module, example: Any) -> None:

@@ -180,7 +180,8 @@ class ChannelGraph:
         flat = np.ones(int(self.offsets[-1]) + 1, dtype=bool)
         for name, channels in keep.items():
             group = self.group(name)
-            if not len(channels) or min(channels) < 0 or max(channels) >= group.size:
+            kept = np.asarray(channels)
+            if not kept.size or kept.min() < 0 or kept.max() >= group.size:
                 raise PlanError(
                     f"plan keeps channels {_span(channels)} of group '{name}', which has 0 to {group.size - 1};"
                     " was the plan made for another model?"
@@ -191,7 +192,7 @@ class ChannelGraph:
                 )
             start = self.offsets[self.index[name]]
             flat[start : start + group.size] = False
-            flat[start + np.asarray(channels)] = True
+            flat[start + kept] = True
         return flat
 
     def pin(self, names: Iterable[str], reason: str) -> "ChannelGraph":

@@ -95,7 +95,7 @@ class Findings:
         axis_a, axis_b = self._axis_of.get(id(a)), self._axis_of.get(id(b))
         if axis_a is not None and axis_b is not None:
             # Two whole axes, position by position: one union instead of one for each channel.
-            root_a, root_b = self._root(axis_a), self._root(axis_b)
+            root_a, root_b = self.root(axis_a), self.root(axis_b)
             self._parent[max(root_a, root_b)] = min(root_a, root_b)
             return
         a, b = a.reshape(-1), b.reshape(-1)
@@ -116,7 +116,8 @@ class Findings:
         if buffer >= 0:
             self._last_use[buffer] = len(self.steps)
 
-    def _root(self, axis: int) -> int:
+    def root(self, axis: int) -> int:
+        """The first of the axes that were unified whole with this one."""
         while self._parent[axis] != axis:
             axis = self._parent[axis]
         return axis
@@ -127,7 +128,7 @@ class Findings:
         first_of: list[int] = []
         count = 1
         for i, axis in enumerate(self.axes):
-            root = self._root(i)
+            root = self.root(i)
             first_of.append(count if root == i else first_of[root])
             count += axis.size if root == i else 0
         shifts = [first - axis.start for first, axis in zip(first_of, self.axes, strict=True)]
@@ -194,9 +195,11 @@ def resolve(findings: Findings, tensors: Mapping[str, TensorInfo], pin: Sequence
     starts = [a.start for a in findings.axes]  # the axes' ids follow one another, so each ends where the next starts
     held = np.maximum.reduceat(where_of_id, starts) >= 0 if starts else []
     axes = tuple(
-        Axis(a.tensor, a.dim, roles.get(i, "along"), where_of_id[a.start : a.start + a.size])
-        for i, a in enumerate(findings.axes)
-        if held[i] and a.tensor
+        [
+            Axis(a.tensor, a.dim, roles.get(i, "along"), where)
+            for i, (a, where) in enumerate(zip(findings.axes, _wheres(findings, where_of_id), strict=True))
+            if held[i] and a.tensor
+        ]
     )
     layers = tuple(
         Layer(u.module, u.weight, cast(Literal["conv", "linear"], u.kind), u.positions) for u in findings.uses
@@ -228,6 +231,15 @@ def resolve(findings: Findings, tensors: Mapping[str, TensorInfo], pin: Sequence
         or any(s.open and free[where_of_id[s.ids.reshape(-1)]].any() for s in findings.sites)
     )
     return Resolved(graph, where_of_id, assumed and bool(free.any()))
+
+
+def _wheres(findings: Findings, where_of_id: np.ndarray) -> list[np.ndarray]:
+    """The channels along each axis; axes that were unified whole share one array."""
+    found: list[np.ndarray] = []
+    for i, axis in enumerate(findings.axes):
+        root = findings.root(i)
+        found.append(found[root] if root < i else where_of_id[axis.start : axis.start + axis.size])
+    return found
 
 
 def _products(findings: Findings, where_of_id: np.ndarray) -> tuple[Product, ...]:
