@@ -270,6 +270,18 @@ def test_other_sizes_of_images(x: Tensor, size: list[int]) -> None:
     check(aten.upsample_bilinear2d.default, x, size, False, plain=plain)
 
 
+@pytest.mark.parametrize("size", [[0], [], [3], [0, 2]])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, None])
+@pytest.mark.parametrize("device", ["meta", "cpu", None])
+def test_empty_vectors(size: list[int], dtype: torch.dtype | None, device: str | None) -> None:
+    kwargs = {"dtype": dtype, "device": device and torch.device(device), "pin_memory": False}
+    found = answer(aten.empty.memory_format, size, **kwargs)
+    assert (found is not None) == (size == [0] and dtype is not None and device == "meta")
+    if found is not None:
+        assert looks(found) == looks(aten.empty.memory_format(size, **kwargs))
+        assert found is not answer(aten.empty.memory_format, size, **kwargs)  # it may be resized
+
+
 def test_what_is_not_plain_is_left_to_pytorch() -> None:
     x = torch.empty(2, 3, device="meta")
     relu, add = aten.relu.default, aten.add.Tensor
@@ -305,7 +317,8 @@ def test_every_shortcut_has_a_test() -> None:
     of_two = {getattr(getattr(aten, n + end), kind) for n in _OF_TWO for end, kind in kinds}
     plain = "convolution native_batch_norm native_layer_norm native_group_norm addmm mm bmm cat _softmax _safe_softmax"
     space = "max_pool2d_with_indices avg_pool2d upsample_bilinear2d"
-    others = {getattr(aten, name).default for name in f"{plain} {space}".split()} | {aten.mean.dim}
+    others = {getattr(aten, name).default for name in f"{plain} {space}".split()}
+    others |= {aten.mean.dim, aten.empty.memory_format}
     assert set(_SHORTCUTS) == pointwise | of_two | others
 
 

@@ -63,8 +63,7 @@ def permuted(labels: Labels, order: list[int]) -> Labels:
     blocks: list[Block] = []
     for dims, ids in labels.blocks:
         moved = [new_of[d] for d in dims]
-        rank = np.argsort(moved)
-        blocks.append(Block(tuple(sorted(moved)), ids if len(dims) == 1 else ids.transpose(rank)))
+        blocks.append(Block(tuple(sorted(moved)), ids if len(dims) == 1 else ids.transpose(np.argsort(moved))))
     return labels._replace(blocks=tuple(blocks))
 
 

@@ -29,6 +29,8 @@ def shortcut(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: S
         if type(x) is not Tensor or not x.is_meta:
             return None
     if kwargs:
+        if known is _empty:
+            return _empty(*args, **kwargs)
         return known(*args) if func in _GELU and kwargs in _APPROXIMATIONS else None
     return known(*args)
 
@@ -98,7 +100,7 @@ def _element_wise(x: Tensor, *others: Any) -> Tensor | None:
     """
     if not x.is_floating_point():
         return None
-    if not others and _in_rows(x):
+    if _in_rows(x) and all([type(y) is Tensor and _same(x, y) for y in others]):
         return _row_major(x.shape, x.dtype)
     whole, tensors = x, [x]
     for y in others:
@@ -121,6 +123,10 @@ def _element_wise(x: Tensor, *others: Any) -> Tensor | None:
     return torch.empty_strided(whole.shape, whole.stride(), dtype=x.dtype, device=_META)
 
 
+def _same(x: Tensor, y: Tensor) -> bool:
+    return y.shape == x.shape and y.dtype == x.dtype and y.stride() == x.stride()
+
+
 def _follows(y: Tensor, whole: Tensor, in_rows: bool) -> bool:
     """y broadcasts to the shape of `whole`, and has no order of dimensions of its own."""
     if y.shape == whole.shape and y.stride() == whole.stride():
@@ -130,7 +136,7 @@ def _follows(y: Tensor, whole: Tensor, in_rows: bool) -> bool:
 
 
 def _in_place(x: Tensor, *others: Any) -> Tensor | None:
-    if not others and x.is_floating_point() and _in_rows(x):
+    if x.is_floating_point() and _in_rows(x) and all([type(y) is Tensor and _same(x, y) for y in others]):
         return x
     out = _element_wise(x, *others)
     return x if out is not None and out.shape == x.shape else None
@@ -155,11 +161,14 @@ def _convolution(
         return None
     if not (len(stride) == len(padding) == len(dilation) == x.ndim - 2 and w.is_contiguous()):
         return None
-    space = [
-        (n + 2 * p - d * (k - 1) - 1) // s + 1
-        for n, k, s, p, d in zip(x.shape[2:], w.shape[2:], stride, padding, dilation, strict=True)
-    ]
-    return _row_major((x.shape[0], w.shape[0], *space), x.dtype) if min(space) > 0 else None
+    sizes, kernel = x.shape, w.shape
+    shape = [sizes[0], kernel[0]]
+    for i in range(len(stride)):
+        n = (sizes[i + 2] + 2 * padding[i] - dilation[i] * (kernel[i + 2] - 1) - 1) // stride[i] + 1
+        if n < 1:
+            return None
+        shape.append(n)
+    return _row_major(shape, x.dtype)
 
 
 def _batch_norm(
@@ -173,6 +182,14 @@ def _batch_norm(
     else:
         out, *_ = aten.native_batch_norm.default(x, weight, bias, mean, var, training, *rest)
     return out, _nothing(x.dtype), _nothing(x.dtype)
+
+
+def _empty(
+    size: Sequence[int], dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: Any = None
+) -> Tensor | None:
+    """An empty vector on the meta device: every batch norm asks for one."""
+    plain = layout in (None, torch.strided) and not pin_memory and isinstance(dtype, torch.dtype)
+    return _row_major((0,), dtype) if plain and list(size) == [0] and device == _META else None
 
 
 def _addmm(bias: Tensor, a: Tensor, b: Tensor) -> Tensor | None:
@@ -316,6 +333,7 @@ _SHORTCUTS: dict[Any, Callable[..., Any]] = {
     aten.native_batch_norm.default: _batch_norm,
     aten.native_layer_norm.default: _layer_norm,
     aten.native_group_norm.default: _group_norm,
+    aten.empty.memory_format: _empty,
     aten.addmm.default: _addmm,
     aten.mm.default: _matmul,
     aten.bmm.default: _matmul,

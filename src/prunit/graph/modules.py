@@ -1,9 +1,11 @@
 """Which module of a model is running."""
 
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import (
     _global_forward_hooks_with_kwargs,
@@ -27,6 +29,11 @@ class Follower(Protocol):
         ...
 
 
+def _not_compiled() -> AbstractContextManager[Any]:
+    """Models that compile themselves run as they are written: the compiler would look into the follower as well."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
 @contextmanager
 def following(model: nn.Module, follower: Follower) -> Iterator[None]:
     """Keep `follower` up to date while `model` runs. A module that is made as it runs counts to the one around it."""
@@ -45,7 +52,8 @@ def following(model: nn.Module, follower: Follower) -> Iterator[None]:
 
     handles = (register_module_forward_pre_hook(enter), register_module_forward_hook(leave, with_kwargs=True))
     try:
-        yield
+        with _not_compiled():
+            yield
     finally:
         for handle in handles:
             handle.remove()

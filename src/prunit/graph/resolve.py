@@ -84,6 +84,22 @@ class Findings:
         self._next_id += size
         return ids
 
+    def new_axis_like(self, tensor: str, ids: np.ndarray) -> np.ndarray | None:
+        """The axis of a vector that holds the same channels as a whole axis does; None if `ids` are no whole axis.
+
+        It has ids of its own, but those that are handed on are those of the other axis, as if the two were unified.
+        """
+        like = self._axis_of.get(id(ids))
+        if like is None:
+            return None
+        same = ids[:]
+        self._axis_of[id(same)] = len(self.axes)
+        self._keep_alive.append(same)
+        self._parent.append(self.root(like))
+        self.axes.append(_RawAxis(tensor, 0, self._next_id, len(ids)))
+        self._next_id += len(ids)
+        return same
+
     def unify(self, a: np.ndarray, b: np.ndarray, why: str, module: str) -> None:
         """Note that a and b hold the same channels; where one is 0 the other is pinned."""
         if a is b:

@@ -21,6 +21,7 @@ from prunit.graph.modules import following
 from prunit.graph.probe import numbers_in
 from prunit.graph.resolve import Findings, HeldSize, Pin, Use
 from prunit.graph.rules.seam import tensors as tensors_of
+from prunit.graph.rules.seam import tie
 from prunit.graph.running import calling_line, first_names, standing_in
 from prunit.graph.sizes import LAYERS, holders
 
@@ -46,6 +47,8 @@ class Tracer(MetaMode):
         self.on_mix: Callable[[np.ndarray], None] | None = None
         """Told of all ids that an operator looks at together; `masking` listens."""
         self._names = first_names(tensors)
+        self._of_named: dict[int, Labels] = {}
+        self._labelled: list[Tensor] = []
         self._tensors = tensors
         self._batch = max(batch, 1)
 
@@ -56,14 +59,28 @@ class Tracer(MetaMode):
         found = getattr(tensor, _LABELS, None)
         if found is not None:
             return found
+        found = self._of_named.get(id(tensor))
+        if found is not None:
+            return found
         name = self._names.get(id(tensor))
         if name is None:
             return _NONE
         new_axis = self.findings.new_axis
         blocks = [Block((d,), new_axis(name, d, size)) for d, size in enumerate(tensor.shape) if size > 1]
-        fresh = Labels(tuple(blocks), weight=name)
-        setattr(tensor, _LABELS, fresh)
+        fresh = self._of_named[id(tensor)] = Labels(tuple(blocks), -1, name)
         return fresh
+
+    def along(self, vector: Tensor, ids: np.ndarray | None, why: str) -> np.ndarray | None:
+        """A vector holds one value for each of these channels, or for fixed ones (None); the ids along it."""
+        key = id(vector)
+        if ids is not None and key in self._names and key not in self._of_named and vector.shape == ids.shape:
+            mine = None if hasattr(vector, _LABELS) else self.findings.new_axis_like(self._names[key], ids)
+            if mine is not None:
+                self._of_named[key] = Labels((Block((0,), mine),), -1, self._names[key])
+                return mine
+        mine = self.labels(vector).ids(0)
+        tie(self, ids, mine, why)
+        return mine
 
     def is_named(self, tensor: Tensor) -> bool:
         """Whether this is a parameter or buffer itself."""
@@ -71,7 +88,9 @@ class Tracer(MetaMode):
 
     def set(self, tensor: Tensor, labels: Labels) -> None:
         """Give `tensor` its labels; without a buffer it is taken as a new activation, unless it holds nothing."""
-        if labels.buffer == -1 and not labels.weight and tensor.numel() and id(tensor) not in self._names:
+        if id(tensor) in self._names:
+            self._labelled.append(tensor)
+        elif labels.buffer == -1 and not labels.weight and tensor.numel():
             labels = Labels(labels.blocks, self._new_activation(tensor, labels), "", labels.clean)
         setattr(tensor, _LABELS, labels)
 
@@ -190,18 +209,18 @@ class Tracer(MetaMode):
     ) -> Any:
         out, args, named, inputs = self.answered(func, args, kwargs or {})
         for tensor in inputs:
-            buffer = self.labels(tensor).buffer
-            if buffer >= 0:
-                self.findings.touch(buffer)
+            labels: Labels | None = getattr(tensor, _LABELS, None)  # a parameter gets its own from the rule
+            if labels is not None and labels.buffer >= 0:
+                self.findings.touch(labels.buffer)
         rules.rule_for(func)(self, func, args, named, out)
-        outputs = tensors_of(out)
+        outputs = [out] if type(out) is Tensor else tensors_of(out)
         name = func.overloadpacket.__name__
         line = self.choices.avoided(self.module_path, name)
         if line is not None:
             self._pin_around(inputs + outputs, f"the model's code fixes its size{line}")
         shapes = tuple(
             [
-                (tuple(leaf.shape), tuple([(b.dims[0], b.ids) for b in self.labels(leaf).blocks if len(b.dims) == 1]))
+                (leaf.shape, tuple([(b.dims[0], b.ids) for b in self.labels(leaf).blocks if len(b.dims) == 1]))
                 for leaf in outputs
             ]
         )
@@ -252,6 +271,6 @@ def tracing(
                 yield
         tracer.findings.caches = tuple(filled)
     finally:
-        for leaf in (*inputs, *tensors.values()):
+        for leaf in (*inputs, *tracer._labelled):
             if hasattr(leaf, _LABELS):
                 delattr(leaf, _LABELS)

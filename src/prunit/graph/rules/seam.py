@@ -1,6 +1,7 @@
 """What a rule may ask of the tracer, and the small helpers that rules share."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +18,7 @@ class TracerLike(Protocol):
     module_path: str
 
     def labels(self, tensor: Tensor) -> Labels: ...
+    def along(self, vector: Tensor, ids: np.ndarray | None, why: str) -> np.ndarray | None: ...
     def is_named(self, tensor: Tensor) -> bool: ...
     def set(self, tensor: Tensor, labels: Labels) -> None: ...
     def unify(self, a: np.ndarray, b: np.ndarray, why: str) -> None: ...
@@ -103,12 +105,18 @@ def pin_blocks(t: TracerLike, blocks: list[Block], why: str) -> None:
 
 def argument(func: Any, args: Any, kwargs: Any, *names: str) -> Any:
     """The argument that the operator's schema calls one of `names`, its default where it was not passed, else None."""
-    for i, declared in enumerate(func._schema.arguments):
-        if declared.name in names:
-            if declared.name in kwargs:
-                return kwargs[declared.name]
-            return args[i] if i < len(args) else declared.default_value
+    for name, i, default in _declared(func):
+        if name in names:
+            if name in kwargs:
+                return kwargs[name]
+            return args[i] if i < len(args) else default
     return None
+
+
+@cache
+def _declared(func: Any) -> list[tuple[str, int, Any]]:
+    """Name, place and default of each argument; asked of the schema itself they take longer than a rule."""
+    return [(declared.name, i, declared.default_value) for i, declared in enumerate(func._schema.arguments)]
 
 
 def dims_of(dim: Any, ndim: int) -> list[int]:

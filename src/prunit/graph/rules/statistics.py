@@ -31,8 +31,7 @@ def batch_norm(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any) -> No
     along = ids
     for v in vectors:
         if isinstance(v, Tensor):
-            mine = t.labels(v).ids(0)
-            tie(t, along, mine, "batch norm over fixed channels")
+            mine = t.along(v, along, "batch norm over fixed channels")
             if along is ids and mine is not None and along is not None:
                 along = mine  # a whole axis, to which the next ones are tied at once
     t.set(first, labels)

@@ -20,12 +20,14 @@ def convolution(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Tensor) -
     labels = t.labels(w)
     out_dim, in_dim = (1, 0) if transposed else (0, 1)
     made = x if transposed else out
-    kept = _beside_channels(t, x, w, stride, padding, dilation, transposed)
+    theirs = t.labels(x)
+    plain = len(theirs.blocks) == 1 and theirs.blocks[0].dims == (1,)
+    kept = [] if plain else _beside_channels(t, x, w, stride, padding, dilation, transposed)
     t.use(w, "conv", made.numel() // made.shape[1] * w.numel(), [b.ids for b in kept])
     for block in others(t, w, 0, 1) if not t.is_named(w) else ():
         t.reject(block.ids)
         t.pin(block.ids, "the size of a kernel")
-    x_ids, i_ids, o_ids = t.labels(x).ids(1), labels.ids(in_dim), labels.ids(out_dim)
+    x_ids, i_ids, o_ids = theirs.ids(1), labels.ids(in_dim), labels.ids(out_dim)
     if groups == 1:
         t.contract(i_ids)
         tie(t, x_ids, i_ids, f"reads an input of {x.shape[1]} fixed channels")
@@ -43,7 +45,7 @@ def convolution(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Tensor) -
         _grouped(t, x_ids, labels, groups)
         _summed(t, w, i_ids)
     if bias is not None:
-        tie(t, o_ids, t.labels(bias).ids(0), "its bias has a fixed size")
+        t.along(bias, o_ids, "its bias has a fixed size")
     blocks = [*kept, *(() if o_ids is None else (Block((1,), o_ids),))]
     t.set(out, Labels(ordered(blocks)))
 
