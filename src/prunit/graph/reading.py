@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from prunit.errors import ModelError
 from prunit.graph.checks import check
 from prunit.graph.choices import Choices, next_reading, rejected_sites
+from prunit.graph.code import asks_for_shapes
 from prunit.graph.inputs import describe
 from prunit.graph.probe import first_difference
 from prunit.graph.records import ChannelGraph, TensorInfo
@@ -69,7 +70,7 @@ def _traced(model: nn.Module, example: Any, pin: Sequence[str]) -> ChannelGraph:
         if not on_meta:
             note = "the forward pass looks at values: all this holds for the way that it takes with this example"
             return replace(resolved.graph, notes=(*resolved.graph.notes, note))
-        if choices.cautious or not resolved.assumed:
+        if choices.cautious or not (resolved.assumed or _follows_widths(findings, resolved.graph)):
             return resolved.graph
         if findings.rejected and _read_otherwise(findings, choices):
             continue
@@ -81,6 +82,11 @@ def _traced(model: nn.Module, example: Any, pin: Sequence[str]) -> ChannelGraph:
             choices.cautious = True
     choices.cautious = True
     return resolve(_run(model, named, (args, kwargs), choices)[0], infos, pin, choices).graph
+
+
+def _follows_widths(findings: Findings, graph: ChannelGraph) -> bool:
+    """Whether the code that ran may compute something from the width of channels that may go."""
+    return (findings.gives_values or asks_for_shapes(findings.ran)) and any(not g.pinned for g in graph.groups)
 
 
 def _read_otherwise(findings: Findings, choices: Choices) -> bool:

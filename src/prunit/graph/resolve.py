@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple, cast
 
 import numpy as np
+from torch import nn
 
 from prunit.errors import ModelError
 from prunit.graph.choices import Choices, Site, Step
@@ -65,6 +66,9 @@ class Findings:
     rejected: list[np.ndarray] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     assumed: bool = False
+    gives_values: bool = False
+    ran: set[nn.Module] = field(default_factory=set)
+    """Modules whose own code ran an operator."""
     caches: tuple[tuple[str, str], ...] = ()
     _next_id: int = 1
     _axis_of: dict[int, int] = field(default_factory=dict)

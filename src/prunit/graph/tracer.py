@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from prunit.graph import rules
 from prunit.graph.choices import Choices, Site, Step
+from prunit.graph.code import gives_values, numbers_of
 from prunit.graph.labels import Block, Labels, all_ids
 from prunit.graph.meta import MetaMode
 from prunit.graph.modules import following
-from prunit.graph.probe import numbers_in
 from prunit.graph.resolve import Findings, HeldSize, Pin, Use
 from prunit.graph.rules.seam import tensors as tensors_of
 from prunit.graph.running import calling_line, first_names, standing_in
@@ -187,12 +187,17 @@ class Tracer(MetaMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        name = func.overloadpacket.__name__
+        numbers = numbers_of(name, args, kwargs or {})
+        if self.module is not None:
+            self.findings.ran.add(self.module)
+        if not self.findings.gives_values and gives_values(name, func, args, kwargs or {}, self.module):
+            self.findings.gives_values = True
         out, args, named, inputs = self.answered(func, args, kwargs or {})
         for tensor in inputs:
             self.findings.touch(self.labels(tensor).buffer)
         rules.rule_for(func)(self, func, args, named, out)
         outputs = tensors_of(out)
-        name = func.overloadpacket.__name__
         line = self.choices.avoided(self.module_path, name)
         if line is not None:
             self._pin_around(inputs + outputs, f"the model's code fixes its size{line}")
@@ -203,7 +208,7 @@ class Tracer(MetaMode):
             ]
         )
         kind = type(self.module).__name__
-        self.findings.steps.append(Step(func, name, self.module_path, kind, numbers_in(args), shapes))
+        self.findings.steps.append(Step(func, name, self.module_path, kind, numbers, shapes))
         return out
 
     def _pin_around(self, tensors: list[Tensor], why: str) -> None:
