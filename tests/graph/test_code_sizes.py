@@ -38,7 +38,6 @@ def test_a_size_that_a_helper_holds() -> None:
     assert sizes_at(model, graph, inner_q=3) == {"inner": {"heads": 3}, "inner.bias": {"num_heads": 3}}
 
 
-@pytest.mark.xfail(strict=True, reason="a module that runs itself is taken for a helper of its parent as well")
 def test_a_child_that_counts_other_channels_with_the_same_number() -> None:
     class Child(nn.Module):
         def __init__(self) -> None:
@@ -138,7 +137,6 @@ def test_a_size_that_the_pass_itself_notes_is_no_size_of_the_code() -> None:
     assert free(read(model)) == {"stem.0": 4}
 
 
-@pytest.mark.xfail(strict=True, reason="it is taken for one, is not there in the narrower run, and all is pinned")
 def test_nor_is_it_where_the_attribute_is_new() -> None:
     def code(m: Any, x: Tensor) -> Tensor:
         m.width = x.shape[1]

@@ -136,7 +136,14 @@ def _run_on(
         tracer.module_path = ""
         for leaf in outputs:
             tracer.pin_tensor(leaf, "the model's output")
-    return tracer.findings
+    findings = tracer.findings
+    # Not those that the pass itself has set, and not those of a child that runs on its own.
+    findings.held_sizes = [
+        size
+        for size in findings.held_sizes
+        if size.helper not in findings.ran and hasattr(model.get_submodule(size.module), size.name)
+    ]
+    return findings
 
 
 def _kind(value: object) -> str:

@@ -34,12 +34,16 @@ class Use(NamedTuple):
 
 
 class HeldSize(NamedTuple):
-    """An attribute of a module that counts the channels `ids`; see `records.CodeSize`."""
+    """An attribute of a module that counts the channels `ids`; see `records.CodeSize`.
+
+    `helper` is that module if it did not run itself when this was found: its parent may have asked it.
+    """
 
     module: str
     name: str
     entry: int | None
     ids: np.ndarray
+    helper: nn.Module | None
 
 
 class _RawAxis(NamedTuple):
