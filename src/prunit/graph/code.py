@@ -17,8 +17,10 @@ Numbers = tuple[Any, ...]
 """The numbers given to an operator, in order; lists of them as tuples."""
 
 _SIZED: Final = frozenset(
-    "view _unsafe_view reshape _reshape_alias expand split split_with_sizes unsafe_split unsafe_split_with_sizes slice"
-    " narrow new_zeros new_ones new_full new_empty zeros ones full empty arange linspace repeat as_strided"
+    "view _unsafe_view view_copy reshape _reshape_alias _reshape_copy unflatten expand expand_copy repeat resize_"
+    " split split_with_sizes unsafe_split unsafe_split_with_sizes slice slice_copy slice_scatter narrow narrow_copy"
+    " as_strided as_strided_ as_strided_copy as_strided_scatter new_zeros new_ones new_full new_empty zeros ones full"
+    " empty empty_strided new_empty_strided rand randn eye arange linspace"
     " convolution native_layer_norm native_group_norm constant_pad_nd".split()
 )
 """Operators that are given sizes as whole numbers. Those may follow a width: the shape that comes out tells."""
