@@ -5,6 +5,7 @@ Networks as in `test_readings`.
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -96,7 +97,11 @@ NUMBERS = [
     ("a limit", lambda m, x: x.clamp(max=x.shape[1] / 20)),
     ("a tensor of it", lambda m, x: x * torch.tensor(1 / x.shape[1], dtype=x.dtype, device=x.device)),
     ("a tensor filled with it", lambda m, x: x * x.new_full((1,), 1 / x.shape[1])),
+    ("an array of it", lambda m, x: x * torch.from_numpy(np.full(3, x.shape[1] ** -0.5))[0].to(x)),
+    ("a list of it", lambda m, x: x * x.new_tensor([1 / x.shape[1]])),
     ("how many groups to normalise", lambda m, x: F.group_norm(x, x.shape[1] // 4)),
+    ("a branch", lambda m, x: x.relu() if x.shape[1] > 10 else x),
+    ("frequencies", lambda m, x: x + torch.arange(x.shape[1], device=x.device).to(x)[:, None, None].sin()),
 ]
 """Code that computes something else on fewer channels."""
 

@@ -26,7 +26,7 @@ _SIZED: Final = frozenset(
 """Operators that are given sizes as whole numbers. Those may follow a width: the shape that comes out tells."""
 _SHAPED: Final = frozenset(("convolution", "native_layer_norm", "native_group_norm"))
 """Of these the ones that fail on another width than the one that they are given."""
-_SHORT: Final = 16
+_SHORT: Final = 4096
 """Constants of up to so many numbers are compared."""
 _ASKING: Final = frozenset("shape size numel nelement len".split())
 _MAKING: Final = frozenset("tensor as_tensor new_tensor from_numpy".split())
