@@ -137,11 +137,12 @@ def _run_on(
         for leaf in outputs:
             tracer.pin_tensor(leaf, "the model's output")
     findings = tracer.findings
-    # Not those that the pass itself has set, and not those of a child that runs on its own.
+    # Not those that the pass itself has set; what a child's own code says of its attribute goes before its parent's.
+    own = {size.place for size in findings.held_sizes if not size.helper}
     findings.held_sizes = [
         size
         for size in findings.held_sizes
-        if size.helper not in findings.ran and hasattr(model.get_submodule(size.module), size.name)
+        if not (size.helper and size.place in own) and hasattr(model.get_submodule(size.module), size.name)
     ]
     return findings
 

@@ -36,14 +36,19 @@ class Use(NamedTuple):
 class HeldSize(NamedTuple):
     """An attribute of a module that counts the channels `ids`; see `records.CodeSize`.
 
-    `helper` is that module if it did not run itself when this was found: its parent may have asked it.
+    A `helper` did not run when this was found: its parent may have asked it.
     """
 
     module: str
     name: str
     entry: int | None
     ids: np.ndarray
-    helper: nn.Module | None
+    helper: bool
+
+    @property
+    def place(self) -> tuple[str, str, int | None]:
+        """The attribute, or its entry."""
+        return self.module, self.name, self.entry
 
 
 class _RawAxis(NamedTuple):

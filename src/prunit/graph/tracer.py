@@ -122,10 +122,9 @@ class Tracer(MetaMode):
         prefix = f"{self.module_path}." if self.module_path else ""
         helpers = ((prefix + n, m) for n, m in self.module.named_children() if not isinstance(m, LAYERS))
         for path, module in ((self.module_path, self.module), *helpers):
-            helper = None if module is self.module else module
             for name, index in holders(module, value):
                 if not self.choices[path, f"attribute {name}"]:
-                    self.findings.held_sizes.append(HeldSize(path, name, index, ids, helper))
+                    self.findings.held_sizes.append(HeldSize(path, name, index, ids, module is not self.module))
 
     def holds(self, value: int) -> bool:
         """The module that runs has an attribute of that value."""
