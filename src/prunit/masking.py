@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from prunit.errors import SurgeryError
 from prunit.graph.choices import Choices
 from prunit.graph.labels import Block
 from prunit.graph.records import ChannelGraph
-from prunit.graph.running import example_tensors, named_tensors, own_twins
+from prunit.graph.running import copied, example_tensors, named_tensors, own_twins
 from prunit.graph.tracer import Tracer, tracing
 
 _WITH_SHAPE = {F.layer_norm, F.rms_norm, torch.layer_norm, torch.rms_norm}
@@ -57,7 +57,8 @@ class AbsentChannels:
         )
         if key not in self._calls:
             self._running.append(None)
-            self._calls[key] = self._find_calls(model, args, kwargs)
+            with torch.inference_mode(False):  # as in `trace`; and later calls may want gradients
+                self._calls[key] = self._find_calls(model, args, kwargs)
             self._running.pop()
         mode = _OnKept(self._calls[key])
         self._running.append(mode)
@@ -73,7 +74,7 @@ class AbsentChannels:
         tensors = own_twins(named_tensors(model))  # some models take another way on meta tensors
         tracer = Tracer(tensors, leaves[0].shape[0] if leaves[0].ndim else 1, Choices(self.graph.choices))
         seen = _Seen(tracer)
-        args, kwargs = tree_map(lambda v: v.detach().clone() if isinstance(v, Tensor) else v, (args, kwargs))
+        args, kwargs = copied((args, kwargs))
         with tracing(model, tracer, tensors, example_tensors((args, kwargs)), training=None), seen:
             # The hooks of the model itself are for real calls; those of its parts run.
             model.forward(*args, **kwargs)

@@ -184,19 +184,41 @@ def test_with_and_without_gradients() -> None:
         assert out.requires_grad == expected.requires_grad
 
 
-@pytest.mark.xfail(strict=True, reason="traced in inference mode, a masked model's tensors have no labels")
 def test_inference_mode_first() -> None:
     small, twin, *_ = cut(Normed())
     with torch.inference_mode():
         assert (twin(images()) - small(images())).abs().max() < 1e-12
 
 
-@pytest.mark.xfail(strict=True, reason="in inference mode operators come whole, and conv2d has no rule")
+def test_gradients_after_a_first_call_in_inference_mode() -> None:
+    small, twin, *_ = cut(Normed())
+    with torch.inference_mode():
+        twin(images())
+    found = []
+    for net in (small, twin):
+        x = images().requires_grad_()
+        found += torch.autograd.grad(net(x).square().sum(), x)
+    assert torch.allclose(*found)
+
+
 def test_tracing_in_inference_mode() -> None:
     model = lived_in(Normed())
     with torch.inference_mode():
         inside = trace(model, images())
     assert inside.groups == trace(model, images()).groups
+
+
+@pytest.mark.parametrize("far", [lambda x: False, lambda x: bool(x.sum() > 1e9)], ids=["on meta tensors", "on its own"])
+def test_a_model_and_an_example_made_in_inference_mode(far: Callable[[Tensor], bool]) -> None:
+    expected = trace(lived_in(Branching(far)), images())
+    with torch.inference_mode():
+        model, x = lived_in(Branching(far)), images()
+    graph = trace(model, x)
+    assert graph.groups == expected.groups
+    plan = random_plan(graph, seed=1)
+    with torch.inference_mode():
+        small, twin = compact(model, graph, plan), mask(model, graph, plan)
+        assert furthest(twin, small, x) < 1e-12
 
 
 def test_gradients_of_gradients() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from prunit.errors import ModelError
@@ -21,6 +22,7 @@ from prunit.graph.resolve import Findings, resolve
 from prunit.graph.running import (
     as_inputs,
     collecting_later,
+    copied,
     example_tensors,
     first_names,
     meta_twins,
@@ -46,7 +48,8 @@ def trace(model: nn.Module, example: Any, *, pin: Sequence[str] = ()) -> Channel
     """
     model = unwrapped(model)
     check(model, example)
-    with collecting_later():
+    # In inference mode operators come whole (a conv2d, say), and so they do on tensors made there.
+    with torch.inference_mode(False), collecting_later():
         graph = _traced(model, example, pin)
     return replace(graph, inputs=describe(example))
 
@@ -114,7 +117,8 @@ def _run(
     except Exception as on_meta:
         # Forward passes that look at values (x.item(), a data-dependent branch) cannot run without them.
         try:
-            return _run_on(model, own_twins(named), *inputs, batch, choices), False
+            args, kwargs = copied(inputs)
+            return _run_on(model, own_twins(named), args, kwargs, batch, choices), False
         except _Unreadable:
             raise
         except Exception as error:
