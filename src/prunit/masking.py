@@ -3,7 +3,7 @@
 Zeros in the weights that read a pruned channel are enough where channels meet in weighted sums. A layer norm, a softmax
 or a mean over channels would still count them. So each call of a function that mixes channels is computed on the kept
 ones alone: its inputs are gathered, its outputs scattered back into zeros. Which calls those are, and along which
-dimensions, is found by tracing the model when it is called, once for each shape of inputs and mode.
+dimensions, is found by tracing the model when it is called, once for each shape of inputs, options and mode.
 """
 
 from typing import Any, NamedTuple
@@ -24,6 +24,8 @@ from prunit.graph.tracer import Tracer, tracing
 
 _WITH_SHAPE = {F.layer_norm, F.rms_norm, torch.layer_norm, torch.rms_norm}
 """Functions whose second argument repeats the sizes of the last dimensions."""
+_MOST_WAYS = 32
+"""What is known of so many kinds of calls (shapes, options, modes) is kept."""
 
 
 class _Call(NamedTuple):
@@ -51,12 +53,12 @@ class AbsentChannels:
         if self._running:  # the model calls itself, or is being traced: the outer call sees to all
             self._running.append(None)
             return
-        key = (
-            tuple((tuple(t.shape), t.dtype) for t in example_tensors((args, kwargs))),
-            tuple(m.training for m in model.modules()),
-        )
+        leaves, tree = tree_flatten((args, kwargs))
+        key = repr(tree), tuple(map(_kind, leaves)), tuple(m.training for m in model.modules())
         if key not in self._calls:
             self._running.append(None)
+            if len(self._calls) == _MOST_WAYS:
+                del self._calls[next(iter(self._calls))]
             with torch.inference_mode(False):  # as in `trace`; and later calls may want gradients
                 self._calls[key] = self._find_calls(model, args, kwargs)
             self._running.pop()
@@ -68,6 +70,10 @@ class AbsentChannels:
         mode = self._running.pop() if self._running else None
         if mode is not None:
             mode.__exit__(None, None, None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is found anew when a copy is called: its keys are whatever the user gave the model."""
+        return {**self.__dict__, "_calls": {}, "_running": []}
 
     def _find_calls(self, model: nn.Module, args: Any, kwargs: Any) -> list[_Call | object]:
         leaves = example_tensors((args, kwargs))
@@ -93,6 +99,17 @@ class AbsentChannels:
                 where_of_class[classes[axis.start : axis.start + axis.size]] = where
         where_of_class[0] = -1
         return where_of_class[classes]
+
+
+def _kind(leaf: Any) -> Any:
+    """What of an input a model's way may depend on: a tensor's shape, a value, the type of what cannot be compared."""
+    if isinstance(leaf, Tensor):
+        return tuple(leaf.shape), leaf.dtype, leaf.device
+    try:
+        hash(leaf)
+    except TypeError:
+        return type(leaf)
+    return type(leaf), leaf
 
 
 class _Observed:

@@ -368,16 +368,43 @@ def test_where_the_values_of_tensors_decide_mixed_channels_stay() -> None:
     assert graph.notes[-1].startswith("the forward pass looks at values")
 
 
-@pytest.mark.xfail(strict=True, reason="calls are known by the shapes of their tensors alone")
-def test_an_option_that_is_no_tensor() -> None:
-    class Optional(Normed):
-        def forward(self, x: Tensor, more: bool = False) -> Tensor:
-            y = self.block(self.stem(x))
-            return self.out(self.body(y.relu() if more else y).softmax(1))
+class Optional(Normed):
+    """With one more step where that is asked for."""
 
+    def forward(self, x: Tensor, more: Any = False, **others: Any) -> Tensor:
+        y = self.block(self.stem(x))
+        return self.out(self.body(y.relu() if more else y).softmax(1))
+
+
+def test_an_option_that_is_no_tensor() -> None:
     small, twin, *_ = cut(Optional())
     for more in (False, True, False):
         assert (twin(images(), more=more) - small(images(), more=more)).abs().max() < 1e-12
+
+
+def test_options_of_other_kinds() -> None:
+    """Nested, by other names, and functions (which nothing can pickle) are told apart; a copy finds them anew."""
+    small, twin, *_ = cut(Optional())
+    kinds: list[dict[str, Any]] = [{"more": [1]}, {"more": []}, {"more": lambda: 0}, {"other": 1}, {"more": 1}]
+    for model in (twin, pickle.loads(pickle.dumps(twin))):
+        for options in (*kinds, *kinds):
+            assert (model(images(), **options) - small(images(), **options)).abs().max() < 1e-12
+    pickle.dumps(twin)
+
+
+def test_what_cannot_be_told_apart_is_refused() -> None:
+    small, twin, *_ = cut(Optional())
+    assert (twin(images(), more=bytearray(1)) - small(images(), more=bytearray(1))).abs().max() < 1e-12
+    with pytest.raises(SurgeryError, match="calls conv2d where it called relu before"):
+        twin(images(), more=bytearray())
+
+
+def test_not_all_that_was_ever_asked_for_is_kept() -> None:
+    small, twin, *_ = cut(Optional())
+    for more in range(40):
+        assert (twin(images(), more=more) - small(images(), more=more)).abs().max() < 1e-12
+    (hook,) = twin._forward_pre_hooks.values()
+    assert len(hook.__self__._calls) == 32
 
 
 @pytest.mark.xfail(strict=True, reason="what a hook asks of a tensor counts as a call of the model")
