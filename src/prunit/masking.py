@@ -31,7 +31,7 @@ _MOST_WAYS = 32
 class _Call(NamedTuple):
     """A call that mixes channels: kept positions by number of the tensor and dimension; dense sizes of the outputs."""
 
-    function: object
+    function: Any
     inputs: dict[int, list[tuple[int, Tensor]]]
     outputs: dict[int, list[tuple[int, int, Tensor]]]
 
@@ -115,10 +115,10 @@ def _kind(leaf: Any) -> Any:
 class _Observed:
     """One call of a function in the traced pass: what it mixed, and what lies along the dimensions of its tensors."""
 
-    def __init__(self, function: object) -> None:
+    def __init__(self, function: object, inputs: list[tuple[tuple[int, ...], tuple[Block, ...]]]) -> None:
         self.function = function
         self.mixed: list[np.ndarray] = []
-        self.inputs: list[tuple[tuple[int, ...], tuple[Block, ...]]] = []
+        self.inputs = inputs
         self.outputs: list[tuple[tuple[int, ...], tuple[Block, ...]]] = []
 
     def resolved(self, stays: np.ndarray, device: torch.device) -> "_Call | object":
@@ -144,25 +144,30 @@ def _kept(blocks: tuple[Block, ...], stays: np.ndarray, device: torch.device) ->
 
 
 class _Seen(TorchFunctionMode):
-    """Notes every function that is called from the model's code, and what it mixes."""
+    """Notes every function that the model's code calls to compute something, and what it mixes."""
 
     def __init__(self, tracer: Tracer) -> None:
         super().__init__()
         self.calls: list[_Observed] = []
+        self._running: _Observed | None = None
         self._tracer = tracer
         tracer.on_mix = self._mixes
 
     def _mixes(self, ids: np.ndarray) -> None:
-        if not self.calls:
+        if self._running is None:
             raise SurgeryError("channels are mixed outside of any function call of the model: pin that module's inputs")
-        self.calls[-1].mixed.append(ids)
+        self._running.mixed.append(ids)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        call = _Observed(func)
-        self.calls.append(call)
-        call.inputs = [self._labelled(leaf) for leaf in example_tensors((args, kwargs or {}))]
-        out = func(*args, **(kwargs or {}))
+        call = _Observed(func, [self._labelled(leaf) for leaf in example_tensors((args, kwargs or {}))])
+        self._running = call
+        try:
+            out = func(*args, **(kwargs or {}))
+        finally:
+            self._running = None
         call.outputs = [self._labelled(leaf) for leaf in example_tensors(out)]
+        if call.mixed or call.outputs:
+            self.calls.append(call)
         return out
 
     def _labelled(self, tensor: Tensor) -> tuple[tuple[int, ...], tuple[Block, ...]]:
@@ -178,38 +183,46 @@ class _OnKept(TorchFunctionMode):
         self._next = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
         call = self._calls[self._next] if self._next < len(self._calls) else None
-        self._next += 1
         known = call.function if isinstance(call, _Call) else call
-        if known != func:  # equal, not the same: an attribute's getter is a new object each time
+        if known == func:  # equal, not the same: an attribute's getter is a new object each time
+            out = _on_kept(call, args, kwargs) if isinstance(call, _Call) else func(*args, **kwargs)
+            self._next += 1
+            return out
+        out = func(*args, **kwargs)
+        if example_tensors(out):  # else it only asks, for a shape say, which hooks may do at any time
             raise SurgeryError(
                 f"the masked model calls {getattr(func, '__name__', func)} where it called"
                 f" {getattr(known, '__name__', known)} before: its forward depends on values, so it has no mask"
             )
-        if not isinstance(call, _Call):
-            return func(*args, **(kwargs or {}))
-        leaves, tree = tree_flatten((args, kwargs or {}))
-        number = 0
-        for i, leaf in enumerate(leaves):
-            if isinstance(leaf, Tensor):
-                for dim, kept in call.inputs.get(number, ()):
-                    leaf = leaf.index_select(dim, kept)
-                leaves[i] = leaf
-                number += 1
-        args, kwargs = tree_unflatten(leaves, tree)
-        if func in _WITH_SHAPE:
-            args, kwargs = _with_shape(args, kwargs)
-        out = func(*args, **kwargs)
-        found, tree = tree_flatten(out)
-        number = 0
-        for i, leaf in enumerate(found):
-            if isinstance(leaf, Tensor):
-                for dim, size, kept in reversed(call.outputs.get(number, [])):
-                    shape = [size if d == dim else n for d, n in enumerate(leaf.shape)]
-                    leaf = leaf.new_zeros(shape).index_copy(dim, kept, leaf)
-                found[i] = leaf
-                number += 1
-        return tree_unflatten(found, tree)
+        return out
+
+
+def _on_kept(call: _Call, args: Any, kwargs: Any) -> Any:
+    """The call computed on the kept channels of its inputs, with zeros for the others in its outputs."""
+    leaves, tree = tree_flatten((args, kwargs))
+    number = 0
+    for i, leaf in enumerate(leaves):
+        if isinstance(leaf, Tensor):
+            for dim, kept in call.inputs.get(number, ()):
+                leaf = leaf.index_select(dim, kept)
+            leaves[i] = leaf
+            number += 1
+    args, kwargs = tree_unflatten(leaves, tree)
+    if call.function in _WITH_SHAPE:
+        args, kwargs = _with_shape(args, kwargs)
+    out = call.function(*args, **kwargs)
+    found, tree = tree_flatten(out)
+    number = 0
+    for i, leaf in enumerate(found):
+        if isinstance(leaf, Tensor):
+            for dim, size, kept in reversed(call.outputs.get(number, [])):
+                shape = [size if d == dim else n for d, n in enumerate(leaf.shape)]
+                leaf = leaf.new_zeros(shape).index_copy(dim, kept, leaf)
+            found[i] = leaf
+            number += 1
+    return tree_unflatten(found, tree)
 
 
 def _with_shape(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
