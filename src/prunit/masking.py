@@ -6,13 +6,16 @@ ones alone: its inputs are gathered, its outputs scattered back into zeros. Whic
 dimensions, is found by tracing the model when it is called, once for each shape of inputs, options and mode.
 """
 
-from typing import Any, NamedTuple
+import sys
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd import function as autograd_function
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils import checkpoint
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from prunit.errors import SurgeryError
@@ -24,6 +27,8 @@ from prunit.graph.tracer import Tracer, tracing
 
 _WITH_SHAPE = {F.layer_norm, F.rms_norm, torch.layer_norm, torch.rms_norm}
 """Functions whose second argument repeats the sizes of the last dimensions."""
+_OWN_BACKWARD: Final = frozenset((checkpoint.__file__, autograd_function.__file__))
+"""Code that runs parts of a model whose backward pass is not that of the functions which they call."""
 _MOST_WAYS = 32
 """What is known of so many kinds of calls (shapes, options, modes) is kept."""
 
@@ -181,13 +186,18 @@ class _OnKept(TorchFunctionMode):
         super().__init__()
         self._calls = calls
         self._next = 0
+        self._outside = _own_backwards() if torch.is_grad_enabled() else None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         call = self._calls[self._next] if self._next < len(self._calls) else None
         known = call.function if isinstance(call, _Call) else call
         if known == func:  # equal, not the same: an attribute's getter is a new object each time
-            out = _on_kept(call, args, kwargs) if isinstance(call, _Call) else func(*args, **kwargs)
+            if isinstance(call, _Call):
+                self._check_backward(func)
+                out = _on_kept(call, args, kwargs)
+            else:
+                out = func(*args, **kwargs)
             self._next += 1
             return out
         out = func(*args, **kwargs)
@@ -197,6 +207,24 @@ class _OnKept(TorchFunctionMode):
                 f" {getattr(known, '__name__', known)} before: its forward depends on values, so it has no mask"
             )
         return out
+
+    def _check_backward(self, func: Any) -> None:
+        """Refuse what would be right in the forward pass, but not in a backward pass that this mode does not see."""
+        if self._outside is not None and _own_backwards() > self._outside:
+            raise SurgeryError(
+                f"the masked model calls {func.__name__} in a checkpointed part or a torch.autograd.Function, whose"
+                " backward pass would count the channels that are gone: turn checkpointing off, train the compact"
+                " model, or call this one under torch.no_grad()"
+            )
+
+
+def _own_backwards() -> int:
+    """How many calls from torch's checkpointing or into an autograd function are running."""
+    frame, count = sys._getframe(1), 0
+    while frame is not None:
+        count += frame.f_code.co_filename in _OWN_BACKWARD
+        frame = frame.f_back
+    return count
 
 
 def _on_kept(call: _Call, args: Any, kwargs: Any) -> Any:
