@@ -102,7 +102,9 @@ class CodeSize:
 class Activation:
     """A tensor that lives from step `born` to step `dies` of the forward pass.
 
-    It has `per_position` elements (of one example) for each entry of `where`, flat channel numbers as in `Axis`.
+    It has `per_position` elements for each entry of `where`, flat channel numbers as in `Axis`. Where further of its
+    dimensions hold channels, so many for each combination with those of `others`. It is one of `batch` examples: 1,
+    unless a dimension of channels runs over the examples, too.
     """
 
     where: np.ndarray
@@ -110,6 +112,8 @@ class Activation:
     element_bytes: int
     born: int
     dies: int
+    others: tuple[np.ndarray, ...] = ()
+    batch: int = 1
 
 
 @dataclass(frozen=True, eq=False)

@@ -84,7 +84,7 @@ class Findings:
     _keep_alive: list[np.ndarray] = field(default_factory=list)
     _parent: list[int] = field(default_factory=list)
     _edges: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
-    _buffers: list[tuple[np.ndarray, int, int, int]] = field(default_factory=list)
+    _buffers: list[tuple[Sequence[np.ndarray], int, int, int, int]] = field(default_factory=list)
     _last_use: list[int] = field(default_factory=list)
 
     def new_axis(self, tensor: str, dim: int, size: int) -> np.ndarray:
@@ -119,9 +119,12 @@ class Findings:
             a, b = a[~fixed], b[~fixed]
         self._edges.append((a, b))
 
-    def new_buffer(self, where: np.ndarray, per_position: int, element_bytes: int) -> int:
-        """A new activation that is born now."""
-        self._buffers.append((where, per_position, element_bytes, len(self.steps)))
+    def new_buffer(self, wheres: Sequence[np.ndarray], per_position: int, batch: int, element_bytes: int) -> int:
+        """A new activation that is born now; `wheres` are the ids along each of its labelled dimensions, at least one.
+
+        It has so many elements for each position, of so many examples.
+        """
+        self._buffers.append((wheres, per_position, batch, element_bytes, len(self.steps)))
         self._last_use.append(len(self.steps))
         return len(self._buffers) - 1
 
@@ -163,8 +166,8 @@ class Findings:
     def activations(self, where_of: np.ndarray) -> tuple[Activation, ...]:
         """Activations with flat channel numbers in place of ids."""
         return tuple(
-            Activation(where_of[where], per, size, born, last)
-            for (where, per, size, born), last in zip(self._buffers, self._last_use, strict=True)
+            Activation(where_of[first], per, size, born, last, tuple([where_of[ids] for ids in others]), batch)
+            for ((first, *others), per, batch, size, born), last in zip(self._buffers, self._last_use, strict=True)
         )
 
 

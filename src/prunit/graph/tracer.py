@@ -27,6 +27,8 @@ from prunit.graph.sizes import LAYERS, holders
 _TAKES_SHAPES = (nn.Linear, nn.Flatten, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 """Modules whose views take their sizes from the tensors' shapes."""
 _LABELS = "_prunit_labels"
+_NO_CHANNELS = (np.zeros(1, np.int64),)
+"""One position that is never cut."""
 _FIXED_SIZE = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
 """Modules that compare their inputs with sizes noted when they were built, or keep a second list of their weights."""
 
@@ -225,10 +227,14 @@ class Tracer(MetaMode):
                     self.pin(block.ids, why)
 
     def _new_activation(self, tensor: Tensor, labels: Labels) -> int:
-        block = max(labels.blocks, key=lambda b: b.ids.size, default=None)
-        where = np.zeros(1, np.int64) if block is None else block.ids.reshape(-1)
-        per = tensor.numel() // self._batch // max(where.size, 1)
-        return self.findings.new_buffer(where, per, tensor.element_size())
+        wheres = [ids.reshape(-1) for _, ids in labels.blocks] or _NO_CHANNELS
+        per = tensor.numel()
+        for ids in wheres:
+            per //= ids.size
+        batch = self._batch
+        if per % batch == 0:
+            per, batch = per // batch, 1
+        return self.findings.new_buffer(wheres, per, batch, tensor.element_size())
 
 
 @contextmanager
