@@ -186,7 +186,7 @@ def resolve(findings: Findings, tensors: Mapping[str, TensorInfo], pin: Sequence
     roles = _axis_roles(findings)
     modules = {use.weight: use.module or use.weight for use in reversed(findings.uses)}
     order = {use.weight: i for i, use in reversed(list(enumerate(findings.uses)))}
-    outs = [a for i, a in enumerate(findings.axes) if roles.get(i) == "out"]
+    outs = [a for i, a in enumerate(findings.axes) if roles.get(i) in ("out", "both")]
     outs.sort(key=lambda axis: order.get(axis.tensor, len(order)))
     where_of, members, sizes = _number_groups(findings.axes, outs, classes)
     pinned = _reasons(findings.pins, classes, where_of, sizes)
@@ -268,9 +268,7 @@ def _axis_roles(findings: Findings) -> dict[int, Role]:
         ids = ids[ids > 0]
         touched = [axis] if axis is not None else np.unique(np.searchsorted(starts, ids, side="right") - 1)
         for i in touched:
-            # A weight used both ways (tied encoder and decoder) is an input axis too: mask must zero it.
-            if roles.get(int(i)) != "in" or role == "in":
-                roles[int(i)] = role
+            roles[int(i)] = role if roles.get(int(i), role) == role else "both"
     return roles
 
 
