@@ -57,7 +57,7 @@ def _number(value: Any, whole: bool) -> Any:
 
 def gives_values(name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], module: nn.Module | None) -> bool:
     """Whether code outside of PyTorch's layers gives this operator a number to compute with, or writes out a width."""
-    if module is not None and _is_torchs(type(module)):
+    if type(module).__module__.startswith("torch.nn."):
         return False
     if name in _SHAPED:
         return not isinstance(module, LAYERS)
@@ -66,16 +66,16 @@ def gives_values(name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
     )
 
 
-@cache
+_VALUES: dict[Any, tuple[int, ...]] = {}
+
+
 def _values_at(func: Any) -> tuple[int, ...]:
     """Which arguments of an operator are, or may be, numbers to compute with: no dimensions, sizes or tolerances."""
-    kinds = ("number", "Optional[number]", "Tensor")
-    return tuple(i for i, a in enumerate(func._schema.arguments) if str(a.type) in kinds)
-
-
-@cache
-def _is_torchs(kind: type) -> bool:
-    return kind.__module__.startswith("torch.nn.")
+    known = _VALUES.get(func)  # a model that compiles itself has dynamo here, which warns of functools.cache
+    if known is None:
+        kinds = ("number", "Optional[number]", "Tensor")
+        known = _VALUES[func] = tuple(i for i, a in enumerate(func._schema.arguments) if str(a.type) in kinds)
+    return known
 
 
 def asks_for_shapes(modules: Iterable[nn.Module]) -> bool:
