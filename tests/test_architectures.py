@@ -35,7 +35,7 @@ FREE = {
     "csp": "stem.0=6 cv1.0=7 m.0.0.0=5 m.1.0.0=5 cv2.0=9",
     "dpn": "stem.0=6 one.proj=9 one.proj#2=8 one.c1.0=8 one.c3=4 two.c1.0=8 two.c3=4",
     "ghostnet": "0.0=6 1.primary_conv.0=5 2.primary_conv.0=6",
-    "tied autoencoder": "stem.0=6 middle.0=7 back.0=9",
+    "tied autoencoder": "stem.0=6 encode=9 middle.0=7",
     "vision transformer": "embed=10 blocks.0.attn.qkv=4 blocks.0.mlp.fc1=21 blocks.1.attn.qkv=3 blocks.1.mlp.fc1=21",
     "mobilevit": "stem.0=7 conv_kxk.0=7 conv_1x1=9 transformer.0.attn.qkv=5 transformer.0.mlp.fc1=19 conv_proj.0=7"
     " conv_fusion.0=7",

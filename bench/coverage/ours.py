@@ -1,5 +1,6 @@
 """What prunit makes of one model: traced, halved, cut, run, trained a step, and compared with the mask."""
 
+import copy
 import tempfile
 import time
 from collections.abc import Callable
@@ -38,6 +39,10 @@ LEAST: Final = 1e-6
 """Outputs that differ less than this from image to image, relative to the largest, say nothing."""
 MOST: Final = 1e-6
 """Rounding excuses no larger error than this."""
+ONNX_EXACT: Final = 1e-4
+"""The same for an exported model in float32."""
+ONNX_MOST: Final = 1e-2
+"""The most that rounding to float32 excuses there."""
 ERRORS: Final = ("eval_error", "train_error", "uneven_eval_error", "uneven_train_error")
 
 Cell = dict[str, Any]
@@ -177,23 +182,34 @@ def export(make: Callable[[], tuple[nn.Module, Tensor]], cell: Cell, at: At) -> 
     graph = trace(model, example)
     plan, _ = halved(graph)
     lived_in(model, example.shape[-1])
-    small = compact(model, graph, plan).float()
+    small = compact(model, graph, plan)
+    at("rounding")
+    cell["float_rounding"] = single = _single(small, example.shape[-1])
+    tolerance = max(ONNX_EXACT, min(ONNX_MOST, 10 * single))
+    small.float()
     with tempfile.TemporaryDirectory() as folder:
         at("export")
         try:
             start = time.perf_counter()
-            record = export_onnx(small, example[:1], Path(folder), name="compact")
+            record = export_onnx(small, example[:1], Path(folder), name="compact", tolerance=tolerance)
             cell |= {"onnx_bytes": record.bytes, "onnx_s": time.perf_counter() - start}
         except Exception:
             at("export dense")
             try:
-                export_onnx(model.float(), example[:1], Path(folder), name="dense")
+                export_onnx(model.float(), example[:1], Path(folder), name="dense", tolerance=tolerance)
                 cell["dense_exports"] = True
             except Exception as error:
                 cell["dense_exports"] = False
                 cell["dense_error"] = first_line(error)
             at("export")
             raise
+
+
+def _single(model: nn.Module, image_size: int) -> float:
+    """What float32 changes of the outputs in float64, relative to the largest: the most of some batches."""
+    twin = copy.deepcopy(model).float()
+    batches = [images(image_size, seed=seed).float() for seed in range(8)]
+    return max(difference(outputs(model, x.double()), [y.double() for y in outputs(twin, x)]) for x in batches)
 
 
 def first_line(error: BaseException) -> str:

@@ -42,7 +42,9 @@ class CostModel:
         for i, axis in enumerate(graph.axes):
             self._axis_rows[axis.tensor, axis.dim] = i
         self._axes = _Positions.of(graph, rows)
-        self._live = _Positions.of(graph, [a.where for a in graph.activations])
+        self._live = _Positions.of(graph, [where for a in graph.activations for where in (a.where, *a.others)])
+        self._live_starts = np.cumsum([0, *(1 + len(a.others) for a in graph.activations)])[:-1]
+        self._live_batch = np.array([a.batch for a in graph.activations], dtype=np.int64)
         self._tensors = self._tensor_table()
         self._live_bytes = np.array([a.per_position * a.element_bytes for a in graph.activations], dtype=np.int64)
         self._spans = np.array([(a.born, a.dies + 1) for a in graph.activations], dtype=np.int64).reshape(-1, 2)
@@ -83,7 +85,7 @@ class CostModel:
         if not len(positions):
             return 0
         change = np.zeros(int(self._spans.max()) + 1, dtype=np.int64)
-        size = positions * self._live_bytes
+        size = np.multiply.reduceat(positions, self._live_starts) * self._live_bytes // self._live_batch
         np.add.at(change, self._spans[:, 0], size)
         np.subtract.at(change, self._spans[:, 1], size)
         return int(np.cumsum(change).max())

@@ -3,33 +3,40 @@
 Zeros in the weights that read a pruned channel are enough where channels meet in weighted sums. A layer norm, a softmax
 or a mean over channels would still count them. So each call of a function that mixes channels is computed on the kept
 ones alone: its inputs are gathered, its outputs scattered back into zeros. Which calls those are, and along which
-dimensions, is found by tracing the model when it is called, once for each shape of inputs and mode.
+dimensions, is found by tracing the model when it is called, once for each shape of inputs, options and mode.
 """
 
-from typing import Any, NamedTuple
+import sys
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd import function as autograd_function
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils import checkpoint
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from prunit.errors import SurgeryError
 from prunit.graph.choices import Choices
 from prunit.graph.labels import Block
 from prunit.graph.records import ChannelGraph
-from prunit.graph.running import example_tensors, named_tensors, own_twins
+from prunit.graph.running import copied, example_tensors, named_tensors, own_twins
 from prunit.graph.tracer import Tracer, tracing
 
 _WITH_SHAPE = {F.layer_norm, F.rms_norm, torch.layer_norm, torch.rms_norm}
 """Functions whose second argument repeats the sizes of the last dimensions."""
+_OWN_BACKWARD: Final = frozenset((checkpoint.__file__, autograd_function.__file__))
+"""Code that runs parts of a model whose backward pass is not that of the functions which they call."""
+_MOST_WAYS = 32
+"""What is known of so many kinds of calls (shapes, options, modes) is kept."""
 
 
 class _Call(NamedTuple):
     """A call that mixes channels: kept positions by number of the tensor and dimension; dense sizes of the outputs."""
 
-    function: object
+    function: Any
     inputs: dict[int, list[tuple[int, Tensor]]]
     outputs: dict[int, list[tuple[int, int, Tensor]]]
 
@@ -51,13 +58,14 @@ class AbsentChannels:
         if self._running:  # the model calls itself, or is being traced: the outer call sees to all
             self._running.append(None)
             return
-        key = (
-            tuple((tuple(t.shape), t.dtype) for t in example_tensors((args, kwargs))),
-            tuple(m.training for m in model.modules()),
-        )
+        leaves, tree = tree_flatten((args, kwargs))
+        key = repr(tree), tuple(map(_kind, leaves)), tuple(m.training for m in model.modules())
         if key not in self._calls:
             self._running.append(None)
-            self._calls[key] = self._find_calls(model, args, kwargs)
+            if len(self._calls) == _MOST_WAYS:
+                del self._calls[next(iter(self._calls))]
+            with torch.inference_mode(False):  # as in `trace`; and later calls may want gradients
+                self._calls[key] = self._find_calls(model, args, kwargs)
             self._running.pop()
         mode = _OnKept(self._calls[key])
         self._running.append(mode)
@@ -68,12 +76,16 @@ class AbsentChannels:
         if mode is not None:
             mode.__exit__(None, None, None)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is found anew when a copy is called: its keys are whatever the user gave the model."""
+        return {**self.__dict__, "_calls": {}, "_running": []}
+
     def _find_calls(self, model: nn.Module, args: Any, kwargs: Any) -> list[_Call | object]:
         leaves = example_tensors((args, kwargs))
         tensors = own_twins(named_tensors(model))  # some models take another way on meta tensors
         tracer = Tracer(tensors, leaves[0].shape[0] if leaves[0].ndim else 1, Choices(self.graph.choices))
         seen = _Seen(tracer)
-        args, kwargs = tree_map(lambda v: v.detach().clone() if isinstance(v, Tensor) else v, (args, kwargs))
+        args, kwargs = copied((args, kwargs))
         with tracing(model, tracer, tensors, example_tensors((args, kwargs)), training=None), seen:
             # The hooks of the model itself are for real calls; those of its parts run.
             model.forward(*args, **kwargs)
@@ -94,13 +106,24 @@ class AbsentChannels:
         return where_of_class[classes]
 
 
+def _kind(leaf: Any) -> Any:
+    """What of an input a model's way may depend on: a tensor's shape, a value, the type of what cannot be compared."""
+    if isinstance(leaf, Tensor):
+        return tuple(leaf.shape), leaf.dtype, leaf.device
+    try:
+        hash(leaf)
+    except TypeError:
+        return type(leaf)
+    return type(leaf), leaf
+
+
 class _Observed:
     """One call of a function in the traced pass: what it mixed, and what lies along the dimensions of its tensors."""
 
-    def __init__(self, function: object) -> None:
+    def __init__(self, function: object, inputs: list[tuple[tuple[int, ...], tuple[Block, ...]]]) -> None:
         self.function = function
         self.mixed: list[np.ndarray] = []
-        self.inputs: list[tuple[tuple[int, ...], tuple[Block, ...]]] = []
+        self.inputs = inputs
         self.outputs: list[tuple[tuple[int, ...], tuple[Block, ...]]] = []
 
     def resolved(self, stays: np.ndarray, device: torch.device) -> "_Call | object":
@@ -126,25 +149,30 @@ def _kept(blocks: tuple[Block, ...], stays: np.ndarray, device: torch.device) ->
 
 
 class _Seen(TorchFunctionMode):
-    """Notes every function that is called from the model's code, and what it mixes."""
+    """Notes every function that the model's code calls to compute something, and what it mixes."""
 
     def __init__(self, tracer: Tracer) -> None:
         super().__init__()
         self.calls: list[_Observed] = []
+        self._running: _Observed | None = None
         self._tracer = tracer
         tracer.on_mix = self._mixes
 
     def _mixes(self, ids: np.ndarray) -> None:
-        if not self.calls:
+        if self._running is None:
             raise SurgeryError("channels are mixed outside of any function call of the model: pin that module's inputs")
-        self.calls[-1].mixed.append(ids)
+        self._running.mixed.append(ids)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        call = _Observed(func)
-        self.calls.append(call)
-        call.inputs = [self._labelled(leaf) for leaf in example_tensors((args, kwargs or {}))]
-        out = func(*args, **(kwargs or {}))
+        call = _Observed(func, [self._labelled(leaf) for leaf in example_tensors((args, kwargs or {}))])
+        self._running = call
+        try:
+            out = func(*args, **(kwargs or {}))
+        finally:
+            self._running = None
         call.outputs = [self._labelled(leaf) for leaf in example_tensors(out)]
+        if call.mixed or call.outputs:
+            self.calls.append(call)
         return out
 
     def _labelled(self, tensor: Tensor) -> tuple[tuple[int, ...], tuple[Block, ...]]:
@@ -158,40 +186,71 @@ class _OnKept(TorchFunctionMode):
         super().__init__()
         self._calls = calls
         self._next = 0
+        self._outside = _own_backwards() if torch.is_grad_enabled() else None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
         call = self._calls[self._next] if self._next < len(self._calls) else None
-        self._next += 1
         known = call.function if isinstance(call, _Call) else call
-        if known != func:  # equal, not the same: an attribute's getter is a new object each time
+        if known == func:  # equal, not the same: an attribute's getter is a new object each time
+            if isinstance(call, _Call):
+                self._check_backward(func)
+                out = _on_kept(call, args, kwargs)
+            else:
+                out = func(*args, **kwargs)
+            self._next += 1
+            return out
+        out = func(*args, **kwargs)
+        if example_tensors(out):  # else it only asks, for a shape say, which hooks may do at any time
             raise SurgeryError(
                 f"the masked model calls {getattr(func, '__name__', func)} where it called"
                 f" {getattr(known, '__name__', known)} before: its forward depends on values, so it has no mask"
             )
-        if not isinstance(call, _Call):
-            return func(*args, **(kwargs or {}))
-        leaves, tree = tree_flatten((args, kwargs or {}))
-        number = 0
-        for i, leaf in enumerate(leaves):
-            if isinstance(leaf, Tensor):
-                for dim, kept in call.inputs.get(number, ()):
-                    leaf = leaf.index_select(dim, kept)
-                leaves[i] = leaf
-                number += 1
-        args, kwargs = tree_unflatten(leaves, tree)
-        if func in _WITH_SHAPE:
-            args, kwargs = _with_shape(args, kwargs)
-        out = func(*args, **kwargs)
-        found, tree = tree_flatten(out)
-        number = 0
-        for i, leaf in enumerate(found):
-            if isinstance(leaf, Tensor):
-                for dim, size, kept in reversed(call.outputs.get(number, [])):
-                    shape = [size if d == dim else n for d, n in enumerate(leaf.shape)]
-                    leaf = leaf.new_zeros(shape).index_copy(dim, kept, leaf)
-                found[i] = leaf
-                number += 1
-        return tree_unflatten(found, tree)
+        return out
+
+    def _check_backward(self, func: Any) -> None:
+        """Refuse what would be right in the forward pass, but not in a backward pass that this mode does not see."""
+        if self._outside is not None and _own_backwards() > self._outside:
+            raise SurgeryError(
+                f"the masked model calls {func.__name__} in a checkpointed part or a torch.autograd.Function, whose"
+                " backward pass would count the channels that are gone: turn checkpointing off, train the compact"
+                " model, or call this one under torch.no_grad()"
+            )
+
+
+def _own_backwards() -> int:
+    """How many calls from torch's checkpointing or into an autograd function are running."""
+    frame, count = sys._getframe(1), 0
+    while frame is not None:
+        count += frame.f_code.co_filename in _OWN_BACKWARD
+        frame = frame.f_back
+    return count
+
+
+def _on_kept(call: _Call, args: Any, kwargs: Any) -> Any:
+    """The call computed on the kept channels of its inputs, with zeros for the others in its outputs."""
+    leaves, tree = tree_flatten((args, kwargs))
+    number = 0
+    for i, leaf in enumerate(leaves):
+        if isinstance(leaf, Tensor):
+            for dim, kept in call.inputs.get(number, ()):
+                leaf = leaf.index_select(dim, kept)
+            leaves[i] = leaf
+            number += 1
+    args, kwargs = tree_unflatten(leaves, tree)
+    if call.function in _WITH_SHAPE:
+        args, kwargs = _with_shape(args, kwargs)
+    out = call.function(*args, **kwargs)
+    found, tree = tree_flatten(out)
+    number = 0
+    for i, leaf in enumerate(found):
+        if isinstance(leaf, Tensor):
+            for dim, size, kept in reversed(call.outputs.get(number, [])):
+                shape = [size if d == dim else n for d, n in enumerate(leaf.shape)]
+                leaf = leaf.new_zeros(shape).index_copy(dim, kept, leaf)
+            found[i] = leaf
+            number += 1
+    return tree_unflatten(found, tree)
 
 
 def _with_shape(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

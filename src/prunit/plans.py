@@ -198,7 +198,7 @@ def from_zeros(model: nn.Module, graph: ChannelGraph) -> Plan:
     """
     model = unwrapped(model)
     named = dict(model.named_parameters()) | dict(model.named_buffers())
-    readers = {a.tensor for a in graph.axes if a.role == "in"}
+    readers = {a.tensor for a in graph.axes if a.reads}
     return unread(graph, {n: named[n].detach() != 0 for n in readers})
 
 
@@ -210,7 +210,7 @@ def unread(graph: ChannelGraph, used: Mapping[str, Tensor]) -> Plan:
     read = np.zeros(int(graph.offsets[-1]) + 1, dtype=bool)
     has_reader = np.zeros_like(read)
     for axis in graph.axes:
-        if axis.role == "in":
+        if axis.reads:
             any_used = np.ones(len(axis.where), dtype=bool)
             if axis.tensor in used:
                 any_used = _any_on(used[axis.tensor], axis.dim)

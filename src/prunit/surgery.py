@@ -122,7 +122,7 @@ def mask_(model: nn.Module, graph: ChannelGraph, plan: Plan) -> None:
     with torch.no_grad():
         for axis in graph.axes:
             stays = keep[axis.where]
-            if axis.role == "in" and not stays.all():
+            if axis.reads and not stays.all():
                 tensor = named[axis.tensor]
                 gone = torch.from_numpy(np.flatnonzero(~stays)).to(tensor.device)
                 tensor.index_fill_(axis.dim, gone, 0)

@@ -1,6 +1,7 @@
 """A build that takes seconds, and how two of them are compared; importable by the processes that tests kill."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -65,4 +66,6 @@ def child(*arguments: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell that starts the tests in the background has Ctrl-C ignored, which a child would inherit.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from prunit.graph import ChannelGraph, trace
 from prunit.plans import Plan
@@ -243,3 +244,21 @@ def test_last_removes_what_a_mask_leaves_without_input_or_output(net: str, seed:
                 inside = (mine >= 0) & (mine < len(s))
                 alive[mine[inside & used]] = True
             assert not axes or alive[s].all() or graph.group(name).pinned
+
+
+class Tied(nn.Module):
+    """A decoder with the weights of its encoder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encode, self.out = nn.Conv2d(3, 7, 1), nn.Conv2d(3, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(F.conv_transpose2d(self.encode(x).tanh(), self.encode.weight))
+
+
+def test_weights_that_make_and_read_a_channel() -> None:
+    graph, scores = scored(Tied)
+    w_OI = scores["encode.weight"].flatten(1).double()
+    assert torch.allclose(per_channel(graph, scores, "sum")["encode"], w_OI.sum(1))
+    assert torch.equal(per_channel(graph, scores, "last")["encode"], w_OI.amax(1))

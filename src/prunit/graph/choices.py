@@ -9,7 +9,7 @@ reading is taken.
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -141,7 +141,7 @@ class Step(NamedTuple):
     module: str
     kind: str
     """The module's class."""
-    numbers: tuple[float, ...]
+    numbers: tuple[Any, ...]
     outputs: tuple[tuple[tuple[int, ...], tuple[tuple[int, np.ndarray], ...]], ...]
 
 

@@ -1,13 +1,16 @@
 """Does the code follow when channels go? The model run with channels missing, beside what was predicted."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from prunit.errors import SurgeryError
 from prunit.graph.choices import Difference, Step
+from prunit.graph.code import makes_tensors, numbers_of
 from prunit.graph.meta import MetaMode
 from prunit.graph.modules import following
 from prunit.graph.records import ChannelGraph
@@ -27,21 +30,25 @@ def first_difference(
     and with equal numbers (a scale taken from a width would be another function). `where_of` gives the flat channel
     number of each id. `inputs` are positional and keyword inputs. The model is left as it was.
     """
-    return next((d for d in (_differs(model, graph, steps, where_of, inputs, n) for n in range(3)) if d), None)
+    whole = np.ones(int(graph.offsets[-1]) + 1, dtype=bool)
+    # A tensor made of values on the meta device does not show them: first those of the model as it is.
+    told: list[Any] | None = [] if makes_tensors(model.modules()) else None
+    ways = [whole] if told is not None else []
+    ways += [_thinned(whole, graph, n) for n in range(3)]
+    return next(
+        (d for d in (_differs(model, graph, _Narrow(steps, where_of, k, told), inputs) for k in ways) if d), None
+    )
 
 
-def _differs(
-    model: nn.Module, graph: ChannelGraph, steps: list[Step], where_of: np.ndarray, inputs: tuple[Any, Any], way: int
-) -> Difference | None:
-    keep = _thinned(graph, way)
-    run = _Narrow(steps, where_of, keep)
+def _differs(model: nn.Module, graph: ChannelGraph, run: "_Narrow", inputs: tuple[Any, Any]) -> Difference | None:
+    steps, keep = run.steps, run.keep
     args, kwargs = to_meta(inputs)
     try:
         with standing_in(model, _cut_twins(model, graph, keep)), torch.no_grad():
             for module in model.modules():
                 resize(module)
             set_sizes(model, cut_sizes(model, graph.code_sizes, keep))
-            with following(model, run), run:
+            with following(model, run), run, nullcontext() if run.told is None else _Told(run):
                 model(*args, **kwargs)
     except _Differs as error:
         return Difference(run.at, steps[min(run.at, len(steps) - 1)].module, where_in_code(error))
@@ -54,8 +61,8 @@ def _differs(
     return None if run.at == len(steps) else Difference(run.at, "", "")
 
 
-def _thinned(graph: ChannelGraph, way: int) -> np.ndarray:
-    keep = np.ones(int(graph.offsets[-1]) + 1, dtype=bool)
+def _thinned(whole: np.ndarray, graph: ChannelGraph, way: int) -> np.ndarray:
+    keep = whole.copy()
     for i, group in enumerate(graph.groups):
         if not group.pinned:
             # Two stay where they can: tensors with a dimension of size 1 take other ways through PyTorch.
@@ -95,14 +102,15 @@ class _Differs(Exception):
 class _Narrow(MetaMode):
     """Stops at the first operator that is another, or whose outputs have other shapes, than predicted."""
 
-    def __init__(self, steps: list[Step], where_of: np.ndarray, keep: np.ndarray) -> None:
+    def __init__(self, steps: list[Step], where_of: np.ndarray, keep: np.ndarray, told: list[Any] | None) -> None:
         super().__init__()
         self.at = 0
         self.inside = False
         self.module_path = ""
         self.module: nn.Module | None = None
         self.module_inputs: list[Tensor] = []
-        self._steps, self._where_of, self._keep = steps, where_of, keep
+        self.steps, self.keep, self.told = steps, keep, told
+        self._where_of = where_of
         self._counts: dict[int, int] = {}
 
     def left(self, module: nn.Module, passed: Any) -> None:
@@ -111,10 +119,10 @@ class _Narrow(MetaMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if self.at >= len(self._steps):
+        if self.at >= len(self.steps):
             raise _Differs
-        step = self._steps[self.at]
-        if func is not step.operator or numbers_in(args) != step.numbers:
+        step = self.steps[self.at]
+        if func is not step.operator or numbers_of(step.name, args, kwargs or {}) != step.numbers:
             raise _Differs
         self.inside = True
         out, *_ = self.answered(func, args, kwargs or {})
@@ -134,10 +142,35 @@ class _Narrow(MetaMode):
     def _count(self, ids: np.ndarray) -> int:
         known = self._counts.get(id(ids))
         if known is None:
-            known = self._counts[id(ids)] = int(self._keep[self._where_of[ids]].sum())
+            known = self._counts[id(ids)] = int(self.keep[self._where_of[ids]].sum())
         return known
 
 
-def numbers_in(args: tuple[Any, ...]) -> tuple[float, ...]:
-    """The numbers of floating point among an operator's arguments."""
-    return tuple([a for a in args if type(a) is float])
+_OF_VALUES = {torch.tensor: 0, torch.as_tensor: 0, torch.from_numpy: 0, Tensor.new_tensor: 1}
+"""Functions that make a tensor of values, and which argument these are."""
+
+
+class _Told(TorchFunctionMode):
+    """Stops where a tensor is made of other values than the model makes it of at its own widths."""
+
+    def __init__(self, run: _Narrow) -> None:
+        super().__init__()
+        self._run = run
+        self._made = 0
+        assert run.told is not None
+        self._told = run.told
+        self._first = not self._told
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        at = _OF_VALUES.get(func)
+        if at is not None and len(args) > at and not isinstance(args[at], Tensor):
+            if self._first:
+                self._told.append(args[at])
+            elif self._made >= len(self._told) or not _same(self._told[self._made], args[at]):
+                raise _Differs
+            self._made += 1
+        return func(*args, **(kwargs or {}))
+
+
+def _same(a: Any, b: Any) -> bool:
+    return np.array_equal(a, b) if isinstance(a, np.ndarray) else bool(a == b)

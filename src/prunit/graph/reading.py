@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from prunit.errors import ModelError
 from prunit.graph.checks import check
 from prunit.graph.choices import Choices, next_reading, rejected_sites
+from prunit.graph.code import asks_for_shapes
 from prunit.graph.inputs import describe
 from prunit.graph.probe import first_difference
 from prunit.graph.records import ChannelGraph, TensorInfo
@@ -20,6 +22,7 @@ from prunit.graph.resolve import Findings, resolve
 from prunit.graph.running import (
     as_inputs,
     collecting_later,
+    copied,
     example_tensors,
     first_names,
     meta_twins,
@@ -45,7 +48,8 @@ def trace(model: nn.Module, example: Any, *, pin: Sequence[str] = ()) -> Channel
     """
     model = unwrapped(model)
     check(model, example)
-    with collecting_later():
+    # In inference mode operators come whole (a conv2d, say), and so they do on tensors made there.
+    with torch.inference_mode(False), collecting_later():
         graph = _traced(model, example, pin)
     return replace(graph, inputs=describe(example))
 
@@ -69,7 +73,7 @@ def _traced(model: nn.Module, example: Any, pin: Sequence[str]) -> ChannelGraph:
         if not on_meta:
             note = "the forward pass looks at values: all this holds for the way that it takes with this example"
             return replace(resolved.graph, notes=(*resolved.graph.notes, note))
-        if choices.cautious or not resolved.assumed:
+        if choices.cautious or not (resolved.assumed or _follows_widths(findings, resolved.graph)):
             return resolved.graph
         if findings.rejected and _read_otherwise(findings, choices):
             continue
@@ -81,6 +85,11 @@ def _traced(model: nn.Module, example: Any, pin: Sequence[str]) -> ChannelGraph:
             choices.cautious = True
     choices.cautious = True
     return resolve(_run(model, named, (args, kwargs), choices)[0], infos, pin, choices).graph
+
+
+def _follows_widths(findings: Findings, graph: ChannelGraph) -> bool:
+    """Whether the code that ran may compute something from the width of channels that may go."""
+    return (findings.gives_values or asks_for_shapes(findings.ran)) and any(not g.pinned for g in graph.groups)
 
 
 def _read_otherwise(findings: Findings, choices: Choices) -> bool:
@@ -108,7 +117,8 @@ def _run(
     except Exception as on_meta:
         # Forward passes that look at values (x.item(), a data-dependent branch) cannot run without them.
         try:
-            return _run_on(model, own_twins(named), *inputs, batch, choices), False
+            args, kwargs = copied(inputs)
+            return _run_on(model, own_twins(named), args, kwargs, batch, choices), False
         except _Unreadable:
             raise
         except Exception as error:
@@ -130,7 +140,15 @@ def _run_on(
         tracer.module_path = ""
         for leaf in outputs:
             tracer.pin_tensor(leaf, "the model's output")
-    return tracer.findings
+    findings = tracer.findings
+    # Not those that the pass itself has set; what a child's own code says of its attribute goes before its parent's.
+    own = {size.place for size in findings.held_sizes if not size.helper}
+    findings.held_sizes = [
+        size
+        for size in findings.held_sizes
+        if not (size.helper and size.place in own) and hasattr(model.get_submodule(size.module), size.name)
+    ]
+    return findings
 
 
 def _kind(value: object) -> str:

@@ -17,8 +17,11 @@ import numpy as np
 
 from prunit.errors import PlanError, unknown
 
-Role = Literal["out", "in", "along"]
-"""What an axis does: makes channels ('out'), sums over them ('in'), or holds one value for each ('along')."""
+Role = Literal["out", "in", "both", "along"]
+"""What an axis does: makes channels ('out'), sums over them ('in'), both, or holds one value for each ('along').
+
+Both is what tied weights do: those of an encoder that the decoder has too.
+"""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,16 @@ class Axis:
     dim: int
     role: Role
     where: np.ndarray
+
+    @property
+    def makes(self) -> bool:
+        """It makes channels, whatever else it does."""
+        return self.role in ("out", "both")
+
+    @property
+    def reads(self) -> bool:
+        """It sums over channels, whatever else it does: `mask` must zero it."""
+        return self.role in ("in", "both")
 
 
 @dataclass(frozen=True)
@@ -102,7 +115,9 @@ class CodeSize:
 class Activation:
     """A tensor that lives from step `born` to step `dies` of the forward pass.
 
-    It has `per_position` elements (of one example) for each entry of `where`, flat channel numbers as in `Axis`.
+    It has `per_position` elements for each entry of `where`, flat channel numbers as in `Axis`. Where further of its
+    dimensions hold channels, so many for each combination with those of `others`. It is one of `batch` examples: 1,
+    unless a dimension of channels runs over the examples, too.
     """
 
     where: np.ndarray
@@ -110,6 +125,8 @@ class Activation:
     element_bytes: int
     born: int
     dies: int
+    others: tuple[np.ndarray, ...] = ()
+    batch: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,9 +176,10 @@ class ChannelGraph:
         return self.groups[self.index[name]]
 
     def axes_of(self, name: str, role: Role | None = None) -> list[Axis]:
-        """The axes that hold channels of a group, all or those of one role."""
+        """The axes that hold channels of a group, all or those of one role; what is both has either."""
         i = self.index[self.group(name).name]
-        return [a for a in self._axes_by_group[i] if role in (None, a.role)]
+        roles = (role, "both") if role in ("out", "in") else (role,)
+        return [a for a in self._axes_by_group[i] if role is None or a.role in roles]
 
     @cached_property
     def _axes_by_group(self) -> list[list[Axis]]:

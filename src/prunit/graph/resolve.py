@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple, cast
 
 import numpy as np
+from torch import nn
 
 from prunit.errors import ModelError
 from prunit.graph.choices import Choices, Site, Step
@@ -33,12 +34,21 @@ class Use(NamedTuple):
 
 
 class HeldSize(NamedTuple):
-    """An attribute of a module that counts the channels `ids`; see `records.CodeSize`."""
+    """An attribute of a module that counts the channels `ids`; see `records.CodeSize`.
+
+    A `helper` did not run when this was found: its parent may have asked it.
+    """
 
     module: str
     name: str
     entry: int | None
     ids: np.ndarray
+    helper: bool
+
+    @property
+    def place(self) -> tuple[str, str, int | None]:
+        """The attribute, or its entry."""
+        return self.module, self.name, self.entry
 
 
 class _RawAxis(NamedTuple):
@@ -65,13 +75,16 @@ class Findings:
     rejected: list[np.ndarray] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     assumed: bool = False
+    gives_values: bool = False
+    ran: set[nn.Module] = field(default_factory=set)
+    """Modules whose own code ran an operator."""
     caches: tuple[tuple[str, str], ...] = ()
     _next_id: int = 1
     _axis_of: dict[int, int] = field(default_factory=dict)
     _keep_alive: list[np.ndarray] = field(default_factory=list)
     _parent: list[int] = field(default_factory=list)
     _edges: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
-    _buffers: list[tuple[np.ndarray, int, int, int]] = field(default_factory=list)
+    _buffers: list[tuple[Sequence[np.ndarray], int, int, int, int]] = field(default_factory=list)
     _last_use: list[int] = field(default_factory=list)
 
     def new_axis(self, tensor: str, dim: int, size: int) -> np.ndarray:
@@ -121,9 +134,12 @@ class Findings:
             a, b = a[~fixed], b[~fixed]
         self._edges.append((a, b))
 
-    def new_buffer(self, where: np.ndarray, per_position: int, element_bytes: int) -> int:
-        """A new activation that is born now."""
-        self._buffers.append((where, per_position, element_bytes, len(self.steps)))
+    def new_buffer(self, wheres: Sequence[np.ndarray], per_position: int, batch: int, element_bytes: int) -> int:
+        """A new activation that is born now; `wheres` are the ids along each of its labelled dimensions, at least one.
+
+        It has so many elements for each position, of so many examples.
+        """
+        self._buffers.append((wheres, per_position, batch, element_bytes, len(self.steps)))
         self._last_use.append(len(self.steps))
         return len(self._buffers) - 1
 
@@ -166,13 +182,22 @@ class Findings:
     def activations(self, where_of: np.ndarray) -> tuple[Activation, ...]:
         """Activations with flat channel numbers in place of ids."""
         found: dict[int, np.ndarray] = {}
-        for where, *_ in self._buffers:  # most hold the channels of another one too
-            if id(where) not in found:
-                found[id(where)] = where_of[where]
+        for wheres, *_ in self._buffers:  # most hold the channels of another one too
+            for ids in wheres:
+                if id(ids) not in found:
+                    found[id(ids)] = where_of[ids]
         return tuple(
             [
-                Activation(found[id(where)], per, size, born, last)
-                for (where, per, size, born), last in zip(self._buffers, self._last_use, strict=True)
+                Activation(
+                    found[id(first)],
+                    per,
+                    size,
+                    born,
+                    last,
+                    tuple([found[id(ids)] for ids in others]) if others else (),
+                    batch,
+                )
+                for ((first, *others), per, batch, size, born), last in zip(self._buffers, self._last_use, strict=True)
             ]
         )
 
@@ -192,7 +217,7 @@ def resolve(findings: Findings, tensors: Mapping[str, TensorInfo], pin: Sequence
     roles = _axis_roles(findings)
     modules = {use.weight: use.module or use.weight for use in reversed(findings.uses)}
     order = {use.weight: i for i, use in reversed(list(enumerate(findings.uses)))}
-    outs = [a for i, a in enumerate(findings.axes) if roles.get(i) == "out"]
+    outs = [a for i, a in enumerate(findings.axes) if roles.get(i) in ("out", "both")]
     outs.sort(key=lambda axis: order.get(axis.tensor, len(order)))
     where_of, members, sizes = _number_groups(findings.axes, outs, classes)
     pinned = _reasons(findings.pins, classes, where_of, sizes)
@@ -284,9 +309,7 @@ def _axis_roles(findings: Findings) -> dict[int, Role]:
         axis = findings._axis_of.get(id(ids))
         touched = [axis] if axis is not None else _axes_at(ids, starts)
         for i in touched:
-            # A weight used both ways (tied encoder and decoder) is an input axis too: mask must zero it.
-            if roles.get(i) != "in" or role == "in":
-                roles[i] = role
+            roles[i] = role if roles.get(i, role) == role else "both"
     return roles
 
 

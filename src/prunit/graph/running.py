@@ -75,8 +75,14 @@ def meta_twins(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def own_twins(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The model's own parameters, and copies of its buffers, to which a forward pass may write."""
-    copies = {id(t): t if isinstance(t, nn.Parameter) else t.clone() for t in tensors.values()}
+    """The model's own parameters, and copies of its buffers, to which a forward pass may write.
+
+    Also of parameters made in inference mode: operators on those come whole, not as the ones that there are rules for.
+    """
+    copies = {
+        id(t): t if isinstance(t, nn.Parameter) and not t.is_inference() else t.detach().clone()
+        for t in tensors.values()
+    }
     return {name: copies[id(tensor)] for name, tensor in tensors.items()}
 
 
@@ -154,6 +160,11 @@ def example_tensors(example: Any) -> list[Tensor]:
 def to_meta(tree: Any) -> Any:
     """The same nested values with meta tensors in place of tensors."""
     return tree_map(lambda v: v.to("meta") if isinstance(v, Tensor) and not v.is_meta else v, tree)
+
+
+def copied(tree: Any) -> Any:
+    """The same nested values with copies of the tensors, to which a forward pass may write."""
+    return tree_map(lambda v: v.detach().clone() if isinstance(v, Tensor) else v, tree)
 
 
 def tensors_in(value: Any) -> list[Tensor]:

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from prunit.graph import rules
 from prunit.graph.choices import Choices, Site, Step
+from prunit.graph.code import gives_values, numbers_of
 from prunit.graph.labels import Block, Labels, all_ids
 from prunit.graph.meta import MetaMode
 from prunit.graph.modules import following
-from prunit.graph.probe import numbers_in
 from prunit.graph.resolve import Findings, HeldSize, Pin, Use
 from prunit.graph.rules.seam import tensors as tensors_of
 from prunit.graph.rules.seam import tie
@@ -29,7 +29,8 @@ _TAKES_SHAPES = (nn.Linear, nn.Flatten, nn.InstanceNorm1d, nn.InstanceNorm2d, nn
 """Modules whose views take their sizes from the tensors' shapes."""
 _LABELS = "_prunit_labels"
 _NONE = Labels()
-_NEVER_CUT = np.zeros(1, np.int64)
+_NO_CHANNELS = (np.zeros(1, np.int64),)
+"""One position that is never cut."""
 _FIXED_SIZE = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
 """Modules that compare their inputs with sizes noted when they were built, or keep a second list of their weights."""
 
@@ -144,7 +145,7 @@ class Tracer(MetaMode):
         for path, module in ((self.module_path, self.module), *helpers):
             for name, index in holders(module, value):
                 if not self.choices[path, f"attribute {name}"]:
-                    self.findings.held_sizes.append(HeldSize(path, name, index, ids))
+                    self.findings.held_sizes.append(HeldSize(path, name, index, ids, module is not self.module))
 
     def holds(self, value: int) -> bool:
         """The module that runs has an attribute of that value."""
@@ -207,6 +208,12 @@ class Tracer(MetaMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        name = func.overloadpacket.__name__
+        numbers = numbers_of(name, args, kwargs or {})
+        if self.module is not None:
+            self.findings.ran.add(self.module)
+        if not self.findings.gives_values and gives_values(name, func, args, kwargs or {}, self.module):
+            self.findings.gives_values = True
         out, args, named, inputs = self.answered(func, args, kwargs or {})
         for tensor in inputs:
             labels: Labels | None = getattr(tensor, _LABELS, None)  # a parameter gets its own from the rule
@@ -214,7 +221,6 @@ class Tracer(MetaMode):
                 self.findings.touch(labels.buffer)
         rules.rule_for(func)(self, func, args, named, out)
         outputs = [out] if type(out) is Tensor else tensors_of(out)
-        name = func.overloadpacket.__name__
         line = self.choices.avoided(self.module_path, name)
         if line is not None:
             self._pin_around(inputs + outputs, f"the model's code fixes its size{line}")
@@ -225,7 +231,7 @@ class Tracer(MetaMode):
             ]
         )
         kind = type(self.module).__name__
-        self.findings.steps.append(Step(func, name, self.module_path, kind, numbers_in(args), shapes))
+        self.findings.steps.append(Step(func, name, self.module_path, kind, numbers, shapes))
         return out
 
     def _pin_around(self, tensors: list[Tensor], why: str) -> None:
@@ -242,15 +248,14 @@ class Tracer(MetaMode):
                     self.pin(block.ids, why)
 
     def _new_activation(self, tensor: Tensor, labels: Labels) -> int:
-        blocks = labels.blocks
-        if len(blocks) == 1:
-            where = blocks[0].ids
-        else:
-            where = max([b.ids for b in blocks], key=lambda ids: ids.size, default=_NEVER_CUT)
-        if where.ndim > 1:
-            where = where.reshape(-1)
-        per = tensor.numel() // self._batch // max(where.size, 1)
-        return self.findings.new_buffer(where, per, tensor.element_size())
+        wheres = [ids if ids.ndim == 1 else ids.reshape(-1) for _, ids in labels.blocks] or _NO_CHANNELS
+        per = tensor.numel()
+        for ids in wheres:
+            per //= ids.size
+        batch = self._batch
+        if per % batch == 0:
+            per, batch = per // batch, 1
+        return self.findings.new_buffer(wheres, per, batch, tensor.element_size())
 
 
 @contextmanager

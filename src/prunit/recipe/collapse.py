@@ -38,7 +38,7 @@ class _Wires:
             for axis in graph.axes_of(group.name, "in"):
                 self._reads.setdefault(axis.tensor, set()).add(group.name)
         # Positions of no group come from the image or from something that never goes.
-        self._sources = {axis.tensor for axis in graph.axes if axis.role == "in" and (axis.where < 0).any()}
+        self._sources = {axis.tensor for axis in graph.axes if axis.reads and (axis.where < 0).any()}
 
     def connected(self, empty: set[str]) -> bool:
         """Every pinned group is reached from the input without passing through the groups in `empty`."""

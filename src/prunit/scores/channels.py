@@ -36,8 +36,9 @@ def per_channel(graph: ChannelGraph, weights: Mapping[str, Tensor], how: Gather)
             several = np.full(size, -np.inf)  # a depthwise layer may hold several filters for a channel
             np.maximum.at(several, axis.where[axis.where >= 0], best)
             np.minimum(along, several, out=along, where=~np.isneginf(several))
-        else:
-            np.maximum.at(made if axis.role == "out" else read, axis.where[axis.where >= 0], best)
+        for does, found in ((axis.makes, made), (axis.reads, read)):
+            if does:
+                np.maximum.at(found, axis.where[axis.where >= 0], best)
     # A depthwise filter stands in the channel's only path, but not where several layers feed the channel.
     along[np.repeat([g.coupled for g in graph.groups], graph.sizes)] = np.inf
     read[np.isneginf(read)] = np.inf  # read by no weight at all: only its makers count

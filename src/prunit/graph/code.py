@@ -1,0 +1,130 @@
+"""What a model's code may take from a width: numbers that it gives to operators, and shapes that it asks for.
+
+The compact model's widths are others. So a number that was computed from one is another number, and a branch on one may
+go the other way; the masked model, which has the old widths, would no longer be its equal.
+"""
+
+from collections.abc import Iterable
+from functools import cache
+from types import CodeType, FunctionType
+from typing import Any, Final
+
+from torch import Tensor, nn
+
+from prunit.graph.sizes import LAYERS
+
+Numbers = tuple[Any, ...]
+"""The numbers given to an operator, in order; lists of them as tuples."""
+
+_SIZED: Final = frozenset(
+    "view _unsafe_view view_copy reshape _reshape_alias _reshape_copy unflatten expand expand_copy repeat resize_"
+    " split split_with_sizes unsafe_split unsafe_split_with_sizes slice slice_copy slice_scatter narrow narrow_copy"
+    " as_strided as_strided_ as_strided_copy as_strided_scatter new_zeros new_ones new_full new_empty zeros ones full"
+    " empty empty_strided new_empty_strided rand randn eye arange linspace"
+    " convolution native_layer_norm native_group_norm constant_pad_nd".split()
+)
+"""Operators that are given sizes as whole numbers. Those may follow a width: the shape that comes out tells."""
+_SHAPED: Final = frozenset(("convolution", "native_layer_norm", "native_group_norm"))
+"""Of these the ones that fail on another width than the one that they are given."""
+_SHORT: Final = 4096
+"""Constants of up to so many numbers are compared."""
+_ASKING: Final = frozenset("shape size numel nelement len".split())
+_MAKING: Final = frozenset("tensor as_tensor new_tensor from_numpy".split())
+
+
+def numbers_of(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Numbers:
+    """The numbers among an operator's arguments, but for sizes.
+
+    Constants that the model makes as it runs and that are not on the meta device count as numbers, if they are short.
+    """
+    whole = name not in _SIZED
+    found = [n for a in args if (n := _number(a, whole)) is not None]
+    if kwargs:
+        found += [n for a in kwargs.values() if (n := _number(a, whole)) is not None]
+    return tuple(found)
+
+
+def _number(value: Any, whole: bool) -> Any:
+    kind = type(value)
+    if kind is float or (kind is int and whole):
+        return value
+    if kind is list or kind is tuple:
+        return tuple([n for n in value if type(n) is float or (type(n) is int and whole)])
+    if kind is Tensor and not value.is_meta and value.numel() <= _SHORT:
+        return tuple(value.reshape(-1).tolist())
+    return None
+
+
+def gives_values(name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], module: nn.Module | None) -> bool:
+    """Whether code outside of PyTorch's layers gives this operator a number to compute with, or writes out a width."""
+    if type(module).__module__.startswith("torch.nn."):
+        return False
+    if name in _SHAPED:
+        return not isinstance(module, LAYERS)
+    return any(type(args[i]) in (int, float) for i in _values_at(func) if i < len(args)) or any(
+        type(a) in (int, float) for a in kwargs.values()
+    )
+
+
+_VALUES: dict[Any, tuple[int, ...]] = {}
+
+
+def _values_at(func: Any) -> tuple[int, ...]:
+    """Which arguments of an operator are, or may be, numbers to compute with: no dimensions, sizes or tolerances."""
+    known = _VALUES.get(func)  # a model that compiles itself has dynamo here, which warns of functools.cache
+    if known is None:
+        kinds = ("number", "Optional[number]", "Tensor")
+        known = _VALUES[func] = tuple(i for i, a in enumerate(func._schema.arguments) if str(a.type) in kinds)
+    return known
+
+
+def asks_for_shapes(modules: Iterable[nn.Module]) -> bool:
+    """Whether the code of some of these, outside of torch.nn, may look at a tensor's shape."""
+    return not _ASKING.isdisjoint(_names_used(modules))
+
+
+def makes_tensors(modules: Iterable[nn.Module]) -> bool:
+    """Whether the code of some of these, outside of torch.nn, may make tensors of numbers."""
+    return not _MAKING.isdisjoint(_names_used(modules))
+
+
+def _names_used(modules: Iterable[nn.Module]) -> set[str]:
+    """Attributes and global names in the code of modules, of the functions that they hold and call."""
+    seen: set[CodeType] = set()
+    found: set[str] = set()
+    kinds: set[type] = set()
+    for module in modules:
+        kinds.add(type(module))
+        for held in module.__dict__.values():
+            if type(held) is FunctionType:
+                found |= _names_of(held, seen)
+    return found.union(*(_names_of_class(kind) for kind in kinds))
+
+
+@cache
+def _names_of_class(kind: type) -> frozenset[str]:
+    seen: set[CodeType] = set()
+    found: set[str] = set()
+    for base in kind.__mro__:
+        for name, function in vars(base).items() if not base.__module__.startswith("torch.") else ():
+            if name != "__init__" and isinstance(function, FunctionType):
+                found |= _names_of(function, seen)
+    return frozenset(found)
+
+
+def _names_of(function: FunctionType, seen: set[CodeType]) -> set[str]:
+    """Names in the code of a function, and of those that it knows by name, unless PyTorch has written them."""
+    if function.__code__ in seen or (function.__module__ or "").startswith("torch."):
+        return set()
+    seen.add(function.__code__)
+    names = _names_in(function.__code__)
+    known = [function.__globals__.get(name) for name in names]
+    try:
+        known += [cell.cell_contents for cell in function.__closure__ or ()]
+    except ValueError:  # not filled yet
+        pass
+    return names.union(*(_names_of(f, seen) for f in known if isinstance(f, FunctionType)))
+
+
+def _names_in(code: CodeType) -> set[str]:
+    return set(code.co_names).union(*(_names_in(c) for c in code.co_consts if isinstance(c, CodeType)))
