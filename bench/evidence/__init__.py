@@ -1,0 +1,16 @@
+"""What pruned models are worth once they are trained: `python -m bench.evidence` runs the grid and writes the page.
+
+protocols   the declared grids: which arms, models, data, budgets and seeds
+tasks       one cell that is to be filled: everything that decides its result, and its file's name
+arms/       the methods that are compared, one table
+case        what an arm gets to work with, and what it gives back
+filling     one task: prune, train, count, export, measure; the result is a cell
+cells       cells as files: stored whole, found again, refused when out of date, merged
+running     all tasks of a protocol: several at once, stopped and continued
+asked       cells as accuracies by arm and pair
+pairs       mean, deviation and paired tests
+references  published figures to compare with
+claims      what is claimed, beside what the cells say
+page        docs/evidence.md from the cells
+plots       the same as pictures
+"""

@@ -1,0 +1,158 @@
+"""Train what was pruned, side by side, and write what came of it.
+
+    python -m bench.evidence run cpu --jobs 2               fill the cells that are missing
+    python -m bench.evidence run gpu --minutes 9            the same, beginning none after nine minutes: run it again
+    python -m bench.evidence run cpu --only 'reconvene-*'   some arms, or cells: 'resnet20-*/params-1-8/uniform.*'
+    python -m bench.evidence list gpu                       how many there are, and what is missing
+    python -m bench.evidence again FILE                     one cell again, beside what it said
+    python -m bench.evidence merge FOLDER                   take in cells that were made elsewhere
+    python -m bench.evidence table                          write docs/evidence.md from the cells
+    python -m bench.evidence plot                           write build/evidence/PROTOCOL.html
+
+A run may be stopped at any moment; what it had finished is not done again. `cpu` and `gpu` need CIFAR-10, `tiny` needs
+Tiny ImageNet, in the folder --data-dir or PRUNIT_DATA.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from bench._common import ROOT
+from bench.evidence import cells, page, plots, running
+from bench.evidence.filling import Places, fill, line
+from bench.evidence.protocols import PROTOCOLS, chosen, protocol
+from bench.evidence.tasks import Task
+from prunit.errors import ConfigError, PrunitError
+from prunit.files import write_atomically
+
+WORK: Final = ROOT / "build" / "evidence"
+PAGE: Final = ROOT / "docs" / "evidence.md"
+
+
+def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m bench.evidence", description=__doc__, formatter_class=form)
+    parser.add_argument("command", choices=("run", "list", "again", "merge", "table", "plot"))
+    parser.add_argument("what", nargs="?", default="", help=f"a protocol ({', '.join(PROTOCOLS)}), a file or a folder")
+    parser.add_argument("--only", default="*", metavar="PATTERNS", help="arms or cells, joined by commas")
+    parser.add_argument("--jobs", type=int, default=1, help="cells at a time, a process each; default 1")
+    parser.add_argument("--minutes", type=float, help="begin no cell after so long")
+    parser.add_argument("--fresh", action="store_true", help="do again what is done")
+    parser.add_argument("--work", type=Path, default=WORK, metavar="FOLDER", help="checkpoints, pictures")
+    parser.add_argument(
+        "--cells", type=Path, metavar="FOLDER", help="default: bench/results/evidence; smoke: in --work"
+    )
+    parser.add_argument("--data-dir", type=Path, metavar="FOLDER", help="default: PRUNIT_DATA")
+    parser.add_argument("--page", type=Path, default=PAGE, metavar="FILE")
+    return parser.parse_args(arguments)
+
+
+def folder_of(options: argparse.Namespace, name: str) -> Path:
+    """The folder of all cells. Those of the smoke test are not evidence: they stay out of what is committed."""
+    return options.cells or (options.work / "cells" if name == "smoke" else cells.CELLS)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Fill what is missing; the exit status."""
+    wanted = protocol(options.what)
+    folder = folder_of(options, wanted.name)
+    tasks = chosen(wanted.tasks(), options.only)
+    found = cells.find(tasks, folder)
+    todo = tasks if options.fresh else [task for task in tasks if task not in found.cells]
+    places = Places(options.work, options.data_dir)
+    made, failed = running.run(todo, folder, places, jobs=options.jobs, minutes=options.minutes)
+    print(f"{wanted.name}: {made} cells made, {len(todo) - made} of {len(tasks)} missing")
+    for text in failed:
+        print(f"failed: {text}")
+    return 1 if failed else 0
+
+
+def listing(options: argparse.Namespace) -> int:
+    """What is declared, what is there and what is missing."""
+    for name in [options.what] if options.what else PROTOCOLS:
+        wanted = protocol(name)
+        tasks = chosen(wanted.tasks(), options.only)
+        found = cells.find(tasks, folder_of(options, name))
+        told = f"{len(found.cells)} of {found.tasks} cells, {len(found.stale)} out of date"
+        print(f"{name}: {wanted.about}; {told}")
+        for setting, n in Counter(f"{t.setting} {t.budget or 'dense'}" for t in (*found.missing, *found.stale)).items():
+            print(f"  missing {n:4} of {setting}")
+    return 0
+
+
+def again(options: argparse.Namespace) -> int:
+    """Fill a stored cell's task once more and compare: 0 if the same channels were kept."""
+    file = Path(options.what)
+    old = cells.read(file)
+    if old is None:
+        raise ConfigError(f"there is no cell '{file}': name a file below {cells.CELLS}")
+    task = _task_of(file, old)
+    with tempfile.TemporaryDirectory(prefix="prunit-evidence-") as scratch:
+        new = fill(task, Places(Path(scratch), options.data_dir))
+    print(f"{task.key}\n  was  plan {old.get('plan')}: {line(old)}\n  now  plan {new.get('plan')}: {line(new)}")
+    return 0 if old.get("plan") == new.get("plan") else 1
+
+
+def _task_of(file: Path, cell: cells.Cell) -> Task:
+    declared = protocol(cell["task"]["protocol"]).tasks()
+    for task in declared:
+        if task.digest == cell["digest"]:
+            return task
+    raise ConfigError(f"'{file}' is of settings that its protocol no longer has: it is out of date, run it again")
+
+
+def merge(options: argparse.Namespace) -> int:
+    """Take in the cells of a folder; 1 if some do not agree with those that are there."""
+    if not Path(options.what).is_dir():
+        raise ConfigError(f"'{options.what}' is no folder of cells: name one that holds {', '.join(PROTOCOLS)} …")
+    told: list[str] = []
+    for wanted in PROTOCOLS.values():
+        added, lines = cells.merge(wanted.tasks(), Path(options.what), folder_of(options, wanted.name))
+        told += lines
+        if added:
+            print(f"{wanted.name}: {added} cells added")
+    print("\n".join(told) if told else "no two cells contradict each other")
+    return 1 if told else 0
+
+
+def table(options: argparse.Namespace) -> int:
+    """Write the page: of one protocol, or of all that are evidence."""
+    names = [options.what] if options.what else [name for name in PROTOCOLS if name != "smoke"]
+    found = {name: cells.find(protocol(name).tasks(), folder_of(options, name)) for name in names}
+    write_atomically(options.page, page.render(found))
+    print(f"wrote {options.page}")
+    return 0
+
+
+def plot(options: argparse.Namespace) -> int:
+    """Write the pictures of one protocol, or of all that have cells."""
+    for name in [options.what] if options.what else PROTOCOLS:
+        found = cells.find(protocol(name).tasks(), folder_of(options, name))
+        if not found.cells:
+            print(f"{name}: no cells, nothing to draw")
+            continue
+        file = options.work / f"{name}.html"
+        write_atomically(file, plots.html(name, found))
+        print(f"wrote {file}")
+    return 0
+
+
+COMMANDS: Final = {"run": run, "list": listing, "again": again, "merge": merge, "table": table, "plot": plot}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parsed(arguments)
+    try:
+        return COMMANDS[options.command](options)
+    except PrunitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""The arms: all methods that are compared, in one table. An arm turns a case into what is trained.
+
+Equal terms: every arm starts from the initial weights of the task's seed, sees the same images in the same order for
+the same epochs, and meets the same budget. What is trained before (pruning after training, search) comes on top and is
+told as its seconds.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+from bench.evidence.arms.masks import counterpart, thinned
+from bench.evidence.arms.search import proxy_search, random_search
+from bench.evidence.arms.structured import (
+    density_to_width,
+    global_ranking,
+    random_filters,
+    reconvene,
+    snap,
+    three_sp,
+    uniform_width,
+)
+from bench.evidence.arms.trained import group_norm, l1_filters
+from bench.evidence.case import Case, Pruned
+from prunit.recipe.recipes import EVALUATORS
+from prunit.surgery import Rectify
+
+Family = Literal["dense", "mask", "reconvene", "structured", "trained", "search"]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A method; `budgets` are the keys that it can be held to, none if it is what another arm's plan came from."""
+
+    family: Family
+    line: str
+    prune: Callable[[Case], Pruned]
+    budgets: tuple[str, ...] = ("params", "macs")
+    after_training: bool = False
+    within_budget: bool = True
+    """Whether the result has to meet the budget."""
+
+    def takes(self, budget: str) -> bool:
+        """Whether the arm can be held to this budget; the dense one has none."""
+        return not budget or budget.partition("=")[0] in self.budgets
+
+
+def _dense(case: Case) -> Pruned:
+    return Pruned(case.make())
+
+
+_MASK: Final = ("params", "macs", "density")
+_READINGS: Final = {
+    f"reconvene-{evaluator}-{rectifier}": Arm(
+        "reconvene", f"Reconvene, evaluator '{evaluator}', rectifier '{rectifier}'", reconvene(evaluator, rectifier)
+    )
+    for evaluator in EVALUATORS
+    for rectifier in get_args(Rectify)
+}
+
+ARMS: Final[Mapping[str, Arm]] = {
+    "dense": Arm("dense", "the model as it is", _dense, budgets=()),
+    # Weights are masked before training and stay zero; the tensors keep their dense shapes.
+    "mask-random": Arm("mask", "random weights", thinned("random"), _MASK),
+    "mask-magnitude": Arm("mask", "small initial weights", thinned("magnitude"), _MASK),
+    "mask-snip": Arm("mask", "SNIP (Lee et al. 2019)", thinned("snip"), _MASK),
+    "mask-grasp": Arm("mask", "GraSP (Wang et al. 2020)", thinned("grasp"), _MASK),
+    "mask-synflow": Arm("mask", "SynFlow, 100 rounds (Tanaka et al. 2020)", thinned("synflow"), _MASK),
+    "counterpart": Arm(
+        "mask", "the mask that `reconvene-emptied-*` starts from, trained as it is", counterpart, within_budget=False
+    ),
+    **_READINGS,
+    "reconvene-without-reinit": Arm(
+        "reconvene", "no evaluator: every layer narrowed by its density; rectified", density_to_width("reinit")
+    ),
+    "reconvene-without-none": Arm("reconvene", "neither evaluator nor rectifier", density_to_width("none")),
+    "uniform": Arm("structured", "every layer the same share of its channels", uniform_width),
+    "random-filters": Arm("structured", "channels of all layers at random", random_filters),
+    "precrop": Arm(
+        "structured", "widths C √density of a SynFlow mask, fresh weights (PreCrop, 2022)", density_to_width("all")
+    ),
+    "global-snip": Arm("structured", "one ranking of all channels by SNIP", global_ranking("snip")),
+    "snap": Arm("structured", "channels by how much the loss feels a gate on them (SNAP, Verdenius et al. 2020)", snap),
+    "3sp": Arm(
+        "structured",
+        "as `snap`, for each multiply-add that the channel costs (3SP, van Amersfoort et al. 2020)",
+        three_sp,
+    ),
+    "l1-trained": Arm(
+        "trained", "trained, L1 filters of every layer (Li et al. 2017), trained again", l1_filters, after_training=True
+    ),
+    "group-norm-trained": Arm(
+        "trained",
+        "trained, Torch-Pruning's group norm (Fang et al. 2023), trained again",
+        group_norm,
+        after_training=True,
+    ),
+    "random-search": Arm("search", "random widths, each trained shortly, the best one", random_search),
+    "proxy-search": Arm("search", "random widths, the one with the most synaptic flow", proxy_search),
+}
+
+DEFAULT: Final = "reconvene-emptied-reinit"
+"""What `prunit build` does unless it is told otherwise; a test holds it to `PruneConfig`."""

@@ -1,0 +1,180 @@
+"""What the project claims, each beside what the cells say, or beside how many of them are missing."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from bench.evidence.arms import ARMS, DEFAULT
+from bench.evidence.asked import NOTHING, Evidence, times_faster, values
+from bench.evidence.cells import Cell
+from bench.evidence.pairs import Compared, Spread, compared, holm, spread
+from bench.evidence.references import COMPRESSIONS, published
+from bench.tables import table
+
+BASELINES: Final = ("uniform", "random-filters", "precrop")
+HEADLINE: Final = ("params=1/16.21", "params=1/20")
+
+
+def section(all_of: Mapping[str, Evidence]) -> str:
+    """The four claims in words and figures."""
+    gpu = all_of.get("gpu", NOTHING)
+    parts = [
+        "### 1. Smaller and faster at the accuracy of the unstructured counterpart",
+        _headline(gpu),
+        "### 2. Better than uniform width, random filters and density to width",
+        *(_baselines(name, evidence) for name, evidence in all_of.items()),
+        "### 3. Seconds to a pruned model",
+        *(_seconds(name, evidence) for name, evidence in all_of.items()),
+        "### 4. Our masks beside the SynFlow authors'",
+        _published(gpu),
+    ]
+    return "\n\n".join(parts)
+
+
+def _headline(evidence: Evidence) -> str:
+    claim = (
+        "VGG-16 on CIFAR-10, within one standard deviation of the accuracy of its unstructured counterpart (the mask"
+        f" that `{DEFAULT}` starts from, trained as it is, same seeds): at least 16.21 times smaller stored (Eccles et"
+        " al. 2024) and, beyond the paper, at least 4 times faster on the CPU."
+    )
+    rows = []
+    for budget in HEADLINE:
+        for setting in evidence.settings:
+            ours, mask = (evidence.of(arm, setting=setting, budget=budget) for arm in (DEFAULT, "counterpart"))
+            if not setting.startswith("vgg16-") or not ours or not mask:
+                continue
+            a, b = spread(values(ours.values(), "accuracy")), spread(values(mask.values(), "accuracy"))
+            assert a is not None
+            assert b is not None
+            smaller = statistics.fmean(c["dense"]["params"] / c["params"] for c in ours.values())
+            faster = [statistics.fmean(times_faster(c, batch) for c in ours.values()) for batch in (1, 32)]
+            keeps = "not known" if b.n < 2 else "yes" if a.mean >= b.mean - b.sd else "no"
+            if min(a.n, b.n) < evidence.wanted(DEFAULT, setting, budget):
+                keeps += ", seeds missing"
+            rows.append(
+                (
+                    f"{setting}, {budget}",
+                    percent(a),
+                    percent(b),
+                    keeps,
+                    f"{smaller:.2f}×",
+                    *(f"{times:.1f}×" for times in faster),
+                )
+            )
+    head = ("setting", "ours", "counterpart", "holds the accuracy", "smaller", "faster, batch 1", "faster, batch 32")
+    return claim + "\n\n" + (table(head, rows) if rows else missing("these cells of protocol `gpu`"))
+
+
+def _baselines(name: str, evidence: Evidence) -> str:
+    """Every reading of Reconvene against each baseline, at equal params and at equal macs."""
+    parts = []
+    for key in ("params", "macs"):
+        tests: dict[tuple[str, str], Compared] = {}
+        for arm in (arm for arm, about in ARMS.items() if about.family == "reconvene"):
+            for baseline in BASELINES:
+                pairs = (evidence.accuracies(one, budget=key) for one in (arm, baseline))
+                found = compared(*pairs)
+                if found is not None:
+                    tests[arm, baseline] = found
+        corrected = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
+        rows = [
+            (f"**{arm}**" if arm == DEFAULT else arm, *(_told(tests, corrected, arm, b) for b in BASELINES))
+            for arm in dict.fromkeys(arm for arm, _ in tests)
+        ]
+        if rows:
+            head = (f"at equal {key}", *(f"− {baseline}" for baseline in BASELINES))
+            parts.append(table(head, rows))
+    if not parts:
+        return missing(f"the cells of protocol `{name}` that this needs")
+    words = "Points of accuracy, 95 % interval in brackets, number of pairs, p after Holm, and the verdict."
+    return "\n\n".join([f"Protocol `{name}`. {words}", *parts])
+
+
+def _told(
+    tests: Mapping[tuple[str, str], Compared], corrected: Mapping[tuple[str, str], float], arm: str, baseline: str
+) -> str:
+    test = tests.get((arm, baseline))
+    if test is None:
+        return "not measured"
+    mean, interval, n = difference(test)
+    p = corrected[arm, baseline]
+    chance = "" if math.isnan(p) else f", p = {p:.2g}"
+    return f"{mean} ({interval}), {n}{chance}: {test.verdict(p=p)}"
+
+
+def _seconds(name: str, evidence: Evidence) -> str:
+    """Seconds before the final training begins, by family: pruning, and the training or search that it takes."""
+    rows = []
+    for setting in evidence.settings:
+        for family in dict.fromkeys(about.family for about in ARMS.values()):
+            arms = [arm for arm, about in ARMS.items() if about.family == family != "dense"]
+            cells = [cell for arm in arms for cell in evidence.of(arm, setting=setting).values()]
+            if cells:
+                before = [to_pruned_s(cell) for cell in cells]
+                train = statistics.median(values(cells, "seconds", "train"))
+                spans = f"{statistics.median(before):.1f} ({min(before):.1f} to {max(before):.1f})"
+                rows.append((setting, family, spans, f"{train:.0f}", len(cells)))
+    if not rows:
+        return missing(f"all cells of protocol `{name}`")
+    head = ("setting", "family", "seconds to a pruned model", "seconds to train it", "cells")
+    return f"Protocol `{name}`, medians, smallest and largest in brackets:\n\n{table(head, rows)}"
+
+
+def to_pruned_s(cell: Cell) -> float:
+    """Seconds from the untrained dense model to the pruned one, with a training of the dense one if it takes that."""
+    return cell["seconds"]["prune"] + cell["seconds"].get("train_dense", 0.0)
+
+
+def _published(evidence: Evidence) -> str:
+    rows = []
+    for setting in evidence.settings:
+        for arm in (a for a, about in ARMS.items() if about.family == "mask"):
+            for compression in COMPRESSIONS[1:]:
+                cells = evidence.of(arm, setting=setting, budget=f"density=1/{compression:g}")
+                task = next(iter(cells), None)
+                theirs = published(task.model, task.data.name, arm, compression) if task else None
+                if theirs is None:
+                    continue
+                last = spread([100 * c["accuracy"] for c in cells.values()])
+                best = spread([100 * max(values(c["epochs"], "test_accuracy")) for c in cells.values()])
+                assert last is not None
+                assert best is not None
+                rows.append(
+                    (
+                        f"{setting}, {arm}",
+                        f"{compression:g}×",
+                        f"{theirs:.2f}",
+                        percent(best, 1),
+                        percent(last, 1),
+                        f"{best.mean - theirs:+.2f}",
+                        "yes" if abs(best.mean - theirs) <= 1 else "no",
+                    )
+                )
+    head = (
+        "setting",
+        "fewer weights",
+        "published",
+        "ours, best epoch",
+        "ours, last epoch",
+        "difference",
+        "within 1 point",
+    )
+    return table(head, rows) if rows else missing("the cells of protocol `gpu` at these densities")
+
+
+def percent(found: Spread, scale: float = 100) -> str:
+    """Mean ± deviation (number) of accuracies, in percent."""
+    deviation = f" ± {scale * found.sd:.2f}" if found.n > 1 else ""
+    return f"{scale * found.mean:.2f}{deviation} ({found.n})"
+
+
+def difference(test: Compared) -> Sequence[str]:
+    """Mean, interval and number of pairs."""
+    interval = f"{test.low:+.2f} to {test.high:+.2f}" if test.n > 1 else "–"
+    return f"{test.mean:+.2f}", interval, str(test.n)
+
+
+def missing(what: str) -> str:
+    """The words that stand where a figure would."""
+    return f"**Not measured yet**: {what} are missing."

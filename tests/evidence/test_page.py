@@ -1,0 +1,169 @@
+"""Figures of the page from cells made up for it, and the words that stand where cells are missing."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bench.evidence import __main__ as command
+from bench.evidence import cells, claims, page, plots
+from bench.evidence.arms import ARMS, DEFAULT
+from bench.evidence.asked import Evidence
+from bench.evidence.pairs import compared, holm, spread
+from bench.evidence.protocols import PROTOCOLS, protocol
+from bench.evidence.references import published
+from bench.evidence.tasks import Task
+from tests.evidence.setup import cell, stored
+
+GPU = [t for t in protocol("gpu").tasks() if t.model == "vgg16"]
+
+
+def some(arm: str, budget: str, recipe: str = "onecycle40") -> list[Task]:
+    return [t for t in GPU if (t.arm, t.budget) == (arm, budget) and t.setting.endswith(recipe)]
+
+
+def found_of(accuracies: dict[tuple[str, str], list[float]], folder: Path, recipe: str = "onecycle40") -> cells.Found:
+    """The protocol's cells where those of these arms and budgets have these accuracies, seed by seed."""
+    for (arm, budget), values in accuracies.items():
+        for task, accuracy in zip(some(arm, budget, recipe), values, strict=False):
+            stored({task: cell(task, accuracy)}, folder)
+    return cells.find(GPU, folder)
+
+
+def test_spread_and_paired_test_by_hand() -> None:
+    assert spread([]) is None
+    one = spread([3.0])
+    assert one is not None
+    assert math.isnan(one.sd)
+    three = spread([1.0, 2.0, 3.0])
+    assert three is not None
+    assert (three.mean, three.sd, three.n) == (2.0, 1.0, 3)
+    # Differences 1, 2, 3: mean 2, error 1/sqrt(3); t(2) at 97.5 % is 4.3027, p of t = 3.4641 is 0.0742.
+    found = compared({"a": 2.0, "b": 4.0, "c": 6.0, "d": 9.0}, {"a": 1.0, "b": 2.0, "c": 3.0})
+    assert found is not None
+    assert (found.mean, found.n) == (2.0, 3)
+    assert found.low == pytest.approx(2 - 4.3027 / math.sqrt(3), abs=1e-3)
+    assert found.p == pytest.approx(0.0742, abs=1e-4)
+    assert compared({"a": 1.0}, {"b": 1.0}) is None
+
+
+def test_verdicts() -> None:
+    def verdict(*differences: float) -> str:
+        found = compared(dict(enumerate(differences)), dict.fromkeys(range(len(differences)), 0.0))
+        assert found is not None
+        return found.verdict()
+
+    assert verdict(1.0, 1.1, 0.9) == "better"
+    assert verdict(-1.0, -1.1, -0.9) == "worse"
+    assert verdict(0.1, -0.1, 0.05) == "same"
+    assert verdict(2.0, -2.0, 0.5) == "undecided"
+    assert verdict(1.0) == "undecided"  # one pair tells nothing
+    assert verdict(0.0, 0.0) == "same"
+    found = compared({1: 1.0, 2: 1.1, 3: 0.9}, {1: 0.0, 2: 0.0, 3: 0.0})
+    assert found is not None
+    assert found.verdict(p=0.2) == "undecided"  # after the correction
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03, math.nan])[:3] == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_a_page_without_cells_has_no_figures(tmp_path: Path) -> None:
+    names = [name for name in PROTOCOLS if name != "smoke"]
+    text = page.render({name: cells.find(protocol(name).tasks(), tmp_path) for name in names})
+    assert "**Incomplete: cpu, gpu, tiny.**" in text
+    assert text.count("**Not measured yet**") == 8
+    assert "## Results" not in text
+    for name in names:
+        assert f"| 0 | {len(protocol(name).tasks())} | 0 | – |" in text
+
+
+def test_a_table_from_cells(tmp_path: Path) -> None:
+    accuracies = {
+        ("dense", ""): [0.93, 0.94, 0.95],
+        ("uniform", "params=1/16"): [0.90, 0.91, 0.92],
+        (DEFAULT, "params=1/16"): [0.91, 0.921, 0.929],
+        ("snap", "params=1/16"): [0.80],
+    }
+    found = found_of(accuracies, tmp_path)
+    failed = some("3sp", "params=1/16")[0]
+    stored(
+        {
+            failed: {k: v for k, v in cell(failed, 0).items() if k in ("digest", "task", "versions", "device")}
+            | {"error": "BudgetError: too | tight"}
+        },
+        tmp_path,
+    )
+    found = cells.find(GPU, tmp_path)
+    text = page.render({"gpu": found})
+    assert "The dense model of vgg16-cifar10-onecycle40: 94.00 ± 1.00 (3) %, 250 parameters" in text
+    assert "### vgg16-cifar10-onecycle40, params=1/16" in text
+    assert "| uniform | 91.00 ± 1.00 (3) | – | – | 4.0× | 4.0× | 4.0× | 2.00× | 2.00× | 2.0 | 0.5 |" in text
+    assert f"| **{DEFAULT}** | 92.00 ± 0.95 (3) | +1.00 | +0.75 to +1.25 |" in text
+    assert "| snap | 80.00 (1) of 3 | -10.00 | – |" in text
+    assert "| 3sp | BudgetError: too / tight | – |" in text
+    assert "| precrop | not measured (0 of 3) | – |" in text
+    assert f"| **{DEFAULT}** | +1.00 (+0.75 to +1.25), 3, p = 0.0033: better | not measured | not measured |" in text
+    assert "**Incomplete: gpu.**" in text
+
+
+def test_the_headline_is_told_as_it_is(tmp_path: Path) -> None:
+    found = found_of(
+        {(DEFAULT, "params=1/16.21"): [0.90, 0.91, 0.92], ("counterpart", "params=1/16.21"): [0.905, 0.915, 0.925]},
+        tmp_path,
+    )
+    text = claims.section({"gpu": Evidence(found)})
+    row = (
+        "| vgg16-cifar10-onecycle40, params=1/16.21 | 91.00 ± 1.00 (3) | 91.50 ± 1.00 (3) | yes | 4.00× | 2.0× | 2.0× |"
+    )
+    assert row in text
+    found = found_of({("counterpart", "params=1/16.21"): [0.96, 0.961, 0.962]}, tmp_path)
+    assert "| 96.10 ± 0.10 (3) | no | 4.00×" in claims.section({"gpu": Evidence(found)})
+    lacking = found_of({(DEFAULT, "params=1/20"): [0.9], ("counterpart", "params=1/20"): [0.9]}, tmp_path)
+    assert "| not known, seeds missing |" in claims.section({"gpu": Evidence(lacking)})
+
+
+def test_published_figures_stand_beside_ours(tmp_path: Path) -> None:
+    assert published("vgg16", "cifar10", "mask-synflow", 31.6) == 92.12
+    assert published("vgg16", "cifar10", "uniform", 31.6) is None
+    assert published("vgg16", "cifar10", "mask-snip", 3.0) is None
+    found = found_of({("mask-synflow", "density=1/31.6"): [0.91, 0.92, 0.93]}, tmp_path, "step160")
+    text = claims.section({"gpu": Evidence(found)})
+    assert "mask-synflow | 31.6× | 92.12 | 92.00 ± 1.00 (3) | 92.00 ± 1.00 (3) | -0.12 | yes |" in text
+
+
+def test_seconds_count_the_training_before_the_pruning(tmp_path: Path) -> None:
+    arm = some("l1-trained", "params=1/16")[0]
+    stored({arm: cell(arm, 0.9, seconds={"prune": 0.5, "train": 20.0, "train_dense": 40.0})}, tmp_path)
+    text = claims.section({"gpu": Evidence(cells.find(GPU, tmp_path))})
+    assert "| vgg16-cifar10-onecycle40 | trained | 40.5 (40.5 to 40.5) | 20 | 1 |" in text
+
+
+def test_the_front_and_the_points_of_a_picture(tmp_path: Path) -> None:
+    front = plots.pareto([(1, 50, "a"), (2, 60, "b"), (2, 55, "c"), (3, 60, "d"), (4, 70, "e")])
+    assert [name for *_, name in front] == ["a", "b", "e"]
+    found = found_of({("uniform", "params=1/16"): [0.9, 0.92], ("dense", ""): [0.94]}, tmp_path)
+    drawn = plots.points(Evidence(found), "vgg16-cifar10-onecycle40", lambda c: c["macs"])
+    assert drawn["structured"] == [
+        (3000, pytest.approx(91), pytest.approx(math.sqrt(2)), "uniform params=1/16 (2 seeds)")
+    ]
+    assert drawn["dense"][0][1] == pytest.approx(94)
+    text = plots.html("gpu", found)
+    assert f"3 of {len(GPU)} cells; {len(GPU) - 3} are missing and not drawn" in text
+    assert text.count('"Pareto front"') == 3
+
+
+def test_the_committed_page_is_what_the_committed_cells_say() -> None:
+    names = [name for name in PROTOCOLS if name != "smoke"]
+    found = {name: cells.find(protocol(name).tasks(), cells.CELLS) for name in names}
+    assert command.PAGE.read_text("utf-8") == page.render(found), "run python -m bench.evidence table"
+
+
+def test_cells_are_of_declared_protocols_and_arms() -> None:
+    declared = {t.key for name in PROTOCOLS for t in protocol(name).tasks()}
+    there = {file.relative_to(cells.CELLS).as_posix().removesuffix(".json") for file in cells.CELLS.rglob("*.json")}
+    assert there <= declared
+    assert all(t.arm in ARMS and replace(t, seed=9).digest != t.digest for t in GPU[:5])
