@@ -5,6 +5,7 @@
     python -m bench.evidence run cpu --only 'reconvene-*'   some arms, or cells: 'resnet20-*/params-1-8/uniform.*'
     python -m bench.evidence list gpu                       how many there are, and what is missing
     python -m bench.evidence again FILE                     one cell again, beside what it said
+    python -m bench.evidence latency gpu                    their latency once more, on a machine that is idle else
     python -m bench.evidence merge FOLDER                   take in cells that were made elsewhere
     python -m bench.evidence table                          write docs/evidence.md from the cells
     python -m bench.evidence plot                           write build/evidence/PROTOCOL.html
@@ -23,7 +24,7 @@ from typing import Final
 
 from bench._common import ROOT
 from bench.evidence import cells, page, plots, running
-from bench.evidence.filling import Places, fill, line
+from bench.evidence.filling import MEASURED, Places, fill, line, measured_again
 from bench.evidence.protocols import PROTOCOLS, chosen, protocol
 from bench.evidence.tasks import Task
 from prunit.errors import ConfigError, PrunitError
@@ -37,7 +38,7 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="python -m bench.evidence", description=__doc__, formatter_class=form)
-    parser.add_argument("command", choices=("run", "list", "again", "merge", "table", "plot"))
+    parser.add_argument("command", choices=tuple(COMMANDS))
     parser.add_argument("what", nargs="?", default="", help=f"a protocol ({', '.join(PROTOCOLS)}), a file or a folder")
     parser.add_argument("--only", default="*", metavar="PATTERNS", help="arms or cells, joined by commas")
     parser.add_argument("--jobs", type=int, default=1, help="cells at a time, a process each; default 1")
@@ -142,7 +143,31 @@ def plot(options: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS: Final = {"run": run, "list": listing, "again": again, "merge": merge, "table": table, "plot": plot}
+def latency(options: argparse.Namespace) -> int:
+    """Measure the exported models of a protocol's cells once more, here; one of equal widths once."""
+    folder = folder_of(options, options.what)
+    found = cells.find(chosen(protocol(options.what).tasks(), options.only), folder)
+    places = Places(options.work, options.data_dir)
+    known: dict[str, cells.Cell] = {}
+    for i, (task, cell) in enumerate(found.cells.items(), 1):
+        if "error" in cell:
+            continue
+        widths = f"{task.setting} {cell['widths']}"
+        known[widths] = new = known.get(widths) or measured_again(task, cell, places)
+        cells.store({**cell, **{name: new[name] for name in (*MEASURED, "measured")}}, task, folder)
+        print(f"[{i}/{len(found.cells)}] {task.key}: {line({**cell, 'latency': new['latency']})}", flush=True)
+    return 0
+
+
+COMMANDS: Final = {
+    "run": run,
+    "list": listing,
+    "again": again,
+    "latency": latency,
+    "merge": merge,
+    "table": table,
+    "plot": plot,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

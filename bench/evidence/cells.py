@@ -24,7 +24,8 @@ Cell = Mapping[str, Any]
 def store(cell: Cell, task: Task, folder: Path) -> Path:
     """The cell's file, written whole or not at all."""
     file = file_of(task, folder)
-    write_atomically(file, json.dumps(cell, indent=1) + "\n")
+    lines = ",\n".join(f" {json.dumps(key)}: {json.dumps(value)}" for key, value in cell.items())
+    write_atomically(file, f"{{\n{lines}\n}}\n")
     return file
 
 

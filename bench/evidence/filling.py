@@ -15,6 +15,7 @@ from torch import nn
 from bench._common import device, versions
 from bench.evidence.arms import ARMS
 from bench.evidence.arms.masks import share_of, sparse_cost
+from bench.evidence.arms.structured import random_scores
 from bench.evidence.case import Case, Pruned, Trained, case_of
 from bench.evidence.tasks import DENSE, Task
 from prunit.costs import Cost, cost_of
@@ -23,9 +24,11 @@ from prunit.edge.probe import ProbeSettings, peak_memory, probe
 from prunit.errors import BudgetError, ScoreError, TrainingError
 from prunit.export import EXPORTERS
 from prunit.graph import trace
+from prunit.plans import choose
 from prunit.recipe.collapse import collapse
 from prunit.recipe.source import example_of
 from prunit.scores import per_channel
+from prunit.surgery import compact
 from prunit.train import Epoch, train
 from prunit.train.place import device_named
 
@@ -34,6 +37,8 @@ Cell = dict[str, Any]
 OUTCOMES: Final = (BudgetError, ScoreError, TrainingError)
 """What may come of an arm instead of a model: it is stored as the cell's error. Anything else is a fault."""
 BATCHES: Final = (1, 32)
+MEASURED: Final = ("peak_memory_bytes", "latency")
+"""What `measured_again` replaces in a cell, besides `measured`."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +66,15 @@ def forget(task: Task, places: Places) -> None:
 
 def about(task: Task) -> Cell:
     """What a cell says besides its result: of which task it is, where, with what and when it was made."""
+    return {"digest": task.digest, "task": task.settings, **here_and_now(task)}
+
+
+def here_and_now(task: Task) -> Cell:
+    """The date, the machine, how busy it is, and the versions."""
     place = device_named(task.train.device)
     here = device(torch.get_num_threads())
     here["accelerator"] = torch.cuda.get_device_name(place) if place.type == "cuda" else None
     return {
-        "digest": task.digest,
-        "task": task.settings,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": here,
         "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
@@ -96,7 +104,7 @@ def _result(case: Case, places: Places) -> Cell:
     stored = cost_of(case.graph) if pruned.masks else cost
     return {
         "plan": pruned.hash,
-        "widths": pruned.plan.widths if pruned.plan else None,
+        "widths": None if pruned.masks else widths_of(pruned.model, case),
         "note": pruned.note + _collapsed(case, pruned),
         "params": cost.params,
         "macs": cost.macs,
@@ -169,6 +177,28 @@ def deployed(case: Case, model: nn.Module, places: Places) -> Cell:
             for a, b in pairs
         ],
     }
+
+
+def widths_of(model: nn.Module, case: Case) -> dict[str, int]:
+    """Channels of each group of a model that was cut, whichever tool cut it; groups go by the module's name."""
+    left = {group.name: group.size for group in trace(model, example_of(case.dataset)).groups}
+    return {group.name: left.get(group.name, 1) for group in case.graph.groups}  # of one channel there is no group
+
+
+def measured_again(task: Task, cell: Mapping[str, Any], places: Places) -> Cell:
+    """The cell with the memory and latency that its widths have here and now; weights play no part in them.
+
+    So cells that were trained on a busy machine, or without the CPU in question, are measured on a quiet one.
+    """
+    case = case_of(task, places.data)
+    model = case.make()
+    if cell["widths"] is not None:
+        model = compact(model, case.graph, choose(case.graph, random_scores(case, 0), cell["widths"]))
+    with torch.no_grad():
+        for each in (p for p in model.parameters() if p.ndim == 1):
+            each.uniform_(0.5, 1)  # the exporter leaves out what is 0 or 1 everywhere, as before training
+    found = deployed(case, model, places)
+    return {**cell, **{name: found[name] for name in MEASURED}, "measured": here_and_now(task)}
 
 
 def _check_masks(pruned: Pruned) -> None:

@@ -79,7 +79,8 @@ def _made(found: Found) -> str:
     machines = {c["device"]["accelerator"] or c["device"]["cpu"] for c in found.cells.values()}
     torch = {f"torch {c['versions']['torch']}" for c in found.cells.values()}
     commits = {f"commit {c['versions']['commit'] or 'unknown'}" for c in found.cells.values()}
-    return "; ".join([*sorted(machines), *sorted(torch), *sorted(commits)]) or "–"
+    measured = {f"latency on {c.get('measured', c)['device']['cpu']}" for c in found.cells.values()}
+    return "; ".join([*sorted(machines), *sorted(measured), *sorted(torch), *sorted(commits)]) or "–"
 
 
 def _results(name: str, evidence: Evidence) -> str:

@@ -13,7 +13,7 @@ from bench.evidence.arms.masks import keep_zero
 from bench.evidence.arms.search import candidates, flow
 from bench.evidence.arms.structured import gate_scores
 from bench.evidence.case import Pruned, Trained
-from bench.evidence.filling import check_budget
+from bench.evidence.filling import check_budget, widths_of
 from prunit.costs import cost_of
 from prunit.errors import BudgetError
 from prunit.graph import trace
@@ -53,6 +53,8 @@ def test_every_arm_meets_its_budget_and_can_be_trained(arm: str, budget: str) ->
         # Not far less either: arms are compared at equal cost.
         assert cost.as_dict()[key] >= dense.as_dict()[key] / 6
     assert (pruned.hash, pruned.masks.keys()) == (twin.hash, twin.masks.keys())
+    if not pruned.masks:  # the widths that the cell holds are those of the model, also where another tool cut it
+        assert cost_of(one.graph, widths_of(pruned.model, one)) == cost
     before = copy.deepcopy(pruned.model.state_dict())
     list(train(pruned.model, one.dataset, TRAIN.model_copy(update={"epochs": 1})))
     assert any(not torch.equal(before[n], t) for n, t in pruned.model.state_dict().items())

@@ -183,6 +183,13 @@ def test_the_whole_protocol_from_the_command_line(
     assert command.main(["again", str(file), *places_]) == 0
     was, now = capsys.readouterr().out.splitlines()[1:]
     assert was.split(";")[0].replace("was", "now").split(", ")[:3] == now.split(";")[0].split(", ")[:3]
+    before = cells.read(file)
+    assert command.main(["latency", "smoke", "--only", "uniform", *places_]) == 0
+    after = cells.read(file)
+    assert before is not None
+    assert after is not None
+    assert after["measured"].keys() == {"date", "device", "load_average", "versions"}
+    assert same(before, after)
     assert command.main(["table", "smoke", *places_]) == 0
     assert "| uniform |" in (tmp_path / "evidence.md").read_text("utf-8")
     assert command.main(["plot", "smoke", *places_]) == 0
