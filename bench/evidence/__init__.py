@@ -12,5 +12,6 @@ pairs       mean, deviation and paired tests
 references  published figures to compare with
 claims      what is claimed, beside what the cells say
 page        docs/evidence.md from the cells
-plots       the same as pictures
+plots       the cells as pictures to look into, with plotly
+pictures    the same, still, for the page
 """

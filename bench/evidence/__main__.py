@@ -7,8 +7,8 @@
     python -m bench.evidence again FILE                     one cell again, beside what it said
     python -m bench.evidence latency gpu                    their latency once more, on a machine that is idle else
     python -m bench.evidence merge FOLDER                   take in cells that were made elsewhere
-    python -m bench.evidence table                          write docs/evidence.md from the cells
-    python -m bench.evidence plot                           write build/evidence/PROTOCOL.html
+    python -m bench.evidence table                          write docs/evidence.md and its pictures from the cells
+    python -m bench.evidence plot                           the same pictures to look into, build/evidence/PROTOCOL.html
 
 A run may be stopped at any moment; what it had finished is not done again. `cpu` and `gpu` need CIFAR-10, `tiny` needs
 Tiny ImageNet, in the folder --data-dir or PRUNIT_DATA.
@@ -24,7 +24,9 @@ from typing import Final
 
 from bench._common import ROOT
 from bench.evidence import cells, page, plots, running
-from bench.evidence.filling import MEASURED, Places, fill, line, measured_again
+from bench.evidence.asked import Evidence
+from bench.evidence.filling import MEASURED, Places, checkpoint_of, fill, line, measured_again
+from bench.evidence.pictures import pictures
 from bench.evidence.protocols import PROTOCOLS, chosen, protocol
 from bench.evidence.tasks import Task
 from prunit.errors import ConfigError, PrunitError
@@ -66,6 +68,8 @@ def run(options: argparse.Namespace) -> int:
     found = cells.find(tasks, folder)
     todo = tasks if options.fresh else [task for task in tasks if task not in found.cells]
     places = Places(options.work, options.data_dir)
+    for task in todo if options.fresh else ():
+        checkpoint_of(task, places).unlink(missing_ok=True)
     made, failed = running.run(todo, folder, places, jobs=options.jobs, minutes=options.minutes)
     print(f"{wanted.name}: {made} cells made, {len(todo) - made} of {len(tasks)} missing")
     for text in failed:
@@ -125,8 +129,15 @@ def table(options: argparse.Namespace) -> int:
     """Write the page: of one protocol, or of all that are evidence."""
     names = [options.what] if options.what else [name for name in PROTOCOLS if name != "smoke"]
     found = {name: cells.find(protocol(name).tasks(), folder_of(options, name)) for name in names}
+    folder = options.page.parent / page.PICTURES
+    drawn = {file: text for each in found.values() for file, text in pictures(Evidence(each)).items()}
+    for old in folder.glob("*.svg"):
+        if old.name not in drawn:
+            old.unlink()
+    for file, text in drawn.items():
+        write_atomically(folder / file, text)
     write_atomically(options.page, page.render(found))
-    print(f"wrote {options.page}")
+    print(f"wrote {options.page} and {len(drawn)} pictures")
     return 0
 
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from fcntl import LOCK_EX, flock
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -62,6 +63,7 @@ def forget(task: Task, places: Places) -> None:
     """Remove what a training left, once its cell is stored; that of the dense model stays for other arms."""
     if task.arm != "dense":
         checkpoint_of(task, places).unlink(missing_ok=True)
+        checkpoint_of(task, places).with_suffix(".lock").unlink(missing_ok=True)
 
 
 def about(task: Task) -> Cell:
@@ -98,7 +100,7 @@ def _result(case: Case, places: Places) -> Cell:
         seconds["train_dense"] = case.trained.seconds
     cost = check_budget(case, pruned)
     _forget_peak()
-    epochs = list(train(pruned.model, case.dataset, task.training, checkpoint=checkpoint_of(task, places)))
+    epochs = epochs_of(pruned.model, case, task, places)
     seconds["train"] = sum(epoch.seconds for epoch in epochs)
     _check_masks(pruned)
     stored = cost_of(case.graph) if pruned.masks else cost
@@ -123,8 +125,17 @@ def trained_dense(case: Case, places: Places) -> Trained:
     """The dense model after the task's training: read from the dense arm's checkpoint where there is one."""
     task = replace(case.task, arm="dense", budget=DENSE)
     model = case.make()
-    epochs = list(train(model, case.dataset, task.training, checkpoint=checkpoint_of(task, places)))
+    epochs = epochs_of(model, case, task, places)
     return Trained(model, sum(epoch.seconds for epoch in epochs))
+
+
+def epochs_of(model: nn.Module, case: Case, task: Task, places: Places) -> list[Epoch]:
+    """The epochs of a training, from its checkpoint on; of several processes that want the same one, one trains."""
+    checkpoint = checkpoint_of(task, places)
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    with checkpoint.with_suffix(".lock").open("w") as lock:
+        flock(lock, LOCK_EX)  # the others wait, and find all epochs done; a process that is killed lets go
+        return list(train(model, case.dataset, task.training, checkpoint=checkpoint))
 
 
 def check_budget(case: Case, pruned: Pruned) -> Cost:
@@ -155,9 +166,10 @@ def deployed(case: Case, model: nn.Module, places: Places) -> Cell:
     scratch = places.scratch / task.protocol
     scratch.mkdir(parents=True, exist_ok=True)
     dense = scratch / f"{task.setting}.onnx"
-    if not dense.exists():  # its weights play no part, and its file is the same bytes whoever writes it
-        EXPORTERS["onnx"](case.make(), example, scratch, name=task.setting)
     with TemporaryDirectory(prefix="deployed-", dir=scratch) as folder:
+        if not dense.exists():  # its weights play no part, and another process may do the same meanwhile
+            EXPORTERS["onnx"](case.make(), example, Path(folder), name="dense")
+            (Path(folder) / "dense.onnx").replace(dense)
         artifact = EXPORTERS["onnx"](model, example, Path(folder), name="pruned")
         files = {"pruned": Path(folder) / artifact.path, "dense": dense}
         memory = peak_memory(files["pruned"], artifact.input_shape)

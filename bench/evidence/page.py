@@ -10,9 +10,13 @@ from bench.evidence.asked import Evidence, times_faster, values
 from bench.evidence.cells import Found
 from bench.evidence.claims import difference, percent, to_pruned_s
 from bench.evidence.pairs import MARGIN, compared, spread
+from bench.evidence.pictures import pictures
 from bench.evidence.protocols import PROTOCOLS
+from bench.evidence.tasks import plain
 from bench.tables import table
 
+PICTURES: Final = "evidence"
+"""The folder beside the page with its pictures."""
 REFERENCE: Final = "uniform"
 """The arm that all others are compared with in the tables of results."""
 
@@ -26,6 +30,9 @@ model that was trained. No figure stands here that no cell backs.
 order for the same epochs under the same recipe, and meet the same budget, of parameters or of multiply-adds (macs).
 Masks are held to the budget by the weights that are left, though they are stored densely. Batch norm is folded into the
 convolutions for everyone before latency is measured, on one thread of ONNX Runtime, in turns with the dense model.
+Pruning after training trains the dense model by the whole recipe, cuts it, and trains by the whole recipe once more:
+twice the training of every other arm, an upper reference. Its first training, and what a search trains, count among the
+seconds to a pruned model.
 Accuracy is that after the last epoch, in percent, mean ± standard deviation over seeds, their number in brackets.
 
 **Tests.** Differences are of pairs: same setting, budget and seed. The interval is that of a paired t test at 95 %.
@@ -89,6 +96,8 @@ def _results(name: str, evidence: Evidence) -> str:
         parts.append(_dense(evidence, setting))
         for budget in evidence.budgets(setting):
             parts.append(f"### {setting}, {budget}\n\n{_table(evidence, setting, budget)}")
+        drawn = [file for file in pictures(evidence) if file.startswith(f"{plain(setting)}-")]
+        parts += [f"![{setting}]({PICTURES}/{file})" for file in drawn]
     return "\n\n".join(parts)
 
 

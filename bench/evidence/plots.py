@@ -4,8 +4,8 @@ protocol with plotly inside, as the report of a build has it."""
 import html as escaping
 import json
 import statistics
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from bench.evidence.arms import ARMS
 from bench.evidence.asked import Evidence
@@ -15,12 +15,22 @@ Figure = dict[str, Any]
 Point = tuple[float, float, str]
 """Cost, accuracy in percent, and whose they are."""
 
+
+class Drawn(NamedTuple):
+    """An arm at a budget: means over seeds, accuracy and its deviation in percent."""
+
+    cost: float
+    accuracy: float
+    deviation: float
+    label: str
+
+
 AXES: Final = (
     ("stored parameters", lambda cell: cell["stored_params"]),
     ("multiply-adds", lambda cell: cell["macs"]),
     ("latency at batch 1, ms", lambda cell: cell["latency"][0]["p50_ms"]),
 )
-_COLOURS: Final = {
+COLOURS: Final = {
     "dense": "#222222",
     "mask": "#999999",
     "reconvene": "#1f6fd6",
@@ -56,9 +66,9 @@ Plotly.newPlot(d, f.data, f.layout, {{responsive: true}}); }}</script>
 """
 
 
-def points(evidence: Evidence, setting: str, value: Any) -> dict[str, list[tuple[float, float, float, str]]]:
+def points(evidence: Evidence, setting: str, value: Any) -> dict[str, list[Drawn]]:
     """By family, for each arm and budget: mean cost, mean accuracy in percent, its deviation, and a name."""
-    found: dict[str, list[tuple[float, float, float, str]]] = {}
+    found: dict[str, list[Drawn]] = {}
     for arm, about in ARMS.items():
         for budget in ["", *evidence.budgets(setting)]:
             cells = list(evidence.of(arm, setting=setting, budget=budget).values()) if budget or arm == "dense" else []
@@ -68,7 +78,7 @@ def points(evidence: Evidence, setting: str, value: Any) -> dict[str, list[tuple
                 cost = statistics.fmean(float(value(c)) for c in cells)
                 mean = statistics.fmean(accuracy)
                 label = f"{arm} {budget} ({len(cells)} seeds)"
-                found.setdefault(about.family, []).append((cost, mean, deviation, label))
+                found.setdefault(about.family, []).append(Drawn(cost, mean, deviation, label))
     return found
 
 
@@ -81,7 +91,7 @@ def pareto(all_points: Sequence[Point]) -> list[Point]:
     return front
 
 
-def figure(title: str, by_family: dict[str, list[tuple[float, float, float, str]]], axis: str) -> Figure:
+def figure(title: str, by_family: Mapping[str, Sequence[Drawn]], axis: str) -> Figure:
     """A plotly figure: a colour for each family, and the front as stairs."""
     front = pareto([(x, y, name) for each in by_family.values() for x, y, _, name in each])
     traces: list[Figure] = [
@@ -104,7 +114,7 @@ def figure(title: str, by_family: dict[str, list[tuple[float, float, float, str]
                 "x": [x for x, _, _, _ in each],
                 "y": [y for _, y, _, _ in each],
                 "error_y": {"type": "data", "array": [sd for _, _, sd, _ in each], "thickness": 1, "width": 3},
-                "marker": {"color": _COLOURS[family], "size": 9},
+                "marker": {"color": COLOURS[family], "size": 9},
                 "hovertext": [escaping.escape(name, quote=False) for _, _, _, name in each],
                 "hovertemplate": "%{hovertext}<br>%{x:.3s}, %{y:.2f} %<extra></extra>",
             }

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -11,6 +12,7 @@ from bench.evidence import cells, claims, page, plots
 from bench.evidence.arms import ARMS, DEFAULT
 from bench.evidence.asked import Evidence
 from bench.evidence.pairs import compared, holm, spread
+from bench.evidence.pictures import HEIGHT, WIDTH, pictures
 from bench.evidence.protocols import PROTOCOLS, protocol
 from bench.evidence.references import published
 from bench.evidence.tasks import Task
@@ -154,12 +156,23 @@ def test_the_front_and_the_points_of_a_picture(tmp_path: Path) -> None:
     text = plots.html("gpu", found)
     assert f"3 of {len(GPU)} cells; {len(GPU) - 3} are missing and not drawn" in text
     assert text.count('"Pareto front"') == 3
+    still = pictures(Evidence(found))
+    axes = ("stored-parameters", "multiply-adds", "latency-at-batch-1")
+    assert list(still) == [f"vgg16-cifar10-onecycle40-{axis}.svg" for axis in axes]
+    for text in still.values():
+        dots = [each.attrib for each in ElementTree.fromstring(text).iter() if each.tag.endswith("circle")]
+        assert all(0 < float(dot["cx"]) < WIDTH and 0 < float(dot["cy"]) < HEIGHT for dot in dots)
+        assert text.count("<circle") == 2 * 2
+    assert all(f"![vgg16-cifar10-onecycle40](evidence/{file})" in page.render({"gpu": found}) for file in still)
 
 
 def test_the_committed_page_is_what_the_committed_cells_say() -> None:
     names = [name for name in PROTOCOLS if name != "smoke"]
     found = {name: cells.find(protocol(name).tasks(), cells.CELLS) for name in names}
     assert command.PAGE.read_text("utf-8") == page.render(found), "run python -m bench.evidence table"
+    drawn = {file: text for each in found.values() for file, text in pictures(Evidence(each)).items()}
+    folder = command.PAGE.parent / page.PICTURES
+    assert {file.name: file.read_text("utf-8") for file in folder.glob("*.svg")} == drawn
 
 
 def test_cells_are_of_declared_protocols_and_arms() -> None:

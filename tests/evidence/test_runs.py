@@ -158,7 +158,7 @@ def test_no_cell_is_begun_when_the_time_is_over(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_several_processes_give_the_same_cells(tmp_path: Path) -> None:
-    tasks = [task("uniform"), task("mask-snip")]
+    tasks = [task("l1-trained"), task("group-norm-trained")]  # both want the same dense model
     assert running.run(tasks, tmp_path / "two", places(tmp_path), jobs=2) == (2, [])
     assert running.run(tasks, tmp_path / "one", places(tmp_path)) == (2, [])
     for each in tasks:
