@@ -12,7 +12,7 @@ from bench.evidence.pairs import Compared, Spread, compared, holm, spread
 from bench.evidence.references import COMPRESSIONS, published
 from bench.tables import table
 
-BASELINES: Final = ("uniform", "random-filters", "precrop")
+BASELINES: Final = ("uniform", "width-multiplier", "random-filters", "precrop")
 HEADLINE: Final = ("params=1/16.21", "params=1/20")
 
 

@@ -108,7 +108,8 @@ def test_a_table_from_cells(tmp_path: Path) -> None:
     assert "| snap | 80.00 (1) of 3 | -10.00 | – |" in text
     assert "| 3sp | BudgetError: too / tight | – |" in text
     assert "| precrop | not measured (0 of 3) | – |" in text
-    assert f"| **{DEFAULT}** | +1.00 (+0.75 to +1.25), 3, p = 0.0033: better | not measured | not measured |" in text
+    told = "+1.00 (+0.75 to +1.25), 3, p = 0.0033: better"
+    assert f"| **{DEFAULT}** | {told} | not measured | not measured | not measured |" in text
     assert "**Incomplete: gpu.**" in text
 
 

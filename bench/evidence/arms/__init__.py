@@ -19,6 +19,7 @@ from bench.evidence.arms.structured import (
     snap,
     three_sp,
     uniform_width,
+    width_multiplier,
 )
 from bench.evidence.arms.trained import group_norm, l1_filters
 from bench.evidence.case import Case, Pruned
@@ -75,6 +76,9 @@ ARMS: Final[Mapping[str, Arm]] = {
     ),
     "reconvene-without-none": Arm("reconvene", "neither evaluator nor rectifier", density_to_width("none")),
     "uniform": Arm("structured", "every layer the same share of its channels", uniform_width),
+    "width-multiplier": Arm(
+        "structured", "the same, residual streams too, fresh weights: a width multiplier", width_multiplier
+    ),
     "random-filters": Arm("structured", "channels of all layers at random", random_filters),
     "precrop": Arm(
         "structured", "widths C √density of a SynFlow mask, fresh weights (PreCrop, 2022)", density_to_width("all")

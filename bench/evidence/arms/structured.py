@@ -31,6 +31,11 @@ def uniform_width(case: Case) -> Pruned:
     return _by_recipe({"recipe": "uniform"}, "reinit")(case)
 
 
+def width_multiplier(case: Case) -> Pruned:
+    """The same with residual streams as narrow as everything else: the network that its authors scale by one number."""
+    return _by_recipe({"recipe": "uniform", "residual": "prune"}, "all")(case)
+
+
 def global_ranking(score: str) -> Prune:
     """Channels of all layers ranked together by a score of weights, summed."""
     return _by_recipe({"recipe": "global", "score": score}, "reinit")
@@ -96,7 +101,7 @@ def gate_scores(case: Case) -> Scores:
     signed = score_weights(case.make(), graph, _weight_times_gradient, case.batches, seed=case.task.seed)
     total = np.zeros(int(graph.offsets[-1]))
     for axis in graph.axes:
-        if axis.role == "in" and axis.tensor in signed:
+        if axis.reads and axis.tensor in signed:
             weight = signed[axis.tensor]
             others = [d for d in range(weight.ndim) if d != axis.dim]
             felt = weight.double().sum(others).numpy()
