@@ -41,7 +41,17 @@ Accuracy is that after the last epoch, in percent, mean ± standard deviation ov
 several budgets are not independent of each other, so an interval over several budgets is somewhat too narrow.
 
 **Again.** `python -m bench.evidence again FILE` fills one cell once more and compares; it keeps the same channels
-exactly. `python -m bench.evidence run gpu` fills what is missing, and can be stopped and started at any moment.
+exactly. To fill what is missing, with the data sets in the folder DATA:
+
+```
+python -m bench.evidence run cpu --jobs 2 --data-dir DATA                  # under three hours
+python -m bench.evidence run gpu --jobs 8 --minutes 7 --data-dir DATA      # again and again, until nothing is missing
+python -m bench.evidence latency gpu --data-dir DATA                       # on a machine that does nothing else
+python -m bench.evidence table
+```
+
+A run may be killed at any moment: cells that are done stay, and trainings go on from their last epoch where the folder
+`--work` is still there. `python -m bench.evidence merge FOLDER` takes in cells from another machine.
 """
 
 

@@ -1,6 +1,8 @@
 """All tasks of a protocol: one process or several, stopped at any moment and continued."""
 
 import multiprocessing
+import os
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -51,7 +53,7 @@ def _done(tasks: Iterator[Task], folder: Path, places: Places, jobs: int) -> Ite
     # idle between its kernels; processes fill the gaps, and each holds the data set on the device once.
     context = multiprocessing.get_context("spawn")
     threads = max(1, torch.get_num_threads() // jobs)
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(threads, os.getpid())) as pool:
         waiting: set[Future[Done]] = set()
         for task in tasks:  # handed out one by one: the next one is asked for only when a process is free
             waiting.add(pool.submit(work, task, folder, places))
@@ -59,6 +61,18 @@ def _done(tasks: Iterator[Task], folder: Path, places: Places, jobs: int) -> Ite
                 ready, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                 yield from (future.result() for future in ready)
         yield from (future.result() for future in waiting)
+
+
+def _begin(threads: int, parent: int) -> None:
+    """Prepare a process that fills cells; it ends with the one that began it, also where that one is killed."""
+    torch.set_num_threads(threads)
+
+    def follow() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)  # or it would go on training, and hold the lock on its checkpoint against the next run
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def work(task: Task, folder: Path, places: Places) -> Done:
