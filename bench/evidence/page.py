@@ -101,7 +101,7 @@ def _made(found: Found) -> str:
 
 
 def _results(name: str, evidence: Evidence) -> str:
-    parts = [f"## Results of `{name}`"]
+    parts = [f"## Results of `{name}`", _ranking(evidence)]
     for setting in evidence.settings:
         parts.append(_dense(evidence, setting))
         for budget in evidence.budgets(setting):
@@ -109,6 +109,29 @@ def _results(name: str, evidence: Evidence) -> str:
         drawn = [file for file in pictures(evidence) if file.startswith(f"{plain(setting)}-")]
         parts += [f"![{setting}]({PICTURES}/{file})" for file in drawn]
     return "\n\n".join(parts)
+
+
+def _ranking(evidence: Evidence) -> str:
+    """All arms by their mean difference to the reference, over all settings and budgets that both have."""
+    rows: list[tuple[float, tuple[str, ...]]] = []
+    for arm in ARMS:
+        tests = [
+            compared(evidence.accuracies(arm, budget=key), evidence.accuracies(REFERENCE, budget=key))
+            for key in ("params", "macs")
+        ]
+        means = [test.mean for test in tests if test]
+        if means and arm != REFERENCE:
+            told = [", ".join(difference(t)[:2]) + f" ({t.n} pairs)" if t else "not measured" for t in tests]
+            rows.append((statistics.fmean(means), (f"**{arm}**" if arm == DEFAULT else arm, *told)))
+    if not rows:
+        return f"No pair of an arm and `{REFERENCE}` is there yet."
+    rows.sort(key=lambda row: -row[0])
+    words = (
+        f"All arms by their mean difference to `{REFERENCE}` over all settings and budgets, in points, with its 95 %"
+        " interval. An arm of which cells are missing is compared on fewer pairs."
+    )
+    head = ("arm", "at equal params", "at equal macs")
+    return f"{words}\n\n{table(head, [row for _, row in rows])}"
 
 
 def _dense(evidence: Evidence, setting: str) -> str:

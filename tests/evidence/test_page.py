@@ -106,6 +106,10 @@ def test_a_table_from_cells(tmp_path: Path) -> None:
     assert "| uniform | 91.00 ± 1.00 (3) | – | – | 4.0× | 4.0× | 4.0× | 2.00× | 2.00× | 2.0 | 0.5 |" in text
     assert f"| **{DEFAULT}** | 92.00 ± 0.95 (3) | +1.00 | +0.75 to +1.25 |" in text
     assert "| snap | 80.00 (1) of 3 | -10.00 | – |" in text
+    ranking = text[text.index("All arms by their mean difference") :]
+    assert (
+        f"| **{DEFAULT}** | +1.00, +0.75 to +1.25 (3 pairs) | not measured |\n| snap | -10.00, – (1 pairs) |" in ranking
+    )
     assert "| 3sp | BudgetError: too / tight | – |" in text
     assert "| precrop | not measured (0 of 3) | – |" in text
     told = "+1.00 (+0.75 to +1.25), 3, p = 0.0033: better"
