@@ -123,7 +123,7 @@ def network(name: str, dataset: Dataset, *, seed: int) -> nn.Module:
         stages = tuple(tuple(width // int(divisor) for width in stage) for stage in STAGES_VGG16)
         return _seeded(lambda: VGG(stages, image_size=dataset.image_size, **asked), seed)
     if name == "tiny":
-        return _seeded(lambda: ResNet(Basic, ((8, 2), (16, 2)), stem="small", **asked), seed)
+        return _seeded(lambda: ResNet(Basic, ((16, 2), (32, 2)), stem="small", **asked), seed)
     return zoo.load(name, image_size=dataset.image_size, seed=seed, **asked)
 
 

@@ -80,7 +80,15 @@ def chosen(tasks: list[Task], patterns: str) -> list[Task]:
     return found
 
 
-_ANCHORS: Final = (DEFAULT, "counterpart", "uniform", "width-multiplier", "random-filters", "precrop")
+_ANCHORS: Final = (
+    DEFAULT,
+    "reconvene-round8",
+    "counterpart",
+    "uniform",
+    "width-multiplier",
+    "random-filters",
+    "precrop",
+)
 """The arms that the headline claims are about."""
 _MASKS: Final = ("mask-*",)
 _SMOKE: Final = TrainConfig(epochs=1, batch_size=64)

@@ -16,6 +16,7 @@ from bench.evidence.arms.structured import (
     global_ranking,
     random_filters,
     reconvene,
+    rounded,
     snap,
     three_sp,
     uniform_width,
@@ -75,6 +76,7 @@ ARMS: Final[Mapping[str, Arm]] = {
         "reconvene", "no evaluator: every layer narrowed by its density; rectified", density_to_width("reinit")
     ),
     "reconvene-without-none": Arm("reconvene", "neither evaluator nor rectifier", density_to_width("none")),
+    "reconvene-round8": Arm("reconvene", "the default reading, widths at multiples of 8 for the engine", rounded(8)),
     "uniform": Arm("structured", "every layer the same share of its channels", uniform_width),
     "width-multiplier": Arm(
         "structured", "the same, residual streams too, fresh weights: a width multiplier", width_multiplier
