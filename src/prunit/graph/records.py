@@ -48,7 +48,10 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class Axis:
-    """One dimension of one parameter or buffer; `where[i]` is the flat channel number of position i, or -1."""
+    """One dimension of one parameter or buffer; `where[i]` is the flat channel number of position i, or -1.
+
+    Axes that hold the same channels may share the array: it is to be read only.
+    """
 
     tensor: str
     dim: int
