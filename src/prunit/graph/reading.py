@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -75,7 +76,7 @@ def _traced(model: nn.Module, example: Any, pin: Sequence[str]) -> ChannelGraph:
             return replace(resolved.graph, notes=(*resolved.graph.notes, note))
         if choices.cautious or not (resolved.assumed or _follows_widths(findings, resolved.graph)):
             return resolved.graph
-        if findings.rejected and _read_otherwise(findings, choices):
+        if findings.rejected and _read_otherwise(findings, resolved.classes, choices):
             continue
         found = first_difference(model, resolved.graph, findings.steps, resolved.where_of, (args, kwargs))
         if found is None:
@@ -92,9 +93,8 @@ def _follows_widths(findings: Findings, graph: ChannelGraph) -> bool:
     return (findings.gives_values or asks_for_shapes(findings.ran)) and any(not g.pinned for g in graph.groups)
 
 
-def _read_otherwise(findings: Findings, choices: Choices) -> bool:
+def _read_otherwise(findings: Findings, classes: np.ndarray, choices: Choices) -> bool:
     """Take another reading for channels that were rejected, if there is one."""
-    classes = findings.classes()
     found = rejected_sites(findings.sites, findings.rejected, classes)
     return bool(found) and choices.next_at(found[0], findings.sites)
 

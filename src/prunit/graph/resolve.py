@@ -171,12 +171,12 @@ class Findings:
         a = base[np.concatenate([e[0] for e in self._edges])]
         b = base[np.concatenate([e[1] for e in self._edges])]
         labels = np.arange(count)
-        while (labels[a] != labels[b]).any():
-            low = np.minimum(labels[a], labels[b])
-            np.minimum.at(labels, labels[a], low)
-            np.minimum.at(labels, labels[b], low)
+        while (apart := a != b).any():
+            low, high = np.minimum(a, b)[apart], np.maximum(a, b)[apart]
+            np.minimum.at(labels, high, low)
             while (labels[labels] != labels).any():
                 labels = labels[labels]
+            a, b = labels[low], labels[high]
         return labels[base]
 
     def activations(self, where_of: np.ndarray) -> tuple[Activation, ...]:
@@ -207,6 +207,8 @@ class Resolved(NamedTuple):
 
     graph: ChannelGraph
     where_of: np.ndarray
+    classes: np.ndarray
+    """As `Findings.classes` gives them."""
     assumed: bool
     """Something about free channels was assumed of the code: it is to be checked."""
 
@@ -271,7 +273,7 @@ def resolve(findings: Findings, tensors: Mapping[str, TensorInfo], pin: Sequence
         or bool(code_sizes)
         or any(s.open and free[where_of_id[s.ids.reshape(-1)]].any() for s in findings.sites)
     )
-    return Resolved(graph, where_of_id, assumed and bool(free.any()))
+    return Resolved(graph, where_of_id, classes, assumed and bool(free.any()))
 
 
 def _wheres(findings: Findings, where_of_id: np.ndarray) -> list[np.ndarray]:
