@@ -265,8 +265,9 @@ class HardCoded(nn.Module):
 
 def test_a_fixed_size_is_pinned_and_named_with_file_and_line() -> None:
     _, graph = traced(HardCoded(lambda x: x.view(2, 8, 64)[..., None]))
-    assert re.match(r"the model's code fixes its size at .*test_surgery.py:\d+ `.*view", graph.group("body.0").pinned)
-    assert graph.notes == (graph.group("body.0").pinned,)
+    why = graph.group("body.0").pinned
+    assert re.match(r"the model's code depends on its size at .*test_surgery.py:\d+ `.*view", why)
+    assert graph.notes == (why,)
 
 
 def test_a_size_that_is_given_to_a_layer_only_is_found_when_the_compact_model_runs() -> None:
@@ -329,5 +330,5 @@ def test_only_what_the_code_fixes_is_pinned() -> None:
 
     model, graph = traced(Partly())
     assert graph.group("body.0.0").pinned == ""
-    assert "code fixes its size" in graph.group("body.1.0").pinned
+    assert "code depends on its size" in graph.group("body.1.0").pinned
     check_runs(model, compact(model, graph, random_plan(graph)), images())

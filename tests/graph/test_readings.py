@@ -110,7 +110,7 @@ def test_whole_heads_of_the_input_go_where_their_width_is_a_share_of_it() -> Non
 
     graph = read(Net(code, heads=3, qkv=nn.Linear(12, 36)))
     assert free(graph) == {}
-    assert re.search(r"fixes its size at .*test_readings.py:\d+ `q, k, v = m.qkv", graph.group("stem.0").pinned)
+    assert re.search(r"depends on its size at .*test_readings.py:\d+ `q, k, v = m.qkv", graph.group("stem.0").pinned)
 
 
 # ── parts ──
@@ -231,7 +231,7 @@ def test_a_width_that_is_written_out_is_pinned_with_its_line() -> None:
     graph = read(Net(lambda m, x: x.view(x.shape[0], 12, 64).unflatten(2, (8, 8)), conv=conv_bn(12, 12)))
     why = graph.group("stem.0").pinned
     assert re.fullmatch(
-        r"the model's code fixes its size at .*test_readings\.py:\d+ `graph = read\(Net\(.*`.* in 'inner'", why
+        r"the model's code depends on its size at .*test_readings\.py:\d+ `graph = read\(Net\(.*`.* in 'inner'", why
     )
     assert graph.notes == (why,)
 
@@ -348,7 +348,7 @@ def test_a_pass_that_looks_at_values_leaves_nothing_open() -> None:
         return shuffled(x, m.groups, x.shape[1] // m.groups)
 
     graph = read(Net(code, groups=3, conv=conv_bn(12, 12), gate=nn.Parameter(torch.zeros(()))))
-    assert graph.group("inner.conv.0").pinned == "the model's code may fix its size in 'inner'"
+    assert graph.group("inner.conv.0").pinned == "the model's code may depend on its size in 'inner'"
     assert free(graph) == {"stem.0": 12}
     assert graph.notes[-1].startswith("the forward pass looks at values")
 

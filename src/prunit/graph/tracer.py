@@ -161,7 +161,7 @@ class Tracer(MetaMode):
         if not (unless and unless in calling_line()):
             self.findings.assumed = True
             if self.choices.cautious:  # it cannot be checked
-                self.pin_tensor(tensor, "the model's code may fix its size")
+                self.pin_tensor(tensor, "the model's code may depend on its size")
 
     def given(self, size: int) -> np.ndarray | None:
         """The channels of the running module's inputs, where those are as many."""
@@ -223,7 +223,7 @@ class Tracer(MetaMode):
         outputs = [out] if type(out) is Tensor else tensors_of(out)
         line = self.choices.avoided(self.module_path, name)
         if line is not None:
-            self._pin_around(inputs + outputs, f"the model's code fixes its size{line}")
+            self._pin_around(inputs + outputs, f"the model's code depends on its size{line}")
         shapes = tuple(
             [
                 (leaf.shape, tuple([(b.dims[0], b.ids) for b in self.labels(leaf).blocks if len(b.dims) == 1]))
