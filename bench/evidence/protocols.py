@@ -84,6 +84,7 @@ _ANCHORS: Final = (
     DEFAULT,
     "reconvene-round8",
     "counterpart",
+    "mask-synflow",
     "uniform",
     "width-multiplier",
     "random-filters",

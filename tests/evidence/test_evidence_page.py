@@ -123,10 +123,12 @@ def test_the_headline_is_told_as_it_is(tmp_path: Path) -> None:
         tmp_path,
     )
     text = claims.section({"gpu": Evidence(found)})
-    row = "91.00 ± 1.00 (3) | 91.50 ± 1.00 (3) | yes | 4.00× | 2.0× | 2.0× |"
+    row = "91.00 ± 1.00 (3) | 91.50 ± 1.00 (3) | yes | not measured | 4.00× | 2.0× | 2.0× |"
     assert f"| {DEFAULT}, vgg16-cifar10-onecycle40, params=1/16.21 | {row}" in text
     found = found_of({("counterpart", "params=1/16.21"): [0.96, 0.961, 0.962]}, tmp_path)
-    assert "| 96.10 ± 0.10 (3) | no | 4.00×" in claims.section({"gpu": Evidence(found)})
+    assert "| 96.10 ± 0.10 (3) | no | not measured | 4.00×" in claims.section({"gpu": Evidence(found)})
+    found = found_of({("mask-synflow", "params=1/16.21"): [0.93, 0.94, 0.95]}, tmp_path)
+    assert "| no | 94.00 ± 1.00 (3) | 4.00×" in claims.section({"gpu": Evidence(found)})
     lacking = found_of({(DEFAULT, "params=1/20"): [0.9], ("counterpart", "params=1/20"): [0.9]}, tmp_path)
     assert "| not known, seeds missing |" in claims.section({"gpu": Evidence(lacking)})
 
