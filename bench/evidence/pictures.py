@@ -11,7 +11,7 @@ from bench.evidence.tasks import plain
 from prunit.report.accuracy import linear_ticks, log_ticks
 
 WIDTH, HEIGHT = 640, 360
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 34, 42
+_LEFT, _RIGHT, _TOP, _BOTTOM = 68, 12, 34, 42
 _FONT: Final = 'font-family="system-ui, sans-serif" font-size="12" fill="#444444"'
 
 
@@ -45,6 +45,9 @@ def svg(setting: str, by_family: Mapping[str, Sequence[Drawn]], axis: str) -> st
     for tick in log_ticks(low, high):
         parts.append(f'<text x="{x(tick)}" y="{HEIGHT - _BOTTOM + 16}" text-anchor="middle">{_short(tick)}</text>')
     parts.append(f'<text x="{WIDTH / 2}" y="{HEIGHT - 8}" text-anchor="middle">{html.escape(axis)}, log scale</text>')
+    middle = (_TOP + HEIGHT - _BOTTOM) / 2
+    upright = f'x="14" y="{middle:g}" transform="rotate(-90 14 {middle:g})" text-anchor="middle"'
+    parts.append(f"<text {upright}>test accuracy</text>")
     front = pareto([(p.cost, p.accuracy, p.label) for p in every])
     stairs = "".join(f"H{x(cost)}V{y(accuracy)}" for cost, accuracy, _ in front[1:])
     start = f"M{x(front[0][0])} {y(front[0][1])}"
