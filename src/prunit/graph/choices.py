@@ -9,9 +9,11 @@ reading is taken.
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+
+from prunit.graph.code import Numbers
 
 Key = tuple[str, str]
 """A module's path, and what is read there: 'view', 'part', 'fill', 'operator NAME'."""
@@ -141,7 +143,7 @@ class Step(NamedTuple):
     module: str
     kind: str
     """The module's class."""
-    numbers: tuple[Any, ...]
+    numbers: Numbers
     outputs: tuple[tuple[tuple[int, ...], tuple[tuple[int, np.ndarray], ...]], ...]
 
 

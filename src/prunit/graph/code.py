@@ -38,10 +38,8 @@ def numbers_of(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Numb
     Constants that the model makes as it runs and that are not on the meta device count as numbers, if they are short.
     """
     whole = name not in _SIZED
-    found = [n for a in args if (n := _number(a, whole)) is not None]
-    if kwargs:
-        found += [n for a in kwargs.values() if (n := _number(a, whole)) is not None]
-    return tuple(found)
+    given = (*args, *kwargs.values()) if kwargs else args
+    return tuple([n for a in given if (n := _number(a, whole)) is not None])
 
 
 def _number(value: Any, whole: bool) -> Any:
@@ -66,16 +64,11 @@ def gives_values(name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
     )
 
 
-_VALUES: dict[Any, tuple[int, ...]] = {}
-
-
+@cache
 def _values_at(func: Any) -> tuple[int, ...]:
     """Which arguments of an operator are, or may be, numbers to compute with: no dimensions, sizes or tolerances."""
-    known = _VALUES.get(func)  # a model that compiles itself has dynamo here, which warns of functools.cache
-    if known is None:
-        kinds = ("number", "Optional[number]", "Tensor")
-        known = _VALUES[func] = tuple(i for i, a in enumerate(func._schema.arguments) if str(a.type) in kinds)
-    return known
+    kinds = ("number", "Optional[number]", "Tensor")
+    return tuple(i for i, a in enumerate(func._schema.arguments) if str(a.type) in kinds)
 
 
 def asks_for_shapes(modules: Iterable[nn.Module]) -> bool:

@@ -100,7 +100,7 @@ def _element_wise(x: Tensor, *others: Any) -> Tensor | None:
     """
     if not x.is_floating_point():
         return None
-    if _in_rows(x) and all([type(y) is Tensor and _same(x, y) for y in others]):
+    if _all_alike(x, others):
         return _row_major(x.shape, x.dtype)
     whole, tensors = x, [x]
     for y in others:
@@ -123,8 +123,14 @@ def _element_wise(x: Tensor, *others: Any) -> Tensor | None:
     return torch.empty_strided(whole.shape, whole.stride(), dtype=x.dtype, device=_META)
 
 
-def _same(x: Tensor, y: Tensor) -> bool:
-    return y.shape == x.shape and y.dtype == x.dtype and y.stride() == x.stride()
+def _all_alike(x: Tensor, others: Sequence[Any]) -> bool:
+    """All are row-major tensors of one shape and dtype."""
+    if not _in_rows(x):
+        return False
+    for y in others:
+        if type(y) is not Tensor or y.shape != x.shape or y.dtype != x.dtype or y.stride() != x.stride():
+            return False
+    return True
 
 
 def _follows(y: Tensor, whole: Tensor, in_rows: bool) -> bool:
@@ -136,7 +142,7 @@ def _follows(y: Tensor, whole: Tensor, in_rows: bool) -> bool:
 
 
 def _in_place(x: Tensor, *others: Any) -> Tensor | None:
-    if x.is_floating_point() and _in_rows(x) and all([type(y) is Tensor and _same(x, y) for y in others]):
+    if x.is_floating_point() and _all_alike(x, others):
         return x
     out = _element_wise(x, *others)
     return x if out is not None and out.shape == x.shape else None

@@ -31,7 +31,8 @@ def first_difference(
     number of each id. `inputs` are positional and keyword inputs. The model is left as it was.
     """
     whole = np.ones(int(graph.offsets[-1]) + 1, dtype=bool)
-    # A tensor made of values on the meta device does not show them: first those of the model as it is.
+    # A tensor made of values on the meta device does not show them: first those of the model as it is. To make one is
+    # no operator there, so that every module is asked, and not only those that ran one.
     told: list[Any] | None = [] if makes_tensors(model.modules()) else None
     ways = [whole] if told is not None else []
     ways += [_thinned(whole, graph, n) for n in range(3)]
@@ -159,7 +160,7 @@ class _Told(TorchFunctionMode):
         self._made = 0
         assert run.told is not None
         self._told = run.told
-        self._first = not self._told
+        self._first = bool(run.keep.all())
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         at = _OF_VALUES.get(func)

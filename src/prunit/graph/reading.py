@@ -90,7 +90,7 @@ def _traced(model: nn.Module, example: Any, pin: Sequence[str]) -> ChannelGraph:
 
 def _follows_widths(findings: Findings, graph: ChannelGraph) -> bool:
     """Whether the code that ran may compute something from the width of channels that may go."""
-    return (findings.gives_values or asks_for_shapes(findings.ran)) and any(not g.pinned for g in graph.groups)
+    return bool(graph.free.any()) and (findings.gives_values or asks_for_shapes(findings.ran))
 
 
 def _read_otherwise(findings: Findings, classes: np.ndarray, choices: Choices) -> bool:

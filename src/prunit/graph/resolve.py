@@ -187,18 +187,8 @@ class Findings:
                 if id(ids) not in found:
                     found[id(ids)] = where_of[ids]
         return tuple(
-            [
-                Activation(
-                    found[id(first)],
-                    per,
-                    size,
-                    born,
-                    last,
-                    tuple([found[id(ids)] for ids in others]) if others else (),
-                    batch,
-                )
-                for ((first, *others), per, batch, size, born), last in zip(self._buffers, self._last_use, strict=True)
-            ]
+            Activation(found[id(first)], per, size, born, last, tuple([found[id(ids)] for ids in others]), batch)
+            for ((first, *others), per, batch, size, born), last in zip(self._buffers, self._last_use, strict=True)
         )
 
 

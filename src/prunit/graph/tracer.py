@@ -73,11 +73,12 @@ class Tracer(MetaMode):
 
     def along(self, vector: Tensor, ids: np.ndarray | None, why: str) -> np.ndarray | None:
         """A vector holds one value for each of these channels, or for fixed ones (None); the ids along it."""
-        key = id(vector)
-        if ids is not None and key in self._names and key not in self._of_named and vector.shape == ids.shape:
-            mine = None if hasattr(vector, _LABELS) else self.findings.new_axis_like(self._names[key], ids)
+        name = self._names.get(id(vector))
+        if name is not None and ids is not None and vector.shape == ids.shape:
+            fresh = id(vector) not in self._of_named and not hasattr(vector, _LABELS)
+            mine = self.findings.new_axis_like(name, ids) if fresh else None
             if mine is not None:
-                self._of_named[key] = Labels((Block((0,), mine),), -1, self._names[key])
+                self._of_named[id(vector)] = Labels((Block((0,), mine),), -1, name)
                 return mine
         mine = self.labels(vector).ids(0)
         tie(self, ids, mine, why)
@@ -208,13 +209,13 @@ class Tracer(MetaMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        name = func.overloadpacket.__name__
-        numbers = numbers_of(name, args, kwargs or {})
+        name, kwargs = func.overloadpacket.__name__, kwargs or {}
+        numbers = numbers_of(name, args, kwargs)
         if self.module is not None:
             self.findings.ran.add(self.module)
-        if not self.findings.gives_values and gives_values(name, func, args, kwargs or {}, self.module):
+        if not self.findings.gives_values and gives_values(name, func, args, kwargs, self.module):
             self.findings.gives_values = True
-        out, args, named, inputs = self.answered(func, args, kwargs or {})
+        out, args, named, inputs = self.answered(func, args, kwargs)
         for tensor in inputs:
             labels: Labels | None = getattr(tensor, _LABELS, None)  # a parameter gets its own from the rule
             if labels is not None and labels.buffer >= 0:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prunit.graph.labels import Block, Labels
+from prunit.graph.labels import Block, Labels, ordered
 from prunit.graph.rules.seam import TracerLike, argument, buffer_for, name_of, operands, tensors
 
 aten = torch.ops.aten
@@ -63,7 +63,7 @@ def _as_one(t: TracerLike, inputs: list[Tensor], out: Tensor, func: Any) -> Labe
     for tensor in inputs[1:]:
         for mine, first in zip(t.labels(tensor).blocks, blocks, strict=True):
             t.unify(first.ids, mine.ids, name_of(func))
-    return Labels(blocks if len(blocks) < 2 else tuple(sorted(blocks)), buffer)
+    return Labels(ordered(blocks), buffer)
 
 
 def _weight_among(t: TracerLike, inputs: list[Tensor], shape: tuple[int, ...]) -> Tensor | None:

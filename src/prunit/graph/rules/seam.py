@@ -61,14 +61,8 @@ def tensors(tree: Any) -> list[Tensor]:
 
 def operands(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
     """All tensors in an operator's arguments; a list that starts with an int holds nothing else."""
-    found: list[Tensor] = []
-    for arg in (*args, *kwargs.values()) if kwargs else args:
-        kind = type(arg)
-        if kind is Tensor:
-            found.append(arg)
-        elif kind not in _PLAIN and not (kind is list and arg and type(arg[0]) is int):
-            found += tensors(arg)
-    return found
+    given = (*args, *kwargs.values()) if kwargs else args
+    return tensors([arg for arg in given if not (type(arg) is list and arg and type(arg[0]) is int)])
 
 
 def buffer_for(t: TracerLike, inputs: list[Tensor]) -> int:

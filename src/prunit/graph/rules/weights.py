@@ -21,8 +21,7 @@ def convolution(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Tensor) -
     out_dim, in_dim = (1, 0) if transposed else (0, 1)
     made = x if transposed else out
     theirs = t.labels(x)
-    plain = len(theirs.blocks) == 1 and theirs.blocks[0].dims == (1,)
-    kept = [] if plain else _beside_channels(t, x, w, stride, padding, dilation, transposed)
+    kept = _beside_channels(t, x, w, stride, padding, dilation, transposed)
     t.use(w, "conv", made.numel() // made.shape[1] * w.numel(), [b.ids for b in kept])
     for block in others(t, w, 0, 1) if not t.is_named(w) else ():
         t.reject(block.ids)
