@@ -7,7 +7,6 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from bench.evidence.tasks import Data, Task
@@ -121,14 +120,9 @@ def network(name: str, dataset: Dataset, *, seed: int) -> nn.Module:
     base, _, divisor = name.partition("/")
     if base == "vgg16" and divisor:
         stages = tuple(tuple(width // int(divisor) for width in stage) for stage in STAGES_VGG16)
-        return _seeded(lambda: VGG(stages, image_size=dataset.image_size, **asked), seed)
+        with zoo.seeded(seed):
+            return VGG(stages, image_size=dataset.image_size, **asked)
     if name == "tiny":
-        return _seeded(lambda: ResNet(Basic, ((16, 2), (32, 2)), stem="small", **asked), seed)
+        with zoo.seeded(seed):
+            return ResNet(Basic, ((16, 2), (32, 2)), stem="small", **asked)
     return zoo.load(name, image_size=dataset.image_size, seed=seed, **asked)
-
-
-def _seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """The network with the initial weights of a seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return build()

@@ -95,7 +95,7 @@ def _baselines(name: str, evidence: Evidence) -> str:
                     tests[arm, baseline] = found
         corrected = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
         rows = [
-            (f"**{arm}**" if arm == DEFAULT else arm, *(_told(tests, corrected, arm, b) for b in BASELINES))
+            (shown(arm), *(_told(tests, corrected, arm, b) for b in BASELINES))
             for arm in dict.fromkeys(arm for arm, _ in tests)
         ]
         if rows:
@@ -177,6 +177,11 @@ def _published(evidence: Evidence) -> str:
         "within 1 point",
     )
     return table(head, rows) if rows else missing("the cells of protocol `gpu` at these densities")
+
+
+def shown(arm: str) -> str:
+    """An arm's name in a table; the default stands out."""
+    return f"**{arm}**" if arm == DEFAULT else arm
 
 
 def percent(found: Spread, scale: float = 100) -> str:

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from bench.evidence import claims
-from bench.evidence.arms import ARMS, DEFAULT
+from bench.evidence.arms import ARMS
 from bench.evidence.asked import Evidence, times_faster, values
 from bench.evidence.cells import Found
-from bench.evidence.claims import difference, percent, to_pruned_s
+from bench.evidence.claims import difference, percent, shown, to_pruned_s
 from bench.evidence.pairs import MARGIN, compared, spread
 from bench.evidence.pictures import pictures
 from bench.evidence.protocols import PROTOCOLS
@@ -102,12 +102,13 @@ def _made(found: Found) -> str:
 
 def _results(name: str, evidence: Evidence) -> str:
     parts = [f"## Results of `{name}`", _ranking(evidence)]
+    drawn = pictures(evidence)
     for setting in evidence.settings:
         parts.append(_dense(evidence, setting))
         for budget in evidence.budgets(setting):
             parts.append(f"### {setting}, {budget}\n\n{_table(evidence, setting, budget)}")
-        drawn = [file for file in pictures(evidence) if file.startswith(f"{plain(setting)}-")]
-        parts += [f"![{setting}]({PICTURES}/{file})" for file in drawn]
+        mine = [file for file in drawn if file.startswith(f"{plain(setting)}-")]
+        parts += [f"![{setting}]({PICTURES}/{file})" for file in mine]
     return "\n\n".join(parts)
 
 
@@ -122,7 +123,7 @@ def _ranking(evidence: Evidence) -> str:
         means = [test.mean for test in tests if test]
         if means and arm != REFERENCE:
             told = [", ".join(difference(t)[:2]) + f" ({t.n} pairs)" if t else "not measured" for t in tests]
-            rows.append((statistics.fmean(means), (f"**{arm}**" if arm == DEFAULT else arm, *told)))
+            rows.append((statistics.fmean(means), (shown(arm), *told)))
     if not rows:
         return f"No pair of an arm and `{REFERENCE}` is there yet."
     rows.sort(key=lambda row: -row[0])
@@ -156,7 +157,7 @@ def _table(evidence: Evidence, setting: str, budget: str) -> str:
             continue
         cells = list(evidence.of(arm, setting=setting, budget=budget).values())
         accuracy = spread(values(cells, "accuracy"))
-        label = f"**{arm}**" if arm == DEFAULT else arm
+        label = shown(arm)
         if accuracy is None:
             why = "; ".join(dict.fromkeys(evidence.errors(arm, setting, budget))) or f"not measured (0 of {wanted})"
             rows.append((label, why.replace("|", "/")[:160], *["–"] * 9))

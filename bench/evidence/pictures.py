@@ -18,10 +18,10 @@ _FONT: Final = 'font-family="system-ui, sans-serif" font-size="12" fill="#444444
 def pictures(evidence: Evidence) -> dict[str, str]:
     """SVG by file name, three for each setting that has cells."""
     return {
-        f"{plain(setting)}-{plain(title.partition(',')[0])}.svg": svg(setting, points(evidence, setting, value), title)
+        f"{plain(setting)}-{plain(title.partition(',')[0])}.svg": svg(setting, drawn, title)
         for setting in evidence.settings
         for title, value in AXES
-        if points(evidence, setting, value)
+        if (drawn := points(evidence, setting, value))
     }
 
 

@@ -46,10 +46,10 @@ def html(name: str, found: Found) -> str:
 
     evidence = Evidence(found)
     figures = [
-        figure(f"{setting}: accuracy against {title}", points(evidence, setting, value), title)
+        figure(f"{setting}: accuracy against {title}", drawn, title)
         for setting in evidence.settings
         for title, value in AXES
-        if points(evidence, setting, value)
+        if (drawn := points(evidence, setting, value))
     ]
     lacking = len(found.missing) + len(found.stale)
     told = f"{len(found.cells)} of {found.tasks} cells" + (f"; {lacking} are missing and not drawn" if lacking else "")

@@ -54,7 +54,7 @@ def load(name: str, *, num_classes: int = 10, in_channels: int = 3, image_size: 
     for setting, value in asked.items():
         if value < 1:
             raise ConfigError(f"{setting}={value} for model '{name}': it must be at least 1")
-    with _seeded(seed):
+    with seeded(seed):
         return _build(name, num_classes, in_channels, image_size)
 
 
@@ -88,7 +88,7 @@ def _build(name: str, num_classes: int, in_channels: int, image_size: int) -> nn
 
 
 @contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """The random state that starts from `seed`, and afterwards the caller's again."""
     # torch.manual_seed would also queue a seed for a CUDA that is yet to start, which nothing takes back.
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
