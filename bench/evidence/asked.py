@@ -1,6 +1,6 @@
 """The cells of a protocol as accuracies that can be compared: in percent, by arm and by pair."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,6 +16,13 @@ class Evidence:
     """What was found, and how to ask for it."""
 
     found: Found
+    choosing: tuple[int, ...] = ()
+    """Seeds that the default was chosen on."""
+
+    @property
+    def seeds(self) -> set[int]:
+        """All seeds that are declared."""
+        return {task.seed for task in self.declared()}
 
     @property
     def settings(self) -> list[str]:
@@ -41,10 +48,21 @@ class Evidence:
             and (budget is None or budget in (task.budget, task.budget.partition("=")[0]))
         }
 
-    def accuracies(self, arm: str, *, setting: str | None = None, budget: str | None = None) -> dict[Pair, float]:
-        """Accuracy after the last epoch in percent, by pair."""
+    def accuracies(
+        self,
+        arm: str,
+        *,
+        setting: str | None = None,
+        budget: str | None = None,
+        seeds: Collection[int] | None = None,
+    ) -> dict[Pair, float]:
+        """Accuracy after the last epoch in percent, by pair; of these seeds, or of all."""
         found = self.of(arm, setting=setting, budget=budget)
-        return {(t.setting, t.budget, t.seed): 100 * cell["accuracy"] for t, cell in found.items()}
+        return {
+            (t.setting, t.budget, t.seed): 100 * cell["accuracy"]
+            for t, cell in found.items()
+            if seeds is None or t.seed in seeds
+        }
 
     def wanted(self, arm: str, setting: str, budget: str) -> int:
         """How many seeds are declared."""

@@ -32,6 +32,8 @@ class Protocol:
     grids: tuple[tuple[TrainConfig, Grid], ...]
     search: Search = field(default_factory=Search)
     probe_s: float = 1.0
+    choosing: tuple[int, ...] = ()
+    """Seeds that the default was chosen on: what is claimed of it is tested on the others."""
 
     def tasks(self) -> list[Task]:
         """All cells, each once: the dense model of every model and seed, and each arm at the budgets that it knows."""
@@ -80,16 +82,11 @@ def chosen(tasks: list[Task], patterns: str) -> list[Task]:
     return found
 
 
-_ANCHORS: Final = (
-    DEFAULT,
-    "reconvene-round8",
-    "counterpart",
-    "mask-synflow",
-    "uniform",
-    "width-multiplier",
-    "random-filters",
-    "precrop",
-)
+_BASELINES: Final = ("uniform", "width-multiplier", "random-filters", "precrop")
+_OURS: Final = tuple(dict.fromkeys((DEFAULT, "reconvene-emptied-reinit", "reconvene-per-cost", "reconvene-round8")))
+_CONTENDERS: Final = (*_OURS, *_BASELINES)
+"""What is tested on seeds that nothing was chosen on."""
+_ANCHORS: Final = (*_CONTENDERS, "counterpart", "mask-synflow")
 """The arms that the headline claims are about."""
 _MASKS: Final = ("mask-*",)
 _SMOKE: Final = TrainConfig(epochs=1, batch_size=64)
@@ -97,6 +94,8 @@ _CPU: Final = TrainConfig.quick(epochs=8)
 _GPU: Final = TrainConfig.quick(epochs=40)
 _AUTHORS: Final = TrainConfig.full(epochs=160)
 """The recipe behind the SynFlow authors' table."""
+# At 16 pixels an image costs a quarter to an eighth: more of them rank arms better than larger ones do.
+_FIFTH: Final = Data("cifar10", train=10_000, test=3_000, image_size=16)
 _LADDER: Final = tuple(f"params=1/{2**k}" for k in range(1, 9))
 
 PROTOCOLS: Final[Mapping[str, Protocol]] = {
@@ -114,11 +113,24 @@ PROTOCOLS: Final[Mapping[str, Protocol]] = {
     "cpu": Protocol(
         "cpu",
         "all arms on a fifth of CIFAR-10 at half its resolution, to rank them on two cores in under three hours",
-        # At 16 pixels an image costs a quarter to an eighth: more of them rank arms better than larger ones do.
-        Data("cifar10", train=10_000, test=3_000, image_size=16),
-        ((_CPU, Grid(("resnet20", "vgg16/4"), ("params=1/8", "macs=1/4"))),),
+        _FIFTH,
+        (
+            (_CPU, Grid(("resnet20", "vgg16/4"), ("params=1/8", "macs=1/4"))),
+            (_CPU, Grid(("resnet20", "vgg16/4"), ("params=1/8", "macs=1/4"), _CONTENDERS, seeds=(3, 4, 5, 6))),
+        ),
         Search(candidates=4, epochs=2, proxies=32),
         probe_s=0.5,
+        choosing=(0, 1, 2),
+    ),
+    "vgg16": Protocol(
+        "vgg16",
+        "VGG-16 at its full width on the images of `cpu`: the headline as far as two cores get in an hour or two",
+        _FIFTH,
+        (
+            (_CPU, Grid(("vgg16",), ("params=1/16.21",), _ANCHORS)),
+            (_CPU, Grid(("vgg16",), ("params=1/20", "macs=1/6"), _CONTENDERS)),
+        ),
+        probe_s=1.0,
     ),
     "gpu": Protocol(
         "gpu",

@@ -64,7 +64,10 @@ def test_every_arm_meets_its_budget_and_can_be_trained(arm: str, budget: str) ->
 
 def test_the_table_has_every_reading() -> None:
     readings = {f"reconvene-{e}-{r}" for e in (*EVALUATORS, "without") for r in get_args(Rectify)}
-    assert {arm for arm, about in ARMS.items() if about.family == "reconvene"} <= readings | {"reconvene-round8"}
+    assert {arm for arm, about in ARMS.items() if about.family == "reconvene"} <= readings | {
+        "reconvene-round8",
+        "reconvene-per-cost",
+    }
     assert {f"reconvene-{e}-{r}" for e in EVALUATORS for r in get_args(Rectify)} <= ARMS.keys()
     default = PruneConfig()
     assert DEFAULT == f"{default.recipe}-{default.evaluator}-{default.rectifier}"

@@ -76,8 +76,8 @@ def test_holm_by_hand() -> None:
 def test_a_page_without_cells_has_no_figures(tmp_path: Path) -> None:
     names = [name for name in PROTOCOLS if name != "smoke"]
     text = page.render({name: cells.find(protocol(name).tasks(), tmp_path) for name in names})
-    assert "**Incomplete: cpu, gpu, tiny.**" in text
-    assert text.count("**Not measured yet**") == 8
+    assert "**Incomplete: cpu, vgg16, gpu, tiny.**" in text
+    assert text.count("**Not measured yet**") == 11
     assert "## Results" not in text
     for name in names:
         assert f"| 0 | {len(protocol(name).tasks())} | 0 | – |" in text
@@ -113,8 +113,26 @@ def test_a_table_from_cells(tmp_path: Path) -> None:
     assert "| 3sp | BudgetError: too / tight | – |" in text
     assert "| precrop | not measured (0 of 3) | – |" in text
     told = "+1.00 (+0.75 to +1.25), 3, p = 0.0033: better"
-    assert f"| **{DEFAULT}** | {told} | not measured | not measured | not measured |" in text
+    assert f"| at equal params | {told} | not measured | not measured | not measured |" in text
+    assert f"| **{DEFAULT}** | +1.00 (+0.75 to +1.25), 3 | not measured |" in text
     assert "**Incomplete: gpu.**" in text
+
+
+def test_the_default_is_tested_on_seeds_that_did_not_choose_it(tmp_path: Path) -> None:
+    found = found_of(
+        {
+            ("uniform", "params=1/16"): [0.90, 0.91, 0.92],
+            (DEFAULT, "params=1/16"): [0.95, 0.911, 0.9205],
+            ("precrop", "params=1/16"): [0.89, 0.91, 0.92],
+        },
+        tmp_path,
+    )
+    text = claims.section({"gpu": Evidence(found, choosing=(0,))})
+    assert "Protocol `gpu`, on seeds 1, 2, on which nothing was chosen." in text
+    tested = text[text.index(f"| **{DEFAULT}** | − uniform") :]
+    assert tested.splitlines()[2].startswith("| at equal params | +0.08 (")
+    assert "All readings of Reconvene in `gpu` on seeds 0: " in text
+    assert f"| **{DEFAULT}** | +5.00 (–), 1 |" in text
 
 
 def test_the_headline_is_told_as_it_is(tmp_path: Path) -> None:

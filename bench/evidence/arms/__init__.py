@@ -76,6 +76,11 @@ ARMS: Final[Mapping[str, Arm]] = {
         "reconvene", "no evaluator: every layer narrowed by its density; rectified", density_to_width("reinit")
     ),
     "reconvene-without-none": Arm("reconvene", "neither evaluator nor rectifier", density_to_width("none")),
+    "reconvene-per-cost": Arm(
+        "reconvene",
+        "no evaluator: layers narrowed by their density in a mask of most flow for what the budget limits; rectified",
+        density_to_width("reinit", by_cost=True),
+    ),
     "reconvene-round8": Arm("reconvene", "the default reading, widths at multiples of 8 for the engine", rounded(8)),
     "uniform": Arm("structured", "every layer the same share of its channels", uniform_width),
     "width-multiplier": Arm(
