@@ -90,7 +90,7 @@ def _baselines(name: str, evidence: Evidence) -> str:
     seeds = evidence.seeds - set(evidence.choosing)
     tests = _tests([DEFAULT], evidence, seeds)
     if not tests:
-        return missing(f"the cells of protocol `{name}` that this needs")
+        return "\n\n".join([missing(f"the cells of protocol `{name}` that this needs"), *_readings(name, evidence)])
     corrected = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
     rows = [
         (f"at equal {key}", *(_told(tests, corrected, (key, DEFAULT, baseline)) for baseline in BASELINES))

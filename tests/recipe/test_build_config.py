@@ -116,7 +116,7 @@ def test_unknown_setting_names_the_nearest_or_where_it_belongs(setting: str, mes
         ("train.epochs=0", "'epochs' = 0: input should be greater than or equal to 1"),
         ("train.schedule=cosine", "'schedule' = 'cosine': input should be 'onecycle' or 'step'"),
         ("train.device=gpu", "'device' = 'gpu': use auto, cpu, cuda or cuda:N"),
-        ("prune.evaluator=dens", "prune.evaluator='dens': input should be 'emptied', 'density' or 'score'"),
+        ("prune.evaluator=dens", "prune.evaluator='dens': input should be 'emptied', 'density', 'score' or 'none'"),
         ("prune.min_share=2", "prune.min_share=2: input should be less than or equal to 1"),
         ("subset=0", "subset=0: input should be greater than or equal to 1"),
         ("seed=-1", "seed=-1: input should be greater than or equal to 0"),

@@ -57,6 +57,7 @@ _READINGS: Final = {
         "reconvene", f"Reconvene, evaluator '{evaluator}', rectifier '{rectifier}'", reconvene(evaluator, rectifier)
     )
     for evaluator in EVALUATORS
+    if evaluator != "none"
     for rectifier in get_args(Rectify)
 }
 
@@ -78,8 +79,8 @@ ARMS: Final[Mapping[str, Arm]] = {
     "reconvene-without-none": Arm("reconvene", "neither evaluator nor rectifier", density_to_width("none")),
     "reconvene-per-cost": Arm(
         "reconvene",
-        "no evaluator: layers narrowed by their density in a mask of most flow for what the budget limits; rectified",
-        density_to_width("reinit", by_cost=True),
+        "evaluator 'none': layers narrowed by their density in a mask made for what the budget limits; 'reinit'",
+        reconvene("none", "reinit"),
     ),
     "reconvene-round8": Arm("reconvene", "the default reading, widths at multiples of 8 for the engine", rounded(8)),
     "uniform": Arm("structured", "every layer the same share of its channels", uniform_width),

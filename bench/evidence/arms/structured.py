@@ -13,9 +13,8 @@ from prunit.batches import Batch
 from prunit.costs import cost_model
 from prunit.plans import Scores, choose
 from prunit.recipe.recipes import decide, sparsest
-from prunit.scores import find, per_channel, score_weights
+from prunit.scores import per_channel, score_weights
 from prunit.scores.network import Network
-from prunit.scores.per_cost import macs_per_weight, per_cost
 from prunit.scores.snip import gradient
 from prunit.surgery import Rectify
 
@@ -56,18 +55,13 @@ def _by_recipe(settings: Mapping[str, Any], rectifier: Rectify) -> Prune:
     return prune
 
 
-def density_to_width(rectifier: Rectify, *, by_cost: bool = False) -> Prune:
-    """Every layer narrowed to C √density of a SynFlow mask: no layer is spared. With fresh weights, PreCrop.
-
-    With `by_cost` the mask keeps most flow for what the budget limits: for its multiply-adds where it limits those.
-    """
+def density_to_width(rectifier: Rectify) -> Prune:
+    """Every layer narrowed to C √density of a SynFlow mask: no layer is spared. With fresh weights, PreCrop."""
 
     def prune(case: Case) -> Pruned:
         dense, graph = case.make(), case.target.graph
         density = sparsest(case.budget, case.target.dense)
-        per_mac = by_cost and case.budget.limits[0].key == "macs"
-        score = per_cost(find("synflow"), macs_per_weight(graph)) if per_mac else "synflow"
-        weights = score_weights(dense, graph, score, case.batches, density=density, seed=case.task.seed)
+        weights = score_weights(dense, graph, "synflow", case.batches, density=density, seed=case.task.seed)
         widths = by_density(case.target, Densities(graph, weights))
         return cut(case, choose(graph, per_channel(graph, weights, "last"), widths), rectifier, dense)
 

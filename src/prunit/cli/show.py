@@ -22,6 +22,7 @@ EVALUATOR_LINES: Final = {
     "emptied": "a layer bears pruning if the mask empties channels in it; those go (default of reconvene)",
     "density": "a layer bears pruning if the mask leaves it no denser than the network; it keeps C·√density",
     "score": "a layer bears pruning if narrowing it alone loses little synaptic flow; it keeps C·√density",
+    "none": "every layer bears pruning and keeps C·√density, of a mask made for what the budget limits",
 }
 RECTIFIER_LINES: Final = {
     "reinit": "new He-normal weights for layers whose shape changed (default)",

@@ -26,6 +26,7 @@ from prunit.plans import Plan, Scores, Widths, choose
 from prunit.recipe.collapse import collapse
 from prunit.recipe.config import PruneConfig
 from prunit.scores import Saliency, Score, WeightScores, find, name_of, per_channel, score_weights
+from prunit.scores.per_cost import macs_per_weight, per_cost
 from prunit.sensitivity import flow_lost
 
 OnRound = Callable[[int, int], None]
@@ -96,11 +97,29 @@ def decide(
         )
     target = first_reachable(graph, budget, config)  # before the scores: they take longer than it does to refuse
     weights = score_weights(
-        model, graph, method, batches, density=sparsest(budget, dense), seed=config.seed, on_round=on_round
+        model,
+        graph,
+        _costed(method, graph, budget, config),
+        batches,
+        density=sparsest(budget, dense),
+        seed=config.seed,
+        on_round=on_round,
     )
     case = _Case(model, target.graph, target, method, name, weights, batches, config)
     scores, widths, why = recipe.widths(case)
     return _decision(choose(target.graph, scores, widths), case, why, dense, time.perf_counter() - started)
+
+
+def _costed(method: Score, graph: ChannelGraph, budget: Budget, config: PruneConfig) -> Score:
+    """The score for each unit of what the budget limits most, where no evaluator is there to see to it.
+
+    A weight is one parameter, so only multiply-adds make a difference.
+    """
+    if config.recipe != "reconvene" or config.evaluator != "none":
+        return method
+    dense = cost_of(graph)
+    tightest = min(budget.limits, key=lambda limit: Budget((limit,)).tightest_share(dense))
+    return per_cost(method, macs_per_weight(graph)) if tightest.key == "macs" else method
 
 
 def sparsest(budget: Budget, dense: Cost) -> float:
@@ -316,6 +335,12 @@ def _score(case: _Case) -> Found:
     )
 
 
+def _none(case: _Case) -> Found:
+    """No evaluator: every layer bears pruning, each keeps C sqrt(density)."""
+    scores = per_channel(case.graph, case.weights, case.method.gather)
+    return scores, by_density(case.target, Densities(case.graph, case.weights)), _narrowed(case)
+
+
 def _relaxing(
     case: _Case,
     densities: Densities,
@@ -351,6 +376,7 @@ EVALUATORS: Final[Mapping[str, Callable[[_Case], Found]]] = {
     "emptied": _emptied,
     "density": _density,
     "score": _score,
+    "none": _none,
 }
 
 RECIPES: Final[Mapping[str, Recipe]] = {
