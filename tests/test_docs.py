@@ -20,7 +20,8 @@ from prunit.cli.commands import app
 from prunit.graph import trace
 from prunit.plans import keep_all
 from prunit.recipe.config import BuildConfig, read_config, setting_names
-from prunit.recipe.recipes import EVALUATORS, RECIPES
+from prunit.recipe.recipes import RECIPES
+from prunit.recipe.reconvene import EVALUATORS
 from prunit.scores import SCORES
 from prunit.surgery import Rectify, check_runs, compact
 from tests.nets import random_plan

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -30,6 +30,24 @@ class Cost:
     def as_dict(self) -> dict[str, int]:
         """The four figures by name."""
         return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class LayerCosts:
+    """What each layer costs, arrays in the order of `ChannelGraph.layers`.
+
+    params        weights of the layer, without its bias and norm; those that two layers share count half for each
+    macs          multiply-adds for one example
+    outputs       elements that the layer gives for one example (of a transposed convolution: at its input's positions)
+    weight_bytes  bytes of the params
+    output_bytes  bytes of the outputs, in the type of the weights
+    """
+
+    params: np.ndarray
+    macs: np.ndarray
+    outputs: np.ndarray
+    weight_bytes: np.ndarray
+    output_bytes: np.ndarray
 
 
 class CostModel:
@@ -65,6 +83,24 @@ class CostModel:
     def of(self, keep: np.ndarray) -> Cost:
         """The cost when the channels in `keep` stay: booleans as `ChannelGraph.flat_keep` gives. Always exact."""
         return self._price(self._axes.count_flat(keep), self._live.count_flat(keep), self._factors.count_flat(keep))
+
+    def layers_at(self, widths: np.ndarray) -> LayerCosts:
+        """What each layer costs when group i keeps `widths[i]` channels, which need not be whole numbers."""
+        sizes = np.append(self._axes.count(widths / self.graph.sizes), 1.0)
+        constant, rows = self._tensors
+        weight, positions = self._uses[:, 0], self._uses[:, 1]
+        elements = constant[weight] * sizes[rows[weight]].prod(axis=1)
+        params = elements / np.bincount(weight, minlength=len(constant))[weight]
+        made = [self._made_by_layer.get(layer.weight) for layer in self.graph.layers]
+        whole = [self.graph.tensors[layer.weight].shape[0] for layer in self.graph.layers]
+        outputs = positions * np.array([n if row is None else sizes[row] for row, n in zip(made, whole, strict=True)])
+        each = self._element_bytes[weight]
+        return LayerCosts(params, elements * positions, outputs, params * each, outputs * each)
+
+    @cached_property
+    def _made_by_layer(self) -> dict[str, int]:
+        """The row of the axis on which each weight has its layer's outputs."""
+        return {a.tensor: i for i, a in enumerate(self.graph.axes) if a.makes or a.role == "along"}
 
     def _price(self, axis_sizes: np.ndarray, live_positions: np.ndarray, factors: np.ndarray) -> Cost:
         constant, rows = self._tensors

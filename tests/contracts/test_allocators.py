@@ -7,7 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from prunit.allocate import ALLOCATORS, Allocator, Budget, Constraints, Densities, Target, by_density, global_threshold
+from prunit.allocate import (
+    ALLOCATORS,
+    Allocator,
+    Budget,
+    Complexity,
+    Constraints,
+    Densities,
+    Target,
+    by_complexity,
+    by_density,
+    global_threshold,
+)
+from prunit.allocate.by_complexity import MODES
 from prunit.costs import cost_of
 from prunit.errors import BudgetError, ConfigError, PlanError
 from prunit.graph import ChannelGraph, trace
@@ -44,7 +56,24 @@ CONSTRAINTS = (
     Constraints(round_to=2, limits={"*": (0.4, 16)}, keep_last=True),
 )
 
-EVERY: dict[str, Allocator] = {**ALLOCATORS, "by density": densest, "custom": random_widths}
+
+def by_macs(target: Target, scores: Scores) -> Widths:
+    """`by_complexity` in the form of an allocator, as expected."""
+    return by_complexity(target, Complexity(target, MODES["fa"]))
+
+
+def drawn_by_params(target: Target, scores: Scores) -> Widths:
+    """The same, drawn and with shares that follow."""
+    return by_complexity(target, Complexity(target, MODES["pa"]), draw="sampled", recomputed=True)
+
+
+EVERY: dict[str, Allocator] = {
+    **ALLOCATORS,
+    "by density": densest,
+    "by macs": by_macs,
+    "drawn by params": drawn_by_params,
+    "custom": random_widths,
+}
 
 
 @cache

@@ -18,7 +18,7 @@ from prunit.costs import cost_of
 from prunit.errors import BudgetError
 from prunit.graph import trace
 from prunit.recipe.config import PruneConfig
-from prunit.recipe.recipes import EVALUATORS
+from prunit.recipe.reconvene import EVALUATORS
 from prunit.recipe.source import example_of
 from prunit.surgery import Rectify
 from prunit.train import train

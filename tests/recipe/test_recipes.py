@@ -16,7 +16,8 @@ from prunit.graph import ChannelGraph, trace
 from prunit.plans import Plan
 from prunit.recipe import RECIPES, Decision, decide
 from prunit.recipe.config import PruneConfig
-from prunit.recipe.recipes import EVALUATORS, sparsest
+from prunit.recipe.recipes import constraints_of, sparsest
+from prunit.recipe.reconvene import EVALUATORS
 from prunit.scores import score_weights
 from tests.recipe.nets import STYLES, Plain, batch, seeded
 
@@ -38,7 +39,7 @@ def decided(
 def test_budget_is_met_and_each_group_is_explained(style: str, recipe: str, evaluator: str, budget: str) -> None:
     config = PruneConfig.model_validate({"recipe": recipe, "evaluator": evaluator, "rounds": 8})
     model, graph, decision = decided(style, budget, config)
-    target = Target(graph, Budget.parse(budget))
+    target = Target(graph, Budget.parse(budget), constraints_of(config))
     small = prunit.compact(model, graph, decision.plan)
     assert sum(p.numel() for p in small.parameters()) == decision.cost.params <= decision.dense.params
     for name, most in target.most.items():

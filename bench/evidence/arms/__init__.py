@@ -24,7 +24,7 @@ from bench.evidence.arms.structured import (
 )
 from bench.evidence.arms.trained import group_norm, l1_filters
 from bench.evidence.case import Case, Pruned
-from prunit.recipe.recipes import EVALUATORS
+from prunit.recipe.reconvene import EVALUATORS
 from prunit.surgery import Rectify
 
 Family = Literal["dense", "mask", "reconvene", "structured", "trained", "search"]

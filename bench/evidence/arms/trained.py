@@ -12,7 +12,7 @@ from bench.evidence.case import Case, Pruned, Trained
 from prunit.costs import cost_of
 from prunit.errors import BudgetError
 from prunit.graph import trace
-from prunit.recipe.recipes import decide
+from prunit.recipe.recipes import constraints_of, decide
 from prunit.recipe.source import example_of
 from prunit.surgery import compact
 
@@ -48,7 +48,7 @@ def group_norm(case: Case) -> Pruned:
             importance=tp.importance.GroupMagnitudeImportance(p=2),
             global_pruning=True,
             pruning_ratio=1.0,
-            max_pruning_ratio=1 - case.config.min_share,
+            max_pruning_ratio=1 - constraints_of(case.config).min_share,
             iterative_steps=_STEPS,
             ignored_layers=classifiers(model),
         )

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Final, Protocol
 
 from prunit.allocate.budget import KEYS, Budget, Limit, Target
+from prunit.allocate.by_complexity import Complexity, by_complexity
 from prunit.allocate.by_density import Densities, by_density
 from prunit.allocate.constraints import Constraints
 from prunit.allocate.global_threshold import global_threshold
@@ -20,10 +21,12 @@ __all__ = [
     "KEYS",
     "Allocator",
     "Budget",
+    "Complexity",
     "Constraints",
     "Densities",
     "Limit",
     "Target",
+    "by_complexity",
     "by_density",
     "global_threshold",
     "uniform",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from prunit.errors import FileError
+from prunit.errors import ConfigError, FileError
 from prunit.version import VERSION
 
 if TYPE_CHECKING:
@@ -47,6 +47,10 @@ Budgets = Annotated[
     ),
 ]
 RecipeName = Annotated[str | None, typer.Option("--recipe", help="A name of `prunit methods`. (default: reconvene)")]
+ModeName = Annotated[
+    str | None,
+    typer.Option("--mode", help="pa, fa or ma: the recipe 'complexity' by shares of parameters, macs or memory."),
+]
 ScoreName = Annotated[str | None, typer.Option("--score", help="A name of `prunit methods`. (default: the recipe's)")]
 RoundTo = Annotated[
     int | None,
@@ -69,6 +73,7 @@ class _Options(NamedTuple):
     data: str | None
     budgets: list[str] | None
     recipe: str | None
+    mode: str | None
     score: str | None
     seed: int | None
     device: str | None
@@ -102,6 +107,7 @@ def build(
     seed: Seed = None,
     device: Device = None,
     recipe: RecipeName = None,
+    mode: ModeName = None,
     score: ScoreName = None,
     round_to: RoundTo = None,
     subset: Annotated[int | None, typer.Option(help="Train on N images, evenly from all classes.")] = None,
@@ -115,7 +121,7 @@ def build(
     from prunit.cli import show
     from prunit.cli.progress import Bars
 
-    options = _Options(model, data, budget, recipe, score, seed, device, image_size, round_to, subset, epochs)
+    options = _Options(model, data, budget, recipe, mode, score, seed, device, image_size, round_to, subset, epochs)
     chosen = _config(options, config, settings)
     with Bars() as bars:
         bars.wait("loading PyTorch")
@@ -148,6 +154,7 @@ def plan(
     seed: Seed = None,
     device: Device = None,
     recipe: RecipeName = None,
+    mode: ModeName = None,
     score: ScoreName = None,
     round_to: RoundTo = None,
     image_size: ImageSize = None,
@@ -160,7 +167,7 @@ def plan(
     from prunit.cli.progress import Bars
     from prunit.files import write_atomically
 
-    options = _Options(model, data, budget, recipe, score, seed, device, image_size, round_to)
+    options = _Options(model, data, budget, recipe, mode, score, seed, device, image_size, round_to)
     chosen = _config(options, config, settings)
     if out.is_dir():
         raise FileError(f"--out {out}: it is a folder; name the file to write, for example {out / 'plan.json'}")
@@ -239,6 +246,7 @@ def models(as_json: AsJson = False) -> None:
 @app.command()
 def methods(as_json: AsJson = False) -> None:
     """List recipes, scores and the switches of a recipe, one line each."""
+    from prunit.allocate.by_complexity import LINES
     from prunit.cli import show
     from prunit.recipe.recipes import RECIPES
     from prunit.scores import SCORES
@@ -248,6 +256,7 @@ def methods(as_json: AsJson = False) -> None:
         "score": {name: s.line for name, s in SCORES.items()},
         "evaluator": show.EVALUATOR_LINES,
         "rectifier": show.RECTIFIER_LINES,
+        "mode": LINES,
     }
     if as_json:
         typer.echo(json.dumps(tables, indent=2))
@@ -259,7 +268,11 @@ def methods(as_json: AsJson = False) -> None:
 def _config(options: _Options, file: Path | None, settings: list[str] | None) -> "BuildConfig":
     from prunit.recipe import read_config
 
-    prune, train = ("recipe", "score", "round_to"), ("epochs", "device")
+    if options.mode and options.recipe not in (None, "complexity"):
+        raise ConfigError(f"--mode {options.mode} is of the recipe 'complexity', got --recipe {options.recipe}")
+    if options.mode:
+        options = options._replace(recipe="complexity")
+    prune, train = ("recipe", "mode", "score", "round_to"), ("epochs", "device")
     names = {n: f"prune.{n}" for n in prune} | {n: f"train.{n}" for n in train}
     given: dict[str, Any] = {
         names.get(name, name): value for name, value in options._asdict().items() if value is not None and value != []

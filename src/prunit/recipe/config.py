@@ -55,10 +55,20 @@ class PruneConfig(_Section):
     """Residual streams: never narrowed (keep), like any other layer (prune), or only where a budget is tight (auto)."""
     rounds: int | None = Field(default=None, ge=1)
     """Rounds of an iterative score; None is the method's own number (100 for SynFlow)."""
-    min_share: float = Field(default=0.02, ge=0, le=1)
-    """Share of its channels that every layer keeps at least."""
-    min_width: int = Field(default=1, ge=1)
-    """Channels that every layer keeps at least."""
+    mode: Literal["pa", "fa", "ma"] = "pa"
+    """Which share decides, for the recipe 'complexity': of parameters, multiply-adds or memory."""
+    draw: Literal["expected", "sampled"] = "expected"
+    """Channels go at the rate of these shares, or are drawn one at a time as in the paper; of 'complexity'."""
+    shares: Literal["static", "recomputed"] = "static"
+    """Shares of the dense network, or of what is left as channels go; of 'complexity'."""
+    memory: Literal["activations", "training", "all"] = "activations"
+    """Which memory the mode 'ma' means; 'all' is that of weights and activations."""
+    memory_batch: int = Field(default=1, ge=1)
+    """Images in the batch for which the mode 'ma' counts memory."""
+    min_share: float | None = Field(default=None, ge=0, le=1)
+    """Share of its channels that every layer keeps at least; None is the recipe's own (0.02; complexity 0.1)."""
+    min_width: int | None = Field(default=None, ge=1)
+    """Channels that every layer keeps at least; None is the recipe's own (1; complexity 4)."""
     round_to: int = Field(default=1, ge=1)
     """Layers that are cut keep a multiple of so many output channels, where their dense width allows it."""
     limits: Mapping[str, tuple[float, ...]] = {}

@@ -123,7 +123,7 @@ def check_request(config: BuildConfig) -> dict[str, Budget | None]:
     return budgets
 
 
-_TOLD: Final = ("score", "evaluator", "residual", "constraints")
+_TOLD: Final = ("score", "evaluator", "mode", "draw", "shares", "residual", "constraints")
 """What a plan's origin says that the manifest tells of a variant."""
 
 

@@ -3,10 +3,10 @@
 reconvene  unstructured pruning at initialisation -> sensitivity evaluator -> structured pruning of the layers that bear
            it (Eccles et al. 2024); the rectifier runs after the cut, see `surgery.rectify`
 global     channels of all layers ranked together by their score (as SNAP, 3SP and PreCrop-like methods do)
+complexity layers lose channels by their share of the parameters, multiply-adds or memory (Zawish et al. 2024)
 uniform    every layer keeps the same share: the baseline
 """
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,23 +16,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prunit.allocate import Budget, Constraints, Densities, Target, by_density, global_threshold, uniform
+from prunit.allocate import Budget, Constraints, Target, global_threshold, uniform
 from prunit.allocate.search import widest
 from prunit.batches import Batch
-from prunit.costs import Cost, cost_of, named_widths
+from prunit.costs import Cost, cost_of
 from prunit.errors import BudgetError, ModelError, PlanError, ScoreError, unknown
 from prunit.graph import ChannelGraph, Group
-from prunit.plans import Plan, Scores, Widths, choose
-from prunit.recipe.collapse import collapse
+from prunit.plans import Plan, choose
+from prunit.recipe.case import Case, Found, rounded, told
+from prunit.recipe.complexity import complexity
 from prunit.recipe.config import PruneConfig
-from prunit.scores import Saliency, Score, WeightScores, find, name_of, per_channel, score_weights
+from prunit.recipe.reconvene import reconvene
+from prunit.scores import Saliency, Score, find, name_of, per_channel, score_weights
 from prunit.scores.per_cost import macs_per_weight, per_cost
-from prunit.sensitivity import flow_lost
 
 OnRound = Callable[[int, int], None]
-
-Found = tuple[Scores, Widths, dict[str, str]]
-"""Scores of channels, widths, and what there is to say about the width of a group."""
 
 
 @dataclass(frozen=True)
@@ -52,21 +50,10 @@ class Recipe:
 
     line: str
     score: str
-    widths: "Callable[[_Case], Found]"
-
-
-@dataclass(frozen=True)
-class _Case:
-    """What a recipe decides on."""
-
-    model: nn.Module
-    graph: ChannelGraph
-    target: Target
-    method: Score
-    score: str
-    weights: WeightScores
-    batches: Sequence[Batch]
-    config: PruneConfig
+    widths: Callable[[Case], Found]
+    min_share: float = 0.02
+    min_width: int = 1
+    """What every layer keeps at least, where the user does not say."""
 
 
 _STREAM_PATIENCE = 3.0
@@ -105,7 +92,7 @@ def decide(
         seed=config.seed,
         on_round=on_round,
     )
-    case = _Case(model, target.graph, target, method, name, weights, batches, config)
+    case = Case(model, target.graph, target, method, name, weights, batches, config)
     scores, widths, why = recipe.widths(case)
     return _decision(choose(target.graph, scores, widths), case, why, dense, time.perf_counter() - started)
 
@@ -141,10 +128,11 @@ def method_of(config: PruneConfig, score: Score | Saliency | None = None) -> tup
 
 def constraints_of(config: PruneConfig) -> Constraints:
     """What a configuration asks of widths; `ConfigError` for what can never hold."""
+    recipe, _ = method_of(config)
     return Constraints(
         round_to=config.round_to,
-        min_width=config.min_width,
-        min_share=config.min_share,
+        min_width=recipe.min_width if config.min_width is None else config.min_width,
+        min_share=recipe.min_share if config.min_share is None else config.min_share,
         limits=config.limits,
         keep_first=config.keep_first,
         keep_last=config.keep_last,
@@ -180,7 +168,7 @@ def first_reachable(graph: ChannelGraph, budget: Budget, config: PruneConfig) ->
     return whole
 
 
-def _decision(plan: Plan, case: _Case, why: dict[str, str], dense: Cost, seconds: float) -> Decision:
+def _decision(plan: Plan, case: Case, why: dict[str, str], dense: Cost, seconds: float) -> Decision:
     cost = cost_of(case.graph, plan)
     for name, most in case.target.most.items():
         if cost.as_dict()[name] > most:
@@ -196,24 +184,23 @@ def _decision(plan: Plan, case: _Case, why: dict[str, str], dense: Cost, seconds
         "residual": config.residual,
         "why": why,
     }
-    if config.recipe == "reconvene":
-        origin["evaluator"] = config.evaluator
+    origin |= {name: getattr(config, name) for name in SWITCHES.get(config.recipe, ())}
     if str(case.target.constraints):
         origin["constraints"] = str(case.target.constraints)
     return Decision(Plan(plan.keep, plan.dense, origin, plan.inputs), cost, dense, why, seconds)
 
 
-def _reason(group: Group, plan: Plan, case: _Case, why: Mapping[str, str]) -> str:
+def _reason(group: Group, plan: Plan, case: Case, why: Mapping[str, str]) -> str:
     """Why a group has its width: what holds for every recipe first, then what the recipe says."""
     kept = len(plan.keep[group.name])
     if group.pinned:
         return f"whole: {group.pinned}"
     allowed, i = case.target.allowed, case.graph.index[group.name]
+    if kept == allowed.most[i] < group.size:
+        return f"maximum width, {allowed.most_by[i]}"
     if kept == allowed.least[i]:
         by = f", {allowed.least_by[i]}" if allowed.least_by[i] else ""
         return f"minimum width{by}" if kept < group.size else f"whole: its minimum width{by}"
-    if kept == allowed.most[i] < group.size:
-        return f"maximum width, {allowed.most_by[i]}"
     told = why.get(group.name, "")
     if kept == group.size and not told.startswith("whole"):
         rounded = allowed.step[i] > 1 and plan.widths != dict(plan.dense)
@@ -233,158 +220,34 @@ def example_batch(example: Any) -> Batch:
 # ── the recipes ──
 
 
-def _uniform(case: _Case) -> Found:
+def _uniform(case: Case) -> Found:
     scores = per_channel(case.graph, case.weights, case.method.gather)
-    why = {g.name: "the same share as everywhere" + _rounded(case, g) for g in case.graph.groups}
+    why = {g.name: "the same share as everywhere" + rounded(case, g) for g in case.graph.groups}
     return scores, uniform(case.target, scores), why
 
 
-def _global(case: _Case) -> Found:
+def _global(case: Case) -> Found:
     scores = per_channel(case.graph, case.weights, case.method.gather)
     widths = global_threshold(case.target, scores)
-    return scores, widths, _told(case, scores, widths, "{} of {} rank too low", "none ranks too low")
+    return scores, widths, told(case, scores, widths, "{} of {} rank too low", "none ranks too low")
 
-
-def _reconvene(case: _Case) -> Found:
-    return EVALUATORS[case.config.evaluator](case)
-
-
-def _emptied(case: _Case) -> Found:
-    """Reading 'emptied': thin out the weights until the channels that are empty by then meet the budget.
-
-    A layer of which the mask empties no channel is sensitive and stays whole: tau = 0 in the method card. If the mask
-    disconnects the network before that, the widths just before are narrowed further by equal shares.
-    """
-    scores = per_channel(case.graph, case.weights, "last")
-    widths = global_threshold(case.target, scores)
-    lost, at = collapse(case.graph, scores)
-    if _threshold(case.target, scores, widths) < at:
-        some, none = "the mask empties {} of {}", "sensitive, the mask empties none"
-        return scores, widths, _told(case, scores, widths, some, none)
-    before = np.array([int((scores[g.name] >= at).sum()) for g in case.graph.groups])
-    found = widest(case.target, lambda share: share * before)
-    end = f"before it cuts the network at '{lost}'; then by equal shares"
-    sizes = zip(case.graph.groups, before, strict=True)
-    why = {g.name: f"the mask empties {g.size - left} of {g.size} {end}{_rounded(case, g)}" for g, left in sizes}
-    return scores, named_widths(case.graph, found), why
-
-
-def _threshold(target: Target, scores: Scores, widths: Widths) -> float:
-    """The highest score that is gone for the budget's sake: the last channel to go never comes back.
-
-    What a group loses to a limit on its width goes whatever its score.
-    """
-    cut = [g for g, most in zip(target.graph.groups, target.ceiling, strict=True) if widths[g.name] < most]
-    gone = (float(scores[g.name].sort().values[g.size - widths[g.name] - 1]) for g in cut)
-    return max(gone, default=-math.inf)
-
-
-def _told(case: _Case, scores: Scores, widths: Widths, some: str, none: str) -> dict[str, str]:
-    """What a threshold on channel scores did to each group; `some` says how many of its channels are below it."""
-    threshold = _threshold(case.target, scores, widths)
-    below = np.array([int((scores[g.name] <= threshold).sum()) for g in case.graph.groups])
-    left = case.target.allowed.up(case.graph.sizes - below)
-    why: dict[str, str] = {}
-    for i, g in enumerate(case.graph.groups):
-        spared = widths[g.name] - left[i]
-        back = f"; the budget spares {spared}" if spared > 0 else ""
-        told = some.format(below[i], g.size) + _rounded(case, g) + back if below[i] else none
-        why[g.name] = told if widths[g.name] < g.size else f"whole: {told}"
-    return why if threshold > -math.inf else {}
-
-
-def _rounded(case: _Case, group: Group) -> str:
-    """What there is to add about a group whose widths go in steps."""
-    in_steps = case.target.allowed.step[case.graph.index[group.name]] > 1
-    return f", rounded to {case.target.constraints.round_to}" if in_steps else ""
-
-
-def _density(case: _Case) -> Found:
-    """Reading 'density': a layer is sensitive if the mask leaves it denser than the network; others C sqrt(density).
-
-    Which layers are sensitive hangs on the mask's density, and that on the budget: start from the budget's share. If
-    the layers that are left cannot meet the budget, only those more than twice, four times … as dense stay whole.
-    """
-    densities = Densities(case.graph, case.weights)
-    share = case.target.budget.tightest_share(case.target.dense)
-    by_group, overall = densities.at(_dial_of(densities, share))
-
-    def sensitive(tau: float) -> list[str]:
-        free = [g.name for g in case.graph.groups if not g.pinned]
-        return [n for n in free if by_group[case.graph.index[n]] > tau * overall]
-
-    return _relaxing(case, densities, sensitive, (1, 2, 4, 8, 16), "over {:g} times as dense as the network's mask")
-
-
-def _score(case: _Case) -> Found:
-    """Reading 'score': a layer is sensitive if narrowing it alone loses much synaptic flow, relative to the worst one.
-
-    Each layer is narrowed to the width that the density rule would give it if all layers were narrowed.
-    """
-    densities = Densities(case.graph, case.weights)
-    scores = per_channel(case.graph, case.weights, case.method.gather)
-    widths = by_density(case.target, densities)
-    lost = flow_lost(case.model, case.graph, scores, widths, case.batches[0])
-    worst = max(lost.values(), default=0.0) or 1.0
-
-    def sensitive(tau: float) -> list[str]:
-        return [name for name, value in lost.items() if value / worst > tau]
-
-    return _relaxing(
-        case, densities, sensitive, (0.5, 0.7, 0.9), "narrowing it loses over {:g} of the worst one's flow"
-    )
-
-
-def _none(case: _Case) -> Found:
-    """No evaluator: every layer bears pruning, each keeps C sqrt(density)."""
-    scores = per_channel(case.graph, case.weights, case.method.gather)
-    return scores, by_density(case.target, Densities(case.graph, case.weights)), _narrowed(case)
-
-
-def _relaxing(
-    case: _Case,
-    densities: Densities,
-    sensitive: Callable[[float], list[str]],
-    thresholds: Sequence[float],
-    reason: str,
-) -> Found:
-    """Widths by density with the sensitive layers whole, at the strictest threshold that the budget allows."""
-    scores = per_channel(case.graph, case.weights, case.method.gather)
-    first = case.config.tau
-    for tau in (first, *(t for t in thresholds if t > first)) if first is not None else thresholds:
-        whole = sensitive(tau)
-        target = case.target.keeping(whole, "sensitive")
-        if target.met_by(target.floor):
-            told = {n: f"whole: sensitive, {reason.format(tau)}" for n in whole}
-            return scores, by_density(target, densities), _narrowed(case) | told
-    return scores, by_density(case.target, densities), _narrowed(case)
-
-
-def _narrowed(case: _Case) -> dict[str, str]:
-    return {g.name: "√(density of its mask)" + _rounded(case, g) for g in case.graph.groups}
-
-
-def _dial_of(densities: Densities, share: float) -> float:
-    low, high = 0.0, 1.0
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (middle, high) if densities.at(middle)[1] < share else (low, middle)
-    return low
-
-
-EVALUATORS: Final[Mapping[str, Callable[[_Case], Found]]] = {
-    "emptied": _emptied,
-    "density": _density,
-    "score": _score,
-    "none": _none,
-}
 
 RECIPES: Final[Mapping[str, Recipe]] = {
     "reconvene": Recipe(
         "prune weights at initialisation, then whole filters of the layers that bear it (Eccles et al. 2024)",
         "synflow",
-        _reconvene,
+        reconvene,
     ),
     "global": Recipe("one ranking of all channels, lowest scores go", "snip", _global),
+    "complexity": Recipe(
+        "layers lose channels by their share of the params, macs or memory (Zawish et al. 2024)",
+        "random",
+        complexity,
+        min_share=0.1,
+        min_width=4,
+    ),
     "uniform": Recipe("every layer keeps the same share of its channels", "magnitude", _uniform),
 }
+
+SWITCHES: Final[Mapping[str, Sequence[str]]] = {"reconvene": ("evaluator",), "complexity": ("mode", "draw", "shares")}
+"""Settings of one recipe that a plan tells of."""
