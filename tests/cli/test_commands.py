@@ -125,7 +125,7 @@ def test_inspect_a_portfolio(built: tuple[Path, Result], manifest: dict[str, Any
     result = prunit("inspect", folder)
     assert result.code == 0, result.err
     assert result.err == ""
-    how = "reconvene, score synflow, evaluator emptied, residual auto, rectifier reinit, params=1/2, seed 2, 1 epochs"
+    how = "reconvene, score synflow, evaluator none, residual auto, rectifier reinit, params=1/2, seed 2, 1 epochs"
     for text in ("dense", how, "match their sha256", "not dominated: "):
         assert text in result.out
     assert parsed(prunit("inspect", folder, "--json")) == {"folder": str(folder), **manifest, "problems": []}

@@ -17,10 +17,10 @@ from bench.evidence.filling import check_budget, widths_of
 from prunit.costs import cost_of
 from prunit.errors import BudgetError
 from prunit.graph import trace
-from prunit.recipe.config import PruneConfig
+from prunit.recipe.recipes import decide
 from prunit.recipe.reconvene import EVALUATORS
 from prunit.recipe.source import example_of
-from prunit.surgery import Rectify
+from prunit.surgery import Rectify, compact, rectify
 from prunit.train import train
 from tests.evidence.setup import TRAIN, case
 
@@ -70,8 +70,6 @@ def test_the_table_has_every_reading() -> None:
         "reconvene-per-cost",
     }
     assert {f"reconvene-{e}-{r}" for e in evaluators for r in get_args(Rectify)} <= ARMS.keys()
-    default = PruneConfig()
-    assert DEFAULT == f"{default.recipe}-{default.evaluator}-{default.rectifier}"
     assert all("|" not in about.line for about in ARMS.values())  # it would end a cell of a table
 
 
@@ -98,10 +96,23 @@ def test_a_mask_counts_its_weights() -> None:
     assert check_budget(one, pruned).params == dense.params - zeros
 
 
+def test_the_default_arm_is_what_prunit_does_unasked() -> None:
+    for budget in ("params=1/4", "macs=1/4"):
+        one, (pruned, _) = case(DEFAULT, budget), pruned_by(DEFAULT, budget)
+        dense = one.make()
+        plan = decide(dense, one.graph, one.batches, one.budget, one.config).plan
+        small = compact(dense, one.graph, plan)
+        rectify(small, dense, one.config.rectifier, seed=one.task.seed)
+        assert pruned.plan is not None
+        assert plan.hash == pruned.plan.hash
+        same = zip(small.state_dict().values(), pruned.model.state_dict().values(), strict=True)
+        assert all(torch.equal(a, b) for a, b in same)
+
+
 def test_the_counterpart_leaves_empty_what_reconvene_drops() -> None:
     mask, _ = pruned_by("counterpart", "params=1/4")
-    ours, _ = pruned_by(DEFAULT, "params=1/4")
-    one = case(DEFAULT, "params=1/4")
+    ours, _ = pruned_by("reconvene-emptied-reinit", "params=1/4")
+    one = case("reconvene-emptied-reinit", "params=1/4")
     assert ours.plan is not None
     keep = one.graph.flat_keep(ours.plan.keep)
     made, read = np.zeros(len(keep), dtype=bool), np.zeros(len(keep), dtype=bool)

@@ -101,8 +101,8 @@ def test_the_table_says_what_rounding_did() -> None:
 
 
 def test_emptied_cuts_no_channel_that_the_mask_leaves_only_to_round() -> None:
-    _, _, exact = decided("plain", "params=1/3")
-    _, _, rounded = decided("plain", "params=1/3", round_to=8)
+    _, _, exact = decided("plain", "params=1/3", evaluator="emptied")
+    _, _, rounded = decided("plain", "params=1/3", evaluator="emptied", round_to=8)
     for name in ("first.0", "second.0", "third.0"):
         assert rounded.plan.widths[name] % 8 == 0
     said = [why for why in rounded.why.values() if "the mask empties" in why]
@@ -116,7 +116,7 @@ def test_a_mask_that_would_disconnect_the_network_is_left_in_steps_too() -> None
     with torch.no_grad():
         model.get_submodule("second.0").get_parameter("weight").mul_(1e-3)
     graph = trace(model, batch()[0][:1])
-    config = PruneConfig(score="magnitude", round_to=8)
+    config = PruneConfig(evaluator="emptied", score="magnitude", round_to=8)
     decision = decide(model, graph, [batch()], Budget.parse("params=1/4"), config)
     assert decision.cost.params <= decision.dense.params // 4
     assert all(width % 8 == 0 for name, width in decision.plan.widths.items() if name != "head")

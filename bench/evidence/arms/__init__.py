@@ -82,7 +82,9 @@ ARMS: Final[Mapping[str, Arm]] = {
         "evaluator 'none': layers narrowed by their density in a mask made for what the budget limits; 'reinit'",
         reconvene("none", "reinit"),
     ),
-    "reconvene-round8": Arm("reconvene", "the default reading, widths at multiples of 8 for the engine", rounded(8)),
+    "reconvene-round8": Arm(
+        "reconvene", "reading 'emptied', 'reinit', widths at multiples of 8 for the engine", rounded(8)
+    ),
     "uniform": Arm("structured", "every layer the same share of its channels", uniform_width),
     "width-multiplier": Arm(
         "structured", "the same, residual streams too, fresh weights: a width multiplier", width_multiplier
@@ -111,5 +113,5 @@ ARMS: Final[Mapping[str, Arm]] = {
     "proxy-search": Arm("search", "random widths, the one with the most synaptic flow", proxy_search),
 }
 
-DEFAULT: Final = "reconvene-emptied-reinit"
+DEFAULT: Final = "reconvene-per-cost"
 """What `prunit build` does unless it is told otherwise; a test holds it to `PruneConfig`."""

@@ -36,7 +36,8 @@ def counterpart(case: Case) -> Pruned:
     The channels that go have at most the threshold as their score, and so has every weight that the mask drops.
     """
     dense = case.make()
-    decision = decide(dense, case.graph, case.batches, case.budget, case.config)
+    config = case.config.model_copy(update={"evaluator": "emptied"})
+    decision = decide(dense, case.graph, case.batches, case.budget, config)
     density = sparsest(case.budget, decision.dense)
     weights = score_weights(dense, case.graph, "synflow", case.batches, density=density, seed=case.task.seed)
     channels = per_channel(case.graph, weights, "last")

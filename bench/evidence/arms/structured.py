@@ -27,8 +27,8 @@ def reconvene(evaluator: str, rectifier: Rectify) -> Prune:
 
 
 def rounded(round_to: int) -> Prune:
-    """The default reading with widths at multiples of `round_to`, which an engine computes faster."""
-    return _by_recipe({"recipe": "reconvene", "round_to": round_to}, "reinit")
+    """Reading 'emptied' with widths at multiples of `round_to`, which an engine computes faster."""
+    return _by_recipe({"recipe": "reconvene", "evaluator": "emptied", "round_to": round_to}, "reinit")
 
 
 def uniform_width(case: Case) -> Pruned:

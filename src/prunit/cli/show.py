@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from prunit.recipe import Decision
 
 EVALUATOR_LINES: Final = {
-    "emptied": "a layer bears pruning if the mask empties channels in it; those go (default of reconvene)",
+    "emptied": "a layer bears pruning if the mask empties channels in it; those go",
     "density": "a layer bears pruning if the mask leaves it no denser than the network; it keeps C·√density",
     "score": "a layer bears pruning if narrowing it alone loses little synaptic flow; it keeps C·√density",
-    "none": "every layer bears pruning and keeps C·√density, of a mask made for what the budget limits",
+    "none": "every layer keeps C·√density, of a mask made for what the budget limits (default of reconvene)",
 }
 RECTIFIER_LINES: Final = {
     "reinit": "new He-normal weights for layers whose shape changed (default)",

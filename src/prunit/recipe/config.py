@@ -45,7 +45,7 @@ class PruneConfig(_Section):
     """Name of a recipe: see `prunit methods`."""
     score: str | None = None
     """Name of a score; None is the recipe's own (SynFlow for reconvene)."""
-    evaluator: Literal["emptied", "density", "score", "none"] = "emptied"
+    evaluator: Literal["emptied", "density", "score", "none"] = "none"
     """Reading of Reconvene's Pruning Sensitivity Evaluator; see docs/cards/reconvene.md."""
     tau: float | None = Field(default=None, ge=0)
     """Sensitivity above which a layer stays whole, for the readings 'density' and 'score'; None starts at 1 and 0.5."""
