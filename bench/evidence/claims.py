@@ -6,16 +6,13 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import product
 from typing import Final
 
-from bench.evidence.arms import ARMS, DEFAULT
+from bench.evidence.arms import ARMS, BASELINES, DEFAULT, OURS
 from bench.evidence.asked import NOTHING, Evidence, times_faster, values
 from bench.evidence.cells import Cell
 from bench.evidence.pairs import Compared, Spread, compared, holm, spread
 from bench.evidence.references import COMPRESSIONS, published
 from bench.tables import table
 
-BASELINES: Final = ("uniform", "width-multiplier", "random-filters", "precrop")
-OURS: Final = tuple(dict.fromkeys((DEFAULT, "reconvene-emptied-reinit", "reconvene-per-cost", "reconvene-round8")))
-"""What the headline is about: the default, the other readings that may become it, and widths that suit the engine."""
 HEADLINE: Final = ("params=1/16.21", "params=1/20")
 
 

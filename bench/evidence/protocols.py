@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from itertools import product
 from typing import Final
 
-from bench.evidence.arms import ARMS, DEFAULT
+from bench.evidence.arms import ARMS, BASELINES, OURS
 from bench.evidence.tasks import DENSE, Data, Search, Task
 from prunit.errors import ConfigError, unknown
 from prunit.train import TrainConfig
@@ -82,9 +82,7 @@ def chosen(tasks: list[Task], patterns: str) -> list[Task]:
     return found
 
 
-_BASELINES: Final = ("uniform", "width-multiplier", "random-filters", "precrop")
-_OURS: Final = tuple(dict.fromkeys((DEFAULT, "reconvene-emptied-reinit", "reconvene-per-cost", "reconvene-round8")))
-_CONTENDERS: Final = (*_OURS, *_BASELINES)
+_CONTENDERS: Final = (*OURS, *BASELINES)
 """What is tested on seeds that nothing was chosen on."""
 _ANCHORS: Final = (*_CONTENDERS, "counterpart", "mask-synflow")
 """The arms that the headline claims are about."""

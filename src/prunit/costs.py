@@ -86,26 +86,30 @@ class CostModel:
 
     def layers_at(self, widths: np.ndarray) -> LayerCosts:
         """What each layer costs when group i keeps `widths[i]` channels, which need not be whole numbers."""
-        sizes = np.append(self._axes.count(widths / self.graph.sizes), 1.0)
-        constant, rows = self._tensors
+        axis_sizes = self._axes.count(widths / self.graph.sizes)
         weight, positions = self._uses[:, 0], self._uses[:, 1]
-        elements = constant[weight] * sizes[rows[weight]].prod(axis=1)
-        params = elements / np.bincount(weight, minlength=len(constant))[weight]
-        made = [self._made_by_layer.get(layer.weight) for layer in self.graph.layers]
-        whole = [self.graph.tensors[layer.weight].shape[0] for layer in self.graph.layers]
-        outputs = positions * np.array([n if row is None else sizes[row] for row, n in zip(made, whole, strict=True)])
+        elements = self._elements(axis_sizes)[weight]
+        params = elements / np.bincount(weight)[weight] if len(weight) else elements
+        rows, whole = self._outputs
+        outputs = positions * np.where(rows < 0, whole, np.append(axis_sizes, 1.0)[rows])
         each = self._element_bytes[weight]
         return LayerCosts(params, elements * positions, outputs, params * each, outputs * each)
 
     @cached_property
-    def _made_by_layer(self) -> dict[str, int]:
-        """The row of the axis on which each weight has its layer's outputs."""
-        return {a.tensor: i for i, a in enumerate(self.graph.axes) if a.makes or a.role == "along"}
+    def _outputs(self) -> tuple[np.ndarray, np.ndarray]:
+        """For each layer the row of the axis with its outputs, -1 if there is none, and how many they are at first."""
+        made = {a.tensor: i for i, a in enumerate(self.graph.axes) if a.makes or a.role == "along"}
+        layers = self.graph.layers
+        rows = np.array([made.get(layer.weight, -1) for layer in layers], dtype=np.int64)
+        return rows, np.array([self.graph.tensors[layer.weight].shape[0] for layer in layers], dtype=np.int64)
+
+    def _elements(self, axis_sizes: np.ndarray) -> np.ndarray:
+        """Elements of each tensor where the axes have these sizes, not rounded."""
+        constant, rows = self._tensors
+        return constant * np.append(axis_sizes, 1.0)[rows].prod(axis=1)
 
     def _price(self, axis_sizes: np.ndarray, live_positions: np.ndarray, factors: np.ndarray) -> Cost:
-        constant, rows = self._tensors
-        sizes = np.append(axis_sizes, 1.0)
-        elements = np.rint(constant * sizes[rows].prod(axis=1)).astype(np.int64)
+        elements = np.rint(self._elements(axis_sizes)).astype(np.int64)
         products = self._product_macs.copy()
         np.multiply.at(products, self._product_of, np.rint(factors).astype(np.int64))
         products //= self._product_batch

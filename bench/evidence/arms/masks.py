@@ -12,6 +12,7 @@ from prunit.costs import cost_of
 from prunit.errors import BudgetError
 from prunit.recipe.recipes import decide, sparsest
 from prunit.scores import per_channel, score_weights
+from prunit.scores.per_cost import macs_per_weight
 
 
 def thinned(score: str) -> Callable[[Case], Pruned]:
@@ -111,10 +112,8 @@ def _how_many(case: Case, scores: Mapping[str, Tensor], order: Tensor) -> int:
         return max(1, math.floor(share_of(text) * len(order)))
     if key == "params":
         return min(_room(case, len(order)), len(order))
-    positions: dict[str, int] = dict.fromkeys(scores, 0)
-    for layer in case.graph.layers:
-        positions[layer.weight] += layer.positions
-    each = np.concatenate([np.full(s.numel(), positions[name]) for name, s in scores.items()])
+    macs = macs_per_weight(case.graph)
+    each = np.concatenate([np.full(s.numel(), macs[name]) for name, s in scores.items()])
     most = case.budget.limits[0].of(cost_of(case.graph))
     return int(np.searchsorted(np.cumsum(each[order.numpy()]), most, side="right"))
 

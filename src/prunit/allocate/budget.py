@@ -46,6 +46,10 @@ class Limit:
             return int(self.amount)
         return math.floor(_simple(self.share) * dense.as_dict()[KEYS[self.key]])
 
+    def share_of(self, dense: Cost) -> float:
+        """The share of the dense cost that the limit leaves, at most 1."""
+        return min(1.0, self.of(dense) / max(dense.as_dict()[KEYS[self.key]], 1))
+
     def __str__(self) -> str:
         return f"{self.key}={self.text}"
 
@@ -92,8 +96,7 @@ class Budget:
 
     def tightest_share(self, dense: Cost) -> float:
         """The smallest share of the dense cost that any limit leaves, at most 1."""
-        costs = dense.as_dict()
-        return min(1.0, *(limit.of(dense) / max(costs[KEYS[limit.key]], 1) for limit in self.limits), 1.0)
+        return min((limit.share_of(dense) for limit in self.limits), default=1.0)
 
 
 class Target:

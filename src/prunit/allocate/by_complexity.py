@@ -33,10 +33,19 @@ class Setting:
     batch: int = 1
 
 
-class Mode(Protocol):
+class Measure(Protocol):
     """What each layer costs in the sense of a mode, in the order of `graph.layers`; only ratios matter."""
 
     def __call__(self, costs: LayerCosts, setting: Setting, /) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A meaning of complexity: `what` the shares are shares of, and what the mode does in a line."""
+
+    measure: Measure
+    what: str
+    line: str
 
 
 def _params(costs: LayerCosts, setting: Setting) -> np.ndarray:
@@ -55,17 +64,15 @@ def _memory(costs: LayerCosts, setting: Setting) -> np.ndarray:
     return costs.weight_bytes + outputs if setting.memory == "all" else 3 * costs.weight_bytes + 2 * outputs
 
 
-MODES: Final[Mapping[str, Mode]] = {"pa": _params, "fa": _macs, "ma": _memory}
-
-LINES: Final[Mapping[str, str]] = {
-    "pa": "layers lose channels by their share of the parameters (default of complexity)",
-    "fa": "by their share of the multiply-adds",
-    "ma": "by their share of the memory for activations (prune.memory: of training, of weights and activations)",
+MODES: Final[Mapping[str, Mode]] = {
+    "pa": Mode(_params, "parameters", "layers lose channels by their share of the parameters (default of complexity)"),
+    "fa": Mode(_macs, "multiply-adds", "by their share of the multiply-adds"),
+    "ma": Mode(
+        _memory,
+        "memory",
+        "by their share of the memory for activations (prune.memory: of training, of weights and activations)",
+    ),
 }
-"""What each mode does, in a line."""
-
-WHAT: Final[Mapping[str, str]] = {"pa": "parameters", "fa": "multiply-adds", "ma": "memory"}
-"""What the shares of each mode are shares of."""
 
 
 class Complexity:
@@ -82,7 +89,7 @@ class Complexity:
 
     def at(self, widths: np.ndarray) -> np.ndarray:
         """Complexity of each group: shape (groups,), 0 for those that stay whole."""
-        return self.owns @ self.mode(self.model.layers_at(widths), self.setting)
+        return self.owns @ self.mode.measure(self.model.layers_at(widths), self.setting)
 
     def shares(self, widths: np.ndarray) -> np.ndarray:
         """The same as shares of their sum."""

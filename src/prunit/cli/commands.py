@@ -246,7 +246,7 @@ def models(as_json: AsJson = False) -> None:
 @app.command()
 def methods(as_json: AsJson = False) -> None:
     """List recipes, scores and the switches of a recipe, one line each."""
-    from prunit.allocate.by_complexity import LINES
+    from prunit.allocate.by_complexity import MODES
     from prunit.cli import show
     from prunit.recipe.recipes import RECIPES
     from prunit.scores import SCORES
@@ -256,7 +256,7 @@ def methods(as_json: AsJson = False) -> None:
         "score": {name: s.line for name, s in SCORES.items()},
         "evaluator": show.EVALUATOR_LINES,
         "rectifier": show.RECTIFIER_LINES,
-        "mode": LINES,
+        "mode": {name: m.line for name, m in MODES.items()},
     }
     if as_json:
         typer.echo(json.dumps(tables, indent=2))

@@ -54,6 +54,8 @@ class Recipe:
     min_share: float = 0.02
     min_width: int = 1
     """What every layer keeps at least, where the user does not say."""
+    switches: tuple[str, ...] = ()
+    """Settings of this recipe alone, which a plan tells of."""
 
 
 _STREAM_PATIENCE = 3.0
@@ -105,7 +107,7 @@ def _costed(method: Score, graph: ChannelGraph, budget: Budget, config: PruneCon
     if config.recipe != "reconvene" or config.evaluator != "none":
         return method
     dense = cost_of(graph)
-    tightest = min(budget.limits, key=lambda limit: Budget((limit,)).tightest_share(dense))
+    tightest = min(budget.limits, key=lambda limit: limit.share_of(dense))
     return per_cost(method, macs_per_weight(graph)) if tightest.key == "macs" else method
 
 
@@ -119,16 +121,20 @@ def sparsest(budget: Budget, dense: Cost) -> float:
 
 def method_of(config: PruneConfig, score: Score | Saliency | None = None) -> tuple[Recipe, Score]:
     """The recipe and the score that a configuration names, or the score given; `UnknownNameError` if one is unknown."""
-    if config.recipe not in RECIPES:
-        raise unknown("recipe", config.recipe, RECIPES)
-    recipe = RECIPES[config.recipe]
+    recipe = _recipe_of(config)
     method = find(score or config.score or recipe.score)
     return recipe, method if config.rounds is None else replace(method, rounds=config.rounds)
 
 
+def _recipe_of(config: PruneConfig) -> Recipe:
+    if config.recipe not in RECIPES:
+        raise unknown("recipe", config.recipe, RECIPES)
+    return RECIPES[config.recipe]
+
+
 def constraints_of(config: PruneConfig) -> Constraints:
     """What a configuration asks of widths; `ConfigError` for what can never hold."""
-    recipe, _ = method_of(config)
+    recipe = _recipe_of(config)
     return Constraints(
         round_to=config.round_to,
         min_width=recipe.min_width if config.min_width is None else config.min_width,
@@ -184,7 +190,7 @@ def _decision(plan: Plan, case: Case, why: dict[str, str], dense: Cost, seconds:
         "residual": config.residual,
         "why": why,
     }
-    origin |= {name: getattr(config, name) for name in SWITCHES.get(config.recipe, ())}
+    origin |= {name: getattr(config, name) for name in RECIPES[config.recipe].switches}
     if str(case.target.constraints):
         origin["constraints"] = str(case.target.constraints)
     return Decision(Plan(plan.keep, plan.dense, origin, plan.inputs), cost, dense, why, seconds)
@@ -237,6 +243,7 @@ RECIPES: Final[Mapping[str, Recipe]] = {
         "prune weights at initialisation, then whole filters of the layers that bear it (Eccles et al. 2024)",
         "synflow",
         reconvene,
+        switches=("evaluator",),
     ),
     "global": Recipe("one ranking of all channels, lowest scores go", "snip", _global),
     "complexity": Recipe(
@@ -245,9 +252,7 @@ RECIPES: Final[Mapping[str, Recipe]] = {
         complexity,
         min_share=0.1,
         min_width=4,
+        switches=("mode", "draw", "shares"),
     ),
     "uniform": Recipe("every layer keeps the same share of its channels", "magnitude", _uniform),
 }
-
-SWITCHES: Final[Mapping[str, Sequence[str]]] = {"reconvene": ("evaluator",), "complexity": ("mode", "draw", "shares")}
-"""Settings of one recipe that a plan tells of."""
