@@ -116,6 +116,6 @@ ARMS: Final[Mapping[str, Arm]] = {
 DEFAULT: Final = "reconvene-per-cost"
 """What `prunit build` does unless it is told otherwise; a test holds it to `PruneConfig`."""
 OURS: Final = (DEFAULT, "reconvene-emptied-reinit", "reconvene-round8")
-"""What the claims are about: the default, the simplest reading of the paper's evaluator, and widths that suit engines."""
+"""What the claims are about: the default, the simplest reading of the paper's evaluator, and widths for engines."""
 BASELINES: Final = ("uniform", "width-multiplier", "random-filters", "precrop")
 """What these have to beat."""
