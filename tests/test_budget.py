@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -12,10 +13,10 @@ from prunit.allocate import KEYS, Budget, Limit
 from prunit.costs import Cost
 from prunit.errors import ConfigError, UnknownNameError
 
-DENSE = Cost(params=160_000, macs=40_000_000, activation_bytes=65_536, weight_bytes=1_000_000)
+DENSE = Cost(params=160_000, macs=40_000_000, activation_bytes=65_536, weight_bytes=1_000_000).as_dict()
 
 
-def most(text: str, dense: Cost = DENSE) -> int:
+def most(text: str, dense: Mapping[str, float] = DENSE) -> int:
     """The amount that a budget of one limit allows."""
     (limit,) = Budget.parse(text).limits
     return limit.of(dense)
@@ -100,14 +101,14 @@ def test_a_written_budget_reads_back_the_same(value: float | str) -> None:
 @pytest.mark.parametrize("divisor", [3, 7, 16, 49, 1000, 999_983])
 @pytest.mark.parametrize("unit", [1, 20_000_003, 5 * 10**12])
 def test_a_share_of_what_it_divides_is_exact(divisor: int, unit: int) -> None:
-    dense = Cost(params=divisor * unit, macs=0, activation_bytes=0, weight_bytes=0)
+    dense = Cost(params=divisor * unit, macs=0, activation_bytes=0, weight_bytes=0).as_dict()
     assert most(f"params=1/{divisor}", dense) == unit
     assert most(f"params={divisor}x", dense) == unit
     assert Budget.parse({"params": 1 / divisor}).limits[0].of(dense) == unit
 
 
 def test_a_share_is_rounded_down() -> None:
-    dense = Cost(params=100, macs=0, activation_bytes=0, weight_bytes=0)
+    dense = Cost(params=100, macs=0, activation_bytes=0, weight_bytes=0).as_dict()
     assert [most(f"params={text}", dense) for text in ("1/3", "2/3", "33.3%", "0.999", "1/101")] == [33, 66, 33, 99, 0]
 
 
@@ -132,13 +133,17 @@ def test_several_limits(what: Any) -> None:
 
 def test_every_key_limits_its_figure() -> None:
     for key, figure in KEYS.items():
-        assert most(f"{key}=1/2") == DENSE.as_dict()[figure] // 2
+        assert most(f"{key}=1/2") == DENSE[figure] // 2
 
 
-def test_tightest_share() -> None:
-    assert Budget.parse("params=1/16,macs=20M,weights=500KB").tightest_share(DENSE) == pytest.approx(1 / 16)
-    assert Budget.parse("macs=80M").tightest_share(DENSE) == 1.0
-    assert Budget.parse("macs=4M,params=0.5").tightest_share(DENSE) == pytest.approx(0.1)
+def test_tightest_limit() -> None:
+    for text, key, share in (
+        ("params=1/16,macs=20M,weights=500KB", "params", 1 / 16),
+        ("macs=80M", "macs", 1.0),
+        ("macs=4M,params=0.5", "macs", 0.1),
+    ):
+        limit, left = Budget.parse(text).tightest(DENSE)
+        assert (limit.key, left) == (key, pytest.approx(share))
 
 
 @pytest.mark.parametrize(
@@ -179,6 +184,14 @@ def test_tightest_share() -> None:
         ("weights=5k", "weights=5k: unknown unit 'k', known are b, kb, mb, gb, kib, mib, gib"),
         ("params=1/2,params=1/4", "budget params=1/2, params=1/4 limits 'params' twice"),
         ("macs=1/2,params=1/2, params=1/4", "limits 'params' twice"),
+        ("ram=1/2,activations=20KB", "limits 'ram' twice ('activations' and 'ram' are the same)"),
+        ("latency=5ms", "latency=5ms needs the profile of a device: write latency=5ms@FILE; prunit probe-device"),
+        ("latency=5ms@", "needs the profile of a device"),
+        ("macs=1/2@pi.json", "'@pi.json' names a device, but macs is the same on all of them"),
+        ("latency=5 mss@pi.json", "unknown unit 'mss', known are us, ms, s"),
+        ("latency=5@pi.json", "latency=5: say in what unit, us, ms, s"),
+        ("latency=0ms@pi.json", "is not an amount of more than 0"),
+        ("energy=5ms@pi.json", "unknown unit 'ms', known are uj, mj, j"),
     ],
 )
 def test_mistakes_say_what_and_how(what: Any, message: str) -> None:
@@ -189,7 +202,7 @@ def test_mistakes_say_what_and_how(what: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("latency=5ms", "unknown budget key 'latency'.*Known: activations, macs, params, weights"),
+        ("speed=5ms", "unknown budget key 'speed'.*Known: activations, energy, latency, macs, params, ram, weights"),
         ("parms=1/2", "unknown budget key 'parms'; did you mean 'params'"),
         ("Params=1/2", "did you mean 'params'"),
         ("weight=1/2", "did you mean 'weights'"),
@@ -199,6 +212,19 @@ def test_mistakes_say_what_and_how(what: Any, message: str) -> None:
 def test_an_unknown_key_names_the_nearest(text: str, message: str) -> None:
     with pytest.raises(UnknownNameError, match=message):
         Budget.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"),
+    [("5ms", 5), ("5s", 5000), ("0.5 MS", 0.5), ("300us", 0.3), ("1/4", 2.0), ("25%", 2.0), ("4x", 2.0)],
+)
+def test_what_a_device_takes_is_limited_with_its_profile(text: str, amount: float) -> None:
+    (limit,) = Budget.parse(f"latency={text}@profiles/pi 4.json").limits
+    assert (limit.figure, limit.profile) == ("latency_ms", "profiles/pi 4.json")
+    assert limit.of({"latency_ms": 8.0}) == pytest.approx(amount)
+    assert str(limit) == f"latency={text}@profiles/pi 4.json"
+    (limit,) = Budget.parse(f"energy=2{'mJ' if text.endswith('ms') else 'J'}@pi.json").limits
+    assert limit.of({}) == (2 if text.endswith("ms") else 2000)
 
 
 def test_a_limit_is_printed_as_it_was_written() -> None:

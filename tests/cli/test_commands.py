@@ -68,6 +68,7 @@ def test_plan_without_data_writes_a_plan_and_explains_it(net: Path, tmp_path: Pa
     for text in (
         "the model's output",
         "macs",
+        "budget: params=1/2 9",
         "reconvene with synflow, params=1/2, seed 0: planned in ",
         f"written to {out}",
     ):
@@ -88,10 +89,18 @@ def test_plan_as_json(net: Path, tmp_path: Path) -> None:
     assert {n: g["kept"] for n, g in found["groups"].items()} == plan.widths
     assert all(g["why"] for g in found["groups"].values())
     assert found["seconds"] > 0
+    share = found["cost"]["compact"]["macs"] / (found["cost"]["dense"]["macs"] // 2)
+    assert found["budget"] == {"used": {"macs=0.5": pytest.approx(share)}, "binding": "macs=0.5"}
+
+
+def test_the_limit_that_binds_is_named(net: Path, tmp_path: Path) -> None:
+    asked = ("plan", f"{net}:network", "--input", "1x8x8", "--budget", "macs=0.9,params=1/2", "--recipe", "uniform")
+    shown = prunit(*asked, "--out", tmp_path / "cut.json").out
+    assert "params=1/2 is the limit that binds" in shown
 
 
 def test_plan_rounds_widths_and_says_so(net: Path, tmp_path: Path) -> None:
-    asked = ("plan", f"{net}:network", "--input", "1x8x8", "--budget", "params=1/2", "--recipe", "uniform")
+    asked = ("plan", f"{net}:network", "--input", "1x8x8", "--budget", "params=435", "--recipe", "uniform")
     options = ("--round-to", 4, "--out", tmp_path / "cut.json", "--set", "prune.limits={0=[0.5,1]}")
     found = parsed(prunit(*asked, *options, "--json"))
     assert {name: group["kept"] for name, group in found["groups"].items()} == {"0": 4, "3": 8, "7": 10}

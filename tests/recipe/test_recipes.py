@@ -54,6 +54,9 @@ def test_budget_is_met_and_each_group_is_explained(style: str, recipe: str, eval
         if "residual stream" in why:
             assert group.coupled
     assert decision.why[graph.groups[-1].name] == "whole: the model's output"
+    assert decision.used.keys() == set(budget.split(","))
+    assert max(decision.used.values()) <= 1
+    assert decision.used[decision.binding] == max(decision.used.values())
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -84,7 +87,7 @@ def test_emptied_keeps_what_the_densest_mask_within_the_budget_leaves(share: int
     dense = cost_of(graph)
     decision = decide(model, graph, [(x_BCHW, NO_CLASSES)], budget, PruneConfig(evaluator="emptied"))
 
-    found = score_weights(model, graph, "synflow", [(x_BCHW, NO_CLASSES)], density=sparsest(budget, dense))
+    found = score_weights(model, graph, "synflow", [(x_BCHW, NO_CLASSES)], density=sparsest(Target(graph, budget)))
     weights = [found[f"{name}.weight"] for name in ("first.0", "second.0", "third.0", "head")]
     most, total = dense.params // share, sum(w.numel() for w in weights)
     low, high = 1, total  # weights kept: `low` is within the budget, `high` is not

@@ -39,7 +39,7 @@ def counterpart(case: Case) -> Pruned:
     dense = case.make()
     config = case.config.model_copy(update={"evaluator": "emptied"})
     decision = decide(dense, case.graph, case.batches, case.budget, config)
-    density = sparsest(case.budget, decision.dense)
+    density = sparsest(case.target)
     weights = score_weights(dense, case.graph, "synflow", case.batches, density=density, seed=case.task.seed)
     channels = per_channel(case.graph, weights, "last")
     gone = [
@@ -85,9 +85,8 @@ def _density(case: Case) -> float:
     key, _, text = case.task.budget.partition("=")
     if key == "density":
         return share_of(text)
-    dense = cost_of(case.graph)
     if key == "macs":
-        return max(case.budget.tightest_share(dense) / 2, 1e-4)
+        return max(case.target.tightest()[1] / 2, 1e-4)
     total = sum(math.prod(case.graph.tensors[layer.weight].shape) for layer in case.graph.layers)
     return max(_room(case, total) / total, 1e-4)
 
@@ -95,7 +94,7 @@ def _density(case: Case) -> float:
 def _room(case: Case, total: int) -> int:
     """How many weights a budget of parameters leaves, after the biases and norms, which stay."""
     dense = cost_of(case.graph)
-    most = case.budget.limits[0].of(dense)
+    most = int(case.budget.limits[0].of(dense.as_dict()))
     room = most - (dense.params - total)
     if room < 1:
         raise BudgetError(
@@ -114,7 +113,7 @@ def _how_many(case: Case, scores: Mapping[str, Tensor], order: Tensor) -> int:
         return min(_room(case, len(order)), len(order))
     macs = macs_per_weight(case.graph)
     each = np.concatenate([np.full(s.numel(), macs[name]) for name, s in scores.items()])
-    most = case.budget.limits[0].of(cost_of(case.graph))
+    most = case.budget.limits[0].of(cost_of(case.graph).as_dict())
     return int(np.searchsorted(np.cumsum(each[order.numpy()]), most, side="right"))
 
 

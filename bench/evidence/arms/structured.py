@@ -60,7 +60,7 @@ def density_to_width(rectifier: Rectify) -> Prune:
 
     def prune(case: Case) -> Pruned:
         dense, graph = case.make(), case.target.graph
-        density = sparsest(case.budget, case.target.dense)
+        density = sparsest(case.target)
         weights = score_weights(dense, graph, "synflow", case.batches, density=density, seed=case.task.seed)
         widths = by_density(case.target, Densities(graph, weights))
         return cut(case, choose(graph, per_channel(graph, weights, "last"), widths), rectifier, dense)

@@ -8,26 +8,32 @@ An allocator sees a graph, scores, a budget and constraints, never a model. To a
 from collections.abc import Mapping
 from typing import Final, Protocol
 
-from prunit.allocate.budget import KEYS, Budget, Limit, Target
+from prunit.allocate.budget import FIGURES, KEYS, MEASURED, Budget, Limit
 from prunit.allocate.by_complexity import Complexity, by_complexity
 from prunit.allocate.by_density import Densities, by_density
+from prunit.allocate.closer import closer
 from prunit.allocate.constraints import Constraints
 from prunit.allocate.global_threshold import global_threshold
+from prunit.allocate.target import Meter, Target
 from prunit.allocate.uniform import uniform
 from prunit.plans import Scores, Widths
 
 __all__ = [
     "ALLOCATORS",
+    "FIGURES",
     "KEYS",
+    "MEASURED",
     "Allocator",
     "Budget",
     "Complexity",
     "Constraints",
     "Densities",
     "Limit",
+    "Meter",
     "Target",
     "by_complexity",
     "by_density",
+    "closer",
     "global_threshold",
     "uniform",
 ]

@@ -11,9 +11,9 @@ from typing import Final, Literal, Protocol
 
 import numpy as np
 
-from prunit.allocate.budget import Target
 from prunit.allocate.cuts import fewest, ordered
 from prunit.allocate.search import widest
+from prunit.allocate.target import Target
 from prunit.costs import LayerCosts, cost_model, named_widths
 from prunit.graph import ChannelGraph
 from prunit.plans import Widths

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 import numpy as np
 from torch import Tensor
 
-from prunit.allocate.budget import Target
 from prunit.allocate.search import widest
+from prunit.allocate.target import Target
 from prunit.costs import named_widths
 from prunit.graph import ChannelGraph
 from prunit.plans import Widths

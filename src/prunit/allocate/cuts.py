@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prunit.allocate.budget import Target
+from prunit.allocate.target import Target
 
 RankOf = Callable[[int, np.ndarray], np.ndarray]
 """When a group of this number has lost so many channels, for several such numbers: low goes first."""

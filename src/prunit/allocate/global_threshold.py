@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from prunit.allocate.budget import Target
 from prunit.allocate.cuts import fewest, ordered
+from prunit.allocate.target import Target
 from prunit.costs import named_widths
 from prunit.errors import PlanError
 from prunit.plans import Scores, Widths

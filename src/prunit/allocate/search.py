@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from prunit.allocate.budget import Target
+from prunit.allocate.target import Target
 
 WidthsAt = Callable[[float], np.ndarray]
 """Widths of all groups, real numbers, as a dial goes from 0 (narrow) to 1 (dense)."""

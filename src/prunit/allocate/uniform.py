@@ -1,7 +1,7 @@
 """Uniform width: every free group keeps the same share of its channels. The baseline that any method must beat."""
 
-from prunit.allocate.budget import Target
 from prunit.allocate.search import widest
+from prunit.allocate.target import Target
 from prunit.costs import named_widths
 from prunit.plans import Scores, Widths
 

@@ -149,6 +149,10 @@ def decision(graph: "ChannelGraph", decided: "Decision", seconds: float, out: Pa
         less = numbers.times(before / max(after, 1))
         costs.add_row(*map(_spaced, (name.removesuffix("_bytes"), write(before), write(after), less)))
     printer.print(costs)
+    if decided.binding:
+        limits = (f"{limit} {share:.1%} used" for limit, share in decided.used.items())
+        binds = f"; {decided.binding} is the limit that binds" if len(decided.used) > 1 else ""
+        printer.print(escape(f"budget: {', '.join(limits)}{binds}"))
     if decided.plan.widths == dict(decided.plan.dense):
         printer.print("[yellow]nothing was pruned:[/] the dense model is within the budget")
     origin = decided.plan.origin
@@ -179,6 +183,7 @@ def decision_json(decided: "Decision", seconds: float) -> dict[str, Any]:
         "origin": dict(decided.plan.origin),
         "seconds": seconds,
         "cost": {"dense": decided.dense.as_dict(), "compact": decided.cost.as_dict()},
+        "budget": {"used": dict(decided.used), "binding": decided.binding},
         "groups": {
             name: {"dense": decided.plan.dense[name], "kept": len(keep), "why": decided.why.get(name, "")}
             for name, keep in decided.plan.keep.items()

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prunit.allocate import Budget, Constraints, Target, global_threshold, uniform
+from prunit.allocate import MEASURED, Budget, Constraints, Meter, Target, closer, global_threshold, uniform
 from prunit.allocate.search import widest
 from prunit.batches import Batch
-from prunit.costs import Cost, cost_of
+from prunit.costs import Cost, cost_of, named_widths, width_array
 from prunit.errors import BudgetError, ModelError, PlanError, ScoreError, unknown
 from prunit.graph import ChannelGraph, Group
 from prunit.plans import Plan, choose
@@ -42,6 +42,13 @@ class Decision:
     dense: Cost
     why: Mapping[str, str]
     seconds: float
+    used: Mapping[str, float]
+    """How much of each limit of the budget the plan uses, 1.0 = all of it."""
+
+    @property
+    def binding(self) -> str:
+        """The limit that keeps the plan from being wider, '' where nothing had to be pruned."""
+        return max(self.used, key=lambda limit: self.used[limit]) if self.used and self.cost != self.dense else ""
 
 
 @dataclass(frozen=True)
@@ -70,11 +77,13 @@ def decide(
     config: PruneConfig,
     *,
     score: Score | Saliency | None = None,
+    meters: Mapping[str, Meter] | None = None,
     on_round: OnRound | None = None,
 ) -> Decision:
     """The plan of `config.recipe` within the budget; the model is left as it was.
 
-    `score` is a method of the user's in place of `config.score`. Raises `BudgetError` with the closest reachable point.
+    `score` is a method of the user's in place of `config.score`; `meters` say what a device takes at given widths, by
+    figure (`latency_ms`), where the budget limits that. Raises `BudgetError` with the closest reachable point.
     """
     started = time.perf_counter()
     recipe, method = method_of(config, score)
@@ -84,39 +93,41 @@ def decide(
         raise ScoreError(
             f"score '{name}' needs images and their classes: pass batches=[(x_BCHW, y_B)], on the command line --data"
         )
-    target = first_reachable(graph, budget, config)  # before the scores: they take longer than it does to refuse
+    target = first_reachable(
+        graph, budget, config, meters
+    )  # before the scores: they take longer than it does to refuse
     weights = score_weights(
         model,
         graph,
-        _costed(method, graph, budget, config),
+        _costed(method, target, config),
         batches,
-        density=sparsest(budget, dense),
+        density=sparsest(target),
         seed=config.seed,
         on_round=on_round,
     )
     case = Case(model, target.graph, target, method, name, weights, batches, config)
-    scores, widths, why = recipe.widths(case)
+    scores, found, why = recipe.widths(case)
+    widths = named_widths(target.graph, closer(target, width_array(target.graph, found)))
     return _decision(choose(target.graph, scores, widths), case, why, dense, time.perf_counter() - started)
 
 
-def _costed(method: Score, graph: ChannelGraph, budget: Budget, config: PruneConfig) -> Score:
+def _costed(method: Score, target: Target, config: PruneConfig) -> Score:
     """The score for each unit of what the budget limits most, where no evaluator is there to see to it.
 
-    A weight is one parameter, so only multiply-adds make a difference.
+    A weight is one parameter. What a device measures goes by multiply-adds here, which it has most to do with.
     """
     if config.recipe != "reconvene" or config.evaluator != "none":
         return method
-    dense = cost_of(graph)
-    tightest = min(budget.limits, key=lambda limit: limit.share_of(dense))
-    return per_cost(method, macs_per_weight(graph)) if tightest.key == "macs" else method
+    limit, _ = target.tightest()
+    return per_cost(method, macs_per_weight(target.graph)) if limit.key in ("macs", *MEASURED) else method
 
 
-def sparsest(budget: Budget, dense: Cost) -> float:
+def sparsest(target: Target) -> float:
     """The density down to which weights are thinned out and scored again.
 
     Reconvene's masks are about four to eight times sparser than the budget before enough of their filters are empty.
     """
-    return max(budget.tightest_share(dense) / 8, 1e-4)
+    return max(target.tightest()[1] / 8, 1e-4)
 
 
 def method_of(config: PruneConfig, score: Score | Saliency | None = None) -> tuple[Recipe, Score]:
@@ -145,13 +156,15 @@ def constraints_of(config: PruneConfig) -> Constraints:
     )
 
 
-def first_reachable(graph: ChannelGraph, budget: Budget, config: PruneConfig) -> Target:
+def first_reachable(
+    graph: ChannelGraph, budget: Budget, config: PruneConfig, meters: Mapping[str, Meter] | None = None
+) -> Target:
     """The budget on the graph, with residual streams whole or free to shrink; `BudgetError` if it cannot be met.
 
     With `residual="auto"` streams stay whole while the other layers need not get more than `_STREAM_PATIENCE` times
     narrower for it than if every layer kept the same share. A stream that a limit narrows is as wide as that allows.
     """
-    free = Target(graph, budget, constraints_of(config))
+    free = Target(graph, budget, constraints_of(config), meters)
     whole = free.keeping([g.name for g in free.graph.groups if g.coupled and not g.pinned], "residual stream")
     if config.residual == "prune":
         free.check_reachable()
@@ -175,11 +188,12 @@ def first_reachable(graph: ChannelGraph, budget: Budget, config: PruneConfig) ->
 
 
 def _decision(plan: Plan, case: Case, why: dict[str, str], dense: Cost, seconds: float) -> Decision:
-    cost = cost_of(case.graph, plan)
-    for name, most in case.target.most.items():
-        if cost.as_dict()[name] > most:
-            raise BudgetError(f"the plan costs {cost.as_dict()[name]:,} {name}, more than the {most:,} asked for")
-    if not case.target.allowed.hold(np.array([plan.widths[g.name] for g in case.graph.groups])):
+    cost, widths = cost_of(case.graph, plan), np.array([plan.widths[g.name] for g in case.graph.groups])
+    used = case.target.shares_used(cost, widths)
+    for limit, share in used.items():
+        if share > 1:
+            raise BudgetError(f"the plan costs {share:.4g} times as much as {limit} allows")
+    if not case.target.allowed.hold(widths):
         raise PlanError(f"recipe '{case.config.recipe}' breaks the constraints on widths: {case.target.constraints}")
     config, why = case.config, {g.name: _reason(g, plan, case, why) for g in case.graph.groups}
     origin: dict[str, Any] = {
@@ -193,7 +207,7 @@ def _decision(plan: Plan, case: Case, why: dict[str, str], dense: Cost, seconds:
     origin |= {name: getattr(config, name) for name in RECIPES[config.recipe].switches}
     if str(case.target.constraints):
         origin["constraints"] = str(case.target.constraints)
-    return Decision(Plan(plan.keep, plan.dense, origin, plan.inputs), cost, dense, why, seconds)
+    return Decision(Plan(plan.keep, plan.dense, origin, plan.inputs), cost, dense, why, seconds, used)
 
 
 def _reason(group: Group, plan: Plan, case: Case, why: Mapping[str, str]) -> str:

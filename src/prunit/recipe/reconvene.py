@@ -50,7 +50,7 @@ def _density(case: Case) -> Found:
     the layers that are left cannot meet the budget, only those more than twice, four times … as dense stay whole.
     """
     densities = Densities(case.graph, case.weights)
-    share = case.target.budget.tightest_share(case.target.dense)
+    share = case.target.tightest()[1]
     by_group, overall = densities.at(_dial_of(densities, share))
 
     def sensitive(tau: float) -> list[str]:

@@ -1,0 +1,117 @@
+"""A budget on a graph: which widths meet it."""
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+
+from prunit.allocate.budget import KEYS, Budget, Limit
+from prunit.allocate.constraints import Constraints
+from prunit.costs import Cost, CostModel, cost_model
+from prunit.errors import BudgetError, ConfigError
+from prunit.graph import ChannelGraph
+
+Meter = Callable[[np.ndarray], float]
+"""A figure that a device has at given widths of all groups, as its profile predicts it."""
+
+
+class Target:
+    """A budget on a graph: which widths meet it, and which each group may have.
+
+    `graph` has those groups pinned that the constraints keep whole; `allowed` is what they leave to the others, `floor`
+    and `ceiling` its least and its most widths. `meters` are by figure (`latency_ms`), for what no count gives. Raises
+    `ConfigError` or `UnknownNameError` for constraints that the graph cannot fulfil, and for a limit without a meter.
+    """
+
+    def __init__(
+        self,
+        graph: ChannelGraph,
+        budget: Budget,
+        constraints: Constraints | None = None,
+        meters: Mapping[str, Meter] | None = None,
+    ) -> None:
+        self.constraints = constraints or Constraints()
+        self.graph, self.budget = self.constraints.pinned(graph), budget
+        self.allowed = self.constraints.resolve(self.graph)
+        self.model: CostModel = cost_model(graph)
+        self.meters = {limit.figure: _meter(limit, meters or {}) for limit in budget.limits if limit.key not in KEYS}
+        self.dense = self.model.at(graph.sizes)
+        self.dense_figures = self.figures(graph.sizes)
+        self.most = {limit.figure: limit.of(self.dense_figures) for limit in budget.limits}
+
+    @property
+    def floor(self) -> np.ndarray:
+        """The narrowest widths."""
+        return self.allowed.least
+
+    @property
+    def ceiling(self) -> np.ndarray:
+        """The widest widths: the dense ones, where no constraint asks for less."""
+        return self.allowed.most
+
+    def keeping(self, names: Iterable[str], reason: str) -> "Target":
+        """The same target with these groups as wide as they may be: pinned for this reason, if that is whole."""
+        chosen = set(names)
+        target = copy.copy(self)
+        kept = np.array([group.name in chosen for group in self.graph.groups], dtype=bool)
+        target.allowed = self.allowed.widest(kept)
+        whole = kept & (self.ceiling == self.graph.sizes)
+        target.graph = self.graph.pin([g.name for g, yes in zip(self.graph.groups, whole, strict=True) if yes], reason)
+        return target
+
+    def figures(self, widths: np.ndarray) -> dict[str, float]:
+        """The cost at these widths, and what the meters say."""
+        measured = {name: meter(widths) for name, meter in self.meters.items()}
+        return {**self.model.at(widths).as_dict(), **measured}
+
+    def tightest(self) -> tuple[Limit, float]:
+        """The limit that leaves the smallest share of the dense model, and that share, at most 1."""
+        return self.budget.tightest(self.dense_figures)
+
+    def met_by(self, widths: np.ndarray) -> bool:
+        """The figures at these widths are within every limit."""
+        cost = self.model.at(widths).as_dict()
+        # What is counted comes first: it is cheaper to ask.
+        return all(cost[name] <= most for name, most in self.most.items() if name in cost) and all(
+            meter(widths) <= self.most[name] for name, meter in self.meters.items()
+        )
+
+    def used(self, widths: np.ndarray) -> float:
+        """How much of the tightest limit these widths use: 1 is all of it, more is too much."""
+        found = self.figures(widths)
+        return max((found[name] / max(most, 1e-9) for name, most in self.most.items()), default=0.0)
+
+    def shares_used(self, cost: Cost, widths: np.ndarray) -> dict[str, float]:
+        """How much of each limit is used, by the limit as the user wrote it, where the widths come to this cost."""
+        found = {**self.figures(widths), **cost.as_dict()}
+        return {str(x): found[x.figure] / max(self.most[x.figure], 1e-9) for x in self.budget.limits}
+
+    def check_reachable(self) -> None:
+        """Raise `BudgetError` if even the narrowest widths cost more."""
+        if self.met_by(self.floor):
+            return
+        found, dense = self.figures(self.floor), self.dense_figures
+        parts = [
+            f"{limit} asks for at most {shown(self.most[limit.figure])} of {shown(dense[limit.figure])}; "
+            f"the closest reachable is {shown(found[limit.figure])}"
+            for limit in self.budget.limits
+            if found[limit.figure] > self.most[limit.figure]
+        ]
+        asked = f" ({self.constraints})" if str(self.constraints) else ""
+        pinned = [f"'{g.name}' ({g.pinned})" for g in self.graph.groups if g.pinned]
+        why = f"; whole groups: {', '.join(pinned[:4])}{', …' if len(pinned) > 4 else ''}" if pinned else ""
+        raise BudgetError(
+            f"budget cannot be met: {'; '.join(parts)}, with every free group at its minimum width{asked}{why}",
+            closest={k: float(v) for k, v in found.items()},
+        )
+
+
+def shown(figure: float) -> str:
+    """A count with its commas, anything else with three digits."""
+    return f"{figure:,}" if isinstance(figure, int) else f"{figure:.3g}"
+
+
+def _meter(limit: Limit, meters: Mapping[str, Meter]) -> Meter:
+    if limit.figure not in meters:
+        raise ConfigError(f"budget {limit}: no meter for {limit.figure}; recipe.meters makes one of a device's profile")
+    return meters[limit.figure]
