@@ -95,6 +95,32 @@ class CostModel:
         each = self._element_bytes[weight]
         return LayerCosts(params, elements * positions, outputs, params * each, outputs * each)
 
+    def channels_at(self, widths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """How many channels each layer reads and makes when group i keeps `widths[i]`; of a grouped one all parts."""
+        axis_sizes = np.append(self._axes.count(widths / self.graph.sizes), 1.0)
+        rows, whole, times = self._sides
+        found = np.where(rows < 0, whole, axis_sizes[rows]) * times
+        # A depthwise layer reads what it makes.
+        return np.where(times[0] < 0, found[1], found[0]), found[1]
+
+    @cached_property
+    def _sides(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of each layer's inputs and outputs: the row of the axis that holds them (-1: none), how many they are at
+        first, and how many times they stand there. Of a depthwise layer's inputs that is -1.
+        """
+        rows, whole, times = (np.full((2, len(self.graph.layers)), fill) for fill in (-1, 0, 1))
+        makes = {a.tensor: a.dim for a in self.graph.axes if a.makes or a.role == "along"}
+        for i, layer in enumerate(self.graph.layers):
+            shape = self.graph.tensors[layer.weight].shape
+            reads = {a.dim for a in self.graph.axes if a.tensor == layer.weight and a.reads}
+            out_dim = makes.get(layer.weight, 1 if reads == {0} else 0)
+            dims = (1 - out_dim, out_dim)
+            rows[:, i] = [self._axis_rows.get((layer.weight, dim), -1) for dim in dims]
+            whole[:, i] = [shape[dim] for dim in dims]
+            groups = layer.geometry.groups if layer.geometry else 1
+            times[0, i] = -1 if groups > 1 and shape[1] == 1 else groups
+        return rows, whole, times
+
     @cached_property
     def _outputs(self) -> tuple[np.ndarray, np.ndarray]:
         """For each layer the row of the axis with its outputs, -1 if there is none, and how many they are at first."""

@@ -10,8 +10,8 @@ import torch
 from prunit import zoo
 from prunit.allocate import Budget, Constraints, Target, by_complexity
 from prunit.allocate.by_complexity import MODES, Complexity, Setting
-from prunit.costs import cost_of
-from prunit.errors import BudgetError
+from prunit.costs import cost_model, cost_of
+from prunit.errors import BudgetError, ConfigError
 from prunit.graph import ChannelGraph, trace
 from prunit.recipe.config import PruneConfig
 from tests.allocate.graphs import Wire, chain, wired
@@ -20,6 +20,19 @@ from tests.allocate.graphs import Wire, chain, wired
 @cache
 def graph_of(name: str) -> ChannelGraph:
     return trace(zoo.load(name), torch.zeros(1, 3, 32, 32))
+
+
+class Rough:
+    """A device on which a layer takes something for itself, and the more the wider its outputs are."""
+
+    def __init__(self, graph: ChannelGraph) -> None:
+        self.model = cost_model(graph)
+
+    def by_layer(self, widths: np.ndarray) -> np.ndarray:
+        return 1 + np.ceil(self.model.layers_at(widths).outputs / 1000)
+
+    def __call__(self, widths: np.ndarray) -> float:
+        return float(self.by_layer(widths).sum())
 
 
 def target_of(graph: ChannelGraph, budget: str, **asked: object) -> Target:
@@ -138,7 +151,7 @@ def test_budgets_and_bounds_hold(mode: str, draw: str, recomputed: bool) -> None
             target = target_of(graph, budget, **asked)
             widths = by_complexity(
                 target,
-                Complexity(target, MODES[mode]),
+                Complexity(target, MODES[mode], Setting(meter=Rough(graph))),
                 draw=draw,  # type: ignore[arg-type]
                 recomputed=recomputed,
             )
@@ -162,6 +175,19 @@ def test_an_impossible_budget_names_the_closest_point() -> None:
     for draw in ("expected", "sampled"):
         with pytest.raises(BudgetError, match="budget cannot be met"):
             by_complexity(target, Complexity(target, MODES["fa"]), draw=draw)  # type: ignore[arg-type]
+
+
+def test_shares_of_a_device_are_its_meter_s() -> None:
+    graph = graph_of("vgg11")
+    target, rough = target_of(graph, "params=1/2"), Rough(graph)
+    for mode in ("la", "ea"):
+        shares = Complexity(target, MODES[mode], Setting(meter=rough)).shares(target.ceiling)
+        layers = rough.by_layer(target.ceiling)
+        # The classifier makes no channels that may go: what it takes counts for the layer that it reads.
+        layers[-2] += layers[-1]
+        assert shares[:-1] == pytest.approx(layers[:-1] / layers[:-1].sum())
+        with pytest.raises(ConfigError, match="this mode needs the profile of a device"):
+            Complexity(target, MODES[mode]).shares(target.ceiling)
 
 
 def test_every_mode_is_told_of() -> None:

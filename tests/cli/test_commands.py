@@ -310,3 +310,38 @@ def test_a_reader_that_goes_away_gets_no_traceback(built: tuple[Path, Result]) -
     process.stdout.close()
     _, errors = process.communicate()
     assert (process.returncode, errors) == (1, b"")
+
+
+def test_a_device_is_measured_and_its_profile_is_a_budget(net: Path, tmp_path: Path) -> None:
+    model, shape = f"{net}:network", ("--input", "1x8x8")
+    layers, profile, plan = tmp_path / "layers.json", tmp_path / "pi.json", tmp_path / "plan.json"
+    result = prunit("layers", model, *shape, "--out", layers)
+    assert result.code == 0, result.err
+    assert f"3 layers of {model}, 1x8x8: {layers}" in result.out
+    assert f"prunit probe-device {layers}" in result.out
+    result = prunit("probe-device", layers, "--out", profile)
+    assert result.code == 0, result.err
+    for text in ("a 3×3 convolution of 8×8 positions, 1 to 8 channels", "onnxruntime", f"latency=5ms@{profile}"):
+        assert text in result.out.replace("\n", "")
+    found = parsed(
+        prunit("plan", model, *shape, "--mode", "la", "--budget", f"latency=100%@{profile}", "--out", plan, "--json")
+    )
+    assert 0 < found["budget"]["used"][f"latency=100%@{profile}"] <= 1
+    assert found["origin"]["mode"] == "la"
+
+
+def test_mistakes_with_profiles_write_nothing(net: Path, tmp_path: Path) -> None:
+    model, out = f"{net}:network", tmp_path / "out.json"
+    for arguments, complaint in (
+        (("probe-device", tmp_path / "no.json"), "there is no list of layers"),
+        (("probe-device", net), "is not a list of layers"),
+        (("plan", model, "--budget", "latency=5ms"), "needs the profile of a device"),
+        (("plan", model, "--budget", "latency=5 mss@pi.json"), "unknown unit 'mss', known are us, ms, s"),
+        (("plan", model, "--budget", "latency=5ms@pi.json"), "there is no device profile 'pi.json'"),
+        (("plan", model, "--mode", "ea", "--budget", "macs=1/2"), "the mode 'ea' needs the profile of a device"),
+        (("layers", "nosuchmodel"), "unknown model 'nosuchmodel'"),
+    ):
+        result = prunit(*arguments, "--out", out)
+        assert result.code == 2, result.out
+        assert complaint in result.complaint
+        assert not out.exists()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prunit.errors import ModelError, UnknownNameError
-from prunit.graph import Activation, Layer, trace
+from prunit.graph import Activation, Geometry, Layer, trace
 from tests.nets import (
     NETS,
     Concatenated,
@@ -138,8 +138,8 @@ def test_one_channel_cannot_shrink() -> None:
 def test_layers_count_positions_of_one_example() -> None:
     graph = trace(Plain(), images(batch=4).float())
     assert graph.layers == (
-        Layer("first.0", "first.0.weight", "conv", 64),
-        Layer("second", "second.weight", "conv", 36),
+        Layer("first.0", "first.0.weight", "conv", 64, Geometry((8, 8), (3, 3), (1, 1), (1, 1), (1, 1))),
+        Layer("second", "second.weight", "conv", 36, Geometry((8, 8), (3, 3), (1, 1), (0, 0), (1, 1))),
         Layer("head.fc", "head.fc.weight", "linear", 1),
     )
     assert graph.products == ()

@@ -13,8 +13,9 @@ import numpy as np
 
 from prunit.allocate.cuts import fewest, ordered
 from prunit.allocate.search import widest
-from prunit.allocate.target import Target
-from prunit.costs import LayerCosts, cost_model, named_widths
+from prunit.allocate.target import Meter, Target
+from prunit.costs import CostModel, cost_model, named_widths
+from prunit.errors import ConfigError
 from prunit.graph import ChannelGraph
 from prunit.plans import Widths
 
@@ -27,37 +28,49 @@ _ROUNDS = 400
 
 @dataclass(frozen=True)
 class Setting:
-    """What a mode may need to know: which memory counts, and how many examples are in a batch."""
+    """What a mode may need to know: which memory counts, how many examples are in a batch, what a device takes."""
 
     memory: Memory = "activations"
     batch: int = 1
+    meter: Meter | None = None
 
 
 class Measure(Protocol):
     """What each layer costs in the sense of a mode, in the order of `graph.layers`; only ratios matter."""
 
-    def __call__(self, costs: LayerCosts, setting: Setting, /) -> np.ndarray: ...
+    def __call__(self, model: CostModel, widths: np.ndarray, setting: Setting, /) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
 class Mode:
-    """A meaning of complexity: `what` the shares are shares of, and what the mode does in a line."""
+    """A meaning of complexity: `what` the shares are shares of, and what the mode does in a line.
+
+    `figure` is the one that a meter of a device has to tell, '' where layers are counted.
+    """
 
     measure: Measure
     what: str
     line: str
+    figure: str = ""
 
 
-def _params(costs: LayerCosts, setting: Setting) -> np.ndarray:
-    return costs.params
+def _params(model: CostModel, widths: np.ndarray, setting: Setting) -> np.ndarray:
+    return model.layers_at(widths).params
 
 
-def _macs(costs: LayerCosts, setting: Setting) -> np.ndarray:
-    return costs.macs
+def _macs(model: CostModel, widths: np.ndarray, setting: Setting) -> np.ndarray:
+    return model.layers_at(widths).macs
 
 
-def _memory(costs: LayerCosts, setting: Setting) -> np.ndarray:
+def _on_device(model: CostModel, widths: np.ndarray, setting: Setting) -> np.ndarray:
+    if setting.meter is None:
+        raise ConfigError("this mode needs the profile of a device: set prune.profile, or limit what it measures")
+    return setting.meter.by_layer(widths)
+
+
+def _memory(model: CostModel, widths: np.ndarray, setting: Setting) -> np.ndarray:
     """For training weights, gradients and optimiser state, and outputs twice: as the first author's profiler counts."""
+    costs = model.layers_at(widths)
     outputs = costs.output_bytes * setting.batch
     if setting.memory == "activations":
         return outputs
@@ -72,6 +85,8 @@ MODES: Final[Mapping[str, Mode]] = {
         "memory",
         "by their share of the memory for activations (prune.memory: of training, of weights and activations)",
     ),
+    "la": Mode(_on_device, "latency", "by their share of the latency on a device, from its profile", "latency_ms"),
+    "ea": Mode(_on_device, "energy", "by their share of the energy on a device, from its profile", "energy_mj"),
 }
 
 
@@ -89,7 +104,7 @@ class Complexity:
 
     def at(self, widths: np.ndarray) -> np.ndarray:
         """Complexity of each group: shape (groups,), 0 for those that stay whole."""
-        return self.owns @ self.mode.measure(self.model.layers_at(widths), self.setting)
+        return self.owns @ self.mode.measure(self.model, widths, self.setting)
 
     def shares(self, widths: np.ndarray) -> np.ndarray:
         """The same as shares of their sum."""

@@ -21,7 +21,11 @@ def closer(target: Target, widths: np.ndarray, *, within: float = WITHIN) -> np.
     widths go in steps are touched, and none that is whole: single channels come close by themselves, and which of them
     stay is what a method is about. Widths that are within no step of the budget stay as they are: the peak of
     activations may hang on one layer, whose channels are few.
+
+    Where a device is limited, groups first get the channels that cost it nothing.
     """
+    if target.meters:
+        widths = _freely_wider(target, widths)
     tried, in_steps = 0, (target.allowed.step > 1) & (widths < target.ceiling)
     while in_steps.any() and (best := target.used(widths)) < 1 - within:
         found = None
@@ -39,6 +43,24 @@ def closer(target: Target, widths: np.ndarray, *, within: float = WITHIN) -> np.
             break
         widths = found
     return widths
+
+
+def _freely_wider(target: Target, widths: np.ndarray) -> np.ndarray:
+    """The widths with groups that are cut brought up to the next multiples of 8 or 16, where that takes no longer."""
+    while True:
+        before, figures = widths, target.figures(widths)
+        for i in np.flatnonzero(widths < target.ceiling):
+            for block in (16, 8):
+                candidate = widths.copy()
+                candidate[i] = -(-(widths[i] + 1) // block) * block
+                if candidate[i] > target.ceiling[i] or not target.allowed.hold(candidate):
+                    continue
+                found = target.figures(candidate)
+                if target.met_by(candidate) and all(found[name] <= figures[name] for name in target.meters):
+                    widths, figures = candidate, found
+                    break
+        if widths is before:
+            return widths
 
 
 def _wider(target: Target, widths: np.ndarray, groups: np.ndarray) -> Iterator[np.ndarray]:

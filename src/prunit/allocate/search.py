@@ -18,18 +18,18 @@ def widest(target: Target, widths_at: WidthsAt, *, steps: int = 40) -> np.ndarra
     """
     target.check_reachable()
     low, high = 0.0, 1.0
-    if target.met_by(target.allowed.down(widths_at(high))):
-        return _filled(target, target.allowed.down(widths_at(high)), widths_at(high))
+    if target.met_by(target.down(widths_at(high))):
+        return _filled(target, target.down(widths_at(high)), widths_at(high))
     narrowest = widths_at(low)
-    if not target.met_by(target.allowed.down(narrowest)):
+    if not target.met_by(target.down(narrowest)):
         return widest(target, lambda share: share * narrowest, steps=steps)
     for _ in range(steps):
         middle = (low + high) / 2
-        if target.met_by(target.allowed.down(widths_at(middle))):
+        if target.met_by(target.down(widths_at(middle))):
             low = middle
         else:
             high = middle
-    return _filled(target, target.allowed.down(widths_at(low)), widths_at(high))
+    return _filled(target, target.down(widths_at(low)), widths_at(high))
 
 
 def _filled(target: Target, widths: np.ndarray, real: np.ndarray) -> np.ndarray:

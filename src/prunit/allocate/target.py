@@ -1,7 +1,8 @@
 """A budget on a graph: which widths meet it."""
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 import numpy as np
 
@@ -11,8 +12,15 @@ from prunit.costs import Cost, CostModel, cost_model
 from prunit.errors import BudgetError, ConfigError
 from prunit.graph import ChannelGraph
 
-Meter = Callable[[np.ndarray], float]
-"""A figure that a device has at given widths of all groups, as its profile predicts it."""
+
+class Meter(Protocol):
+    """A figure that a model has on a device at given widths of all groups, as the device's profile predicts it."""
+
+    def __call__(self, widths: np.ndarray, /) -> float: ...
+
+    def by_layer(self, widths: np.ndarray, /) -> np.ndarray:
+        """What of it each layer takes, in the order of `graph.layers`."""
+        ...
 
 
 class Target:
@@ -76,6 +84,24 @@ class Target:
             meter(widths) <= self.most[name] for name, meter in self.meters.items()
         )
 
+    def down(self, widths: np.ndarray) -> np.ndarray:
+        """Allowed widths for these real ones: no wider, or where a device is limited the kind that suits it best.
+
+        Engines work on blocks of channels, so that 64 may take less than 57. Of the widths themselves and their nearest
+        multiples of 8 and 16 these are the most channels that meet the budget; where none does, no wider ones.
+        """
+        plain = self.allowed.down(widths)
+        if not self.meters:
+            return plain
+        rounded = (self._near(widths, block) for block in (16, 8))
+        met = [found for found in (*rounded, plain) if self.met_by(found)]
+        return max(met, key=lambda found: int(found.sum())) if met else plain
+
+    def _near(self, widths: np.ndarray, block: int) -> np.ndarray:
+        """The allowed widths next to the nearest multiples of `block`, at least one of them."""
+        near = np.maximum(np.rint(widths / block), 1) * block
+        return self.allowed.down(np.where(widths >= self.ceiling, self.ceiling, near))
+
     def used(self, widths: np.ndarray) -> float:
         """How much of the tightest limit these widths use: 1 is all of it, more is too much."""
         found = self.figures(widths)
@@ -113,5 +139,5 @@ def shown(figure: float) -> str:
 
 def _meter(limit: Limit, meters: Mapping[str, Meter]) -> Meter:
     if limit.figure not in meters:
-        raise ConfigError(f"budget {limit}: no meter for {limit.figure}; recipe.meters makes one of a device's profile")
+        raise ConfigError(f"budget {limit}: no meter for {limit.figure}; prunit.meters makes one of a device's profile")
     return meters[limit.figure]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from prunit.errors import ConfigError, FileError
+from prunit.errors import ConfigError
 from prunit.version import VERSION
 
 if TYPE_CHECKING:
@@ -42,14 +42,17 @@ Budgets = Annotated[
     list[str] | None,
     typer.Option(
         "--budget",
-        help="The most a variant may cost: params=1/16, macs=20M, weights=500KB. One variant each."
+        help="The most a variant may cost: params=1/16, macs=20M, ram=64KB, latency=5ms@profile.json. One variant each."
         " (default: params=1/4 and params=1/16)",
     ),
 ]
 RecipeName = Annotated[str | None, typer.Option("--recipe", help="A name of `prunit methods`. (default: reconvene)")]
 ModeName = Annotated[
     str | None,
-    typer.Option("--mode", help="pa, fa or ma: the recipe 'complexity' by shares of parameters, macs or memory."),
+    typer.Option(
+        "--mode",
+        help="pa, fa, ma, la, ea: the recipe 'complexity' by shares of parameters, macs, memory, latency, energy.",
+    ),
 ]
 ScoreName = Annotated[str | None, typer.Option("--score", help="A name of `prunit methods`. (default: the recipe's)")]
 RoundTo = Annotated[
@@ -164,15 +167,13 @@ def plan(
 ) -> None:
     """Stop before training: show which channels would go and what that saves, and write the plan."""
     from prunit.cli import show
+    from prunit.cli.devices import check_writable
     from prunit.cli.progress import Bars
     from prunit.files import write_atomically
 
     options = _Options(model, data, budget, recipe, mode, score, seed, device, image_size, round_to)
     chosen = _config(options, config, settings)
-    if out.is_dir():
-        raise FileError(f"--out {out}: it is a folder; name the file to write, for example {out / 'plan.json'}")
-    if out.parent.is_file():
-        raise FileError(f"--out {out}: '{out.parent}' is a file, not a folder")
+    check_writable(out)
     with Bars() as bars:
         bars.wait("loading PyTorch")
         from prunit.cli.planning import decide_plan, one_budget
@@ -230,6 +231,42 @@ def bench(
         typer.echo(json.dumps(show.portfolio_json(measured, folder), indent=2))
     else:
         show.portfolio(measured, folder, built=False)
+
+
+@app.command()
+def layers(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="As for build.")],
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("layers.json"),
+    shape: Annotated[str, typer.Option("--input", help="Image shape C×H×W.")] = "3x32x32",
+    classes: Annotated[int, typer.Option(help="Classes.")] = 10,
+) -> None:
+    """Write down a model's layers, for a device to measure with probe-device."""
+    from prunit.cli.devices import check_writable, layers_of_model
+
+    check_writable(out)
+    found = layers_of_model(model, shape, classes)
+    found.write(out)
+    typer.echo(f"{len(found.layers)} layers of {found.model}: {out}\nnext, on the device: prunit probe-device {out}")
+
+
+@app.command("probe-device")
+def probe_device(
+    files: Annotated[list[Path], typer.Argument(metavar="LAYERS…", help="Files that prunit layers wrote.")],
+    out: Annotated[Path, typer.Option(help="The profile to write.")] = Path("profile.json"),
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the inference engine.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Measure what layers take on this device at many widths, for budgets such as latency=5ms@profile.json.
+
+    Needs no torch. Takes about ten seconds for each kind of layer on a fast core.
+    """
+    from prunit.cli import devices, show
+
+    profile = devices.probe(files, out, threads)
+    if as_json:
+        typer.echo(profile.model_dump_json(indent=1))
+    else:
+        show.profile(profile, out)
 
 
 @app.command()

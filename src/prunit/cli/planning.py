@@ -17,7 +17,7 @@ from prunit.surgery import check_runs, compact
 from prunit.train import device_named
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 def one_budget(config: BuildConfig) -> Budget:
@@ -56,17 +56,28 @@ def decide_plan(
     return graph, decision, perf_counter() - started
 
 
+def model_and_image(name: str, shape: str, classes: int, seed: int = 0) -> "tuple[nn.Module, Tensor]":
+    """The untrained model for images of this shape (C×H×W), and one of them, black."""
+    match = re.fullmatch(r"(\d+)[x×](\d+)[x×](\d+)", shape)
+    if match is None or match[2] != match[3] or "0" in match.groups():
+        raise ConfigError(f"--input {shape}: write it as C×H×W with H = W, for example 3x32x32")
+    channels, size = int(match[1]), int(match[2])
+    model = zoo.load(name, num_classes=classes, in_channels=channels, image_size=size, seed=seed)
+    return model, torch.zeros(1, channels, size, size)
+
+
 def _model_and_batches(
     config: BuildConfig, dataset: Dataset | None, shape: str, classes: int
 ) -> "tuple[nn.Module, list[Batch]]":
-    if dataset is not None:
-        batches = dataset.scoring_batches(per_class=config.prune.per_class, batch_size=256, seed=config.prune.seed)
-        channels, size, classes = dataset.channels, dataset.image_size, len(dataset.classes)
-    else:
-        match = re.fullmatch(r"(\d+)[x×](\d+)[x×](\d+)", shape)
-        if match is None or match[2] != match[3] or "0" in match.groups():
-            raise ConfigError(f"--input {shape}: write it as C×H×W with H = W, for example 3x32x32")
-        channels, size = int(match[1]), int(match[2])
-        batches = [(torch.zeros(1, channels, size, size), torch.empty(0, dtype=torch.int64))]
-    model = zoo.load(config.model, num_classes=classes, in_channels=channels, image_size=size, seed=config.seed)
+    if dataset is None:
+        model, image_1CHW = model_and_image(config.model, shape, classes, config.seed)
+        return model, [(image_1CHW, torch.empty(0, dtype=torch.int64))]
+    batches = dataset.scoring_batches(per_class=config.prune.per_class, batch_size=256, seed=config.prune.seed)
+    model = zoo.load(
+        config.model,
+        num_classes=len(dataset.classes),
+        in_channels=dataset.channels,
+        image_size=dataset.image_size,
+        seed=config.seed,
+    )
     return model, batches

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from prunit.edge.portfolio import MANIFEST, Latency, Portfolio
+from prunit.edge.profile import DeviceProfile
 from prunit.report import SummaryRow, numbers, summary_rows
 from prunit.report.summary import headline, latency_key
 
@@ -159,6 +160,24 @@ def decision(graph: "ChannelGraph", decided: "Decision", seconds: float, out: Pa
     made = f"{origin['recipe']} with {origin['score']}, {origin['budget']}, seed {origin['seed']}"
     printer.print(f"{escape(made)}: planned in {seconds:.2f} s")
     printer.print(f"written to {escape(str(out))}", soft_wrap=True)
+
+
+def profile(found: DeviceProfile, file: Path) -> None:
+    """What was measured: a line for each layer shape, from its narrowest to its widest."""
+    out = console()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("layer", overflow="fold")
+    for column in ("points", "narrowest", "widest"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for layer in found.layers:
+        narrow, wide = layer.points[0][2], layer.points[-1][2]
+        table.add_row(str(layer.shape), str(len(layer.points)), f"{narrow:.3f} ms", f"{wide:.3f} ms")
+    out.print(table)
+    threads = f"{found.threads} thread{'s' * (found.threads > 1)}"
+    device = f"{found.device.name}; {found.device.engine} {found.device.engine_version}, {threads}"
+    out.print(f"[dim]measured on {escape(device)}; energy: {escape(found.energy.source)}[/]")
+    out.print(f"written to {escape(str(file))}", soft_wrap=True)
+    out.print(escape(f"use it: prunit plan MODEL --budget latency=5ms@{file}"), soft_wrap=True)
 
 
 def widths(

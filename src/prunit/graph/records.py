@@ -79,13 +79,29 @@ class TensorInfo:
 
 
 @dataclass(frozen=True)
+class Geometry:
+    """How a 2D convolution goes over its input, which is `size` large: (height, width) each, and how many `groups`."""
+
+    size: tuple[int, int]
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int = 1
+
+
+@dataclass(frozen=True)
 class Layer:
-    """One use of a convolution or linear weight: it costs `positions` multiply-adds per weight for one example."""
+    """One use of a convolution or linear weight: it costs `positions` multiply-adds per weight for one example.
+
+    `geometry` is that of a 2D convolution which goes down or keeps its size, None for everything else.
+    """
 
     module: str
     weight: str
     kind: Literal["conv", "linear"]
     positions: int
+    geometry: Geometry | None = None
 
 
 @dataclass(frozen=True, eq=False)

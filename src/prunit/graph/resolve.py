@@ -11,7 +11,18 @@ from torch import nn
 
 from prunit.errors import ModelError
 from prunit.graph.choices import Choices, Site, Step
-from prunit.graph.records import Activation, Axis, ChannelGraph, CodeSize, Group, Layer, Product, Role, TensorInfo
+from prunit.graph.records import (
+    Activation,
+    Axis,
+    ChannelGraph,
+    CodeSize,
+    Geometry,
+    Group,
+    Layer,
+    Product,
+    Role,
+    TensorInfo,
+)
 
 
 class Pin(NamedTuple):
@@ -31,6 +42,7 @@ class Use(NamedTuple):
     kind: str
     positions: int
     module: str
+    geometry: Geometry | None = None
 
 
 class HeldSize(NamedTuple):
@@ -235,7 +247,8 @@ def resolve(findings: Findings, tensors: Mapping[str, TensorInfo], pin: Sequence
         ]
     )
     layers = tuple(
-        Layer(u.module, u.weight, cast(Literal["conv", "linear"], u.kind), u.positions) for u in findings.uses
+        Layer(u.module, u.weight, cast(Literal["conv", "linear"], u.kind), u.positions, u.geometry)
+        for u in findings.uses
     )
     notes = tuple(
         dict.fromkeys(str(p) for _, p in findings.pins if p.why.startswith(("operator ", "the model's code")))

@@ -19,6 +19,7 @@ from prunit.graph.code import gives_values, numbers_of
 from prunit.graph.labels import Block, Labels, all_ids
 from prunit.graph.meta import MetaMode
 from prunit.graph.modules import following
+from prunit.graph.records import Geometry
 from prunit.graph.resolve import Findings, HeldSize, Pin, Use
 from prunit.graph.rules.seam import tensors as tensors_of
 from prunit.graph.rules.seam import tie
@@ -186,7 +187,14 @@ class Tracer(MetaMode):
         if ids is not None:
             self.findings.roles.append((ids, "out"))
 
-    def use(self, weight: Tensor, kind: str, macs: int, others: Sequence[np.ndarray] = ()) -> None:
+    def use(
+        self,
+        weight: Tensor,
+        kind: str,
+        macs: int,
+        others: Sequence[np.ndarray] = (),
+        geometry: Geometry | None = None,
+    ) -> None:
         """A convolution or linear map was computed with `macs` multiply-adds over the whole batch.
 
         They change with the weight, and with the channels `others` of what it is applied to.
@@ -196,7 +204,7 @@ class Tracer(MetaMode):
         whole = bool(name) and not others and weight.numel() == self._tensors[name].numel()
         positions = macs // weight.numel() // self._batch if whole else 0
         if name:
-            self.findings.uses.append(Use(name, kind, positions, self.module_path))
+            self.findings.uses.append(Use(name, kind, positions, self.module_path, geometry))
         if not whole:
             self.macs(macs, *(b.ids for b in labels.blocks), *others)
 

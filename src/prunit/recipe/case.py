@@ -1,13 +1,13 @@
 """What a recipe decides on, and what several recipes say about the widths that they found."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from torch import nn
 
-from prunit.allocate import Target
+from prunit.allocate import Meter, Target
 from prunit.batches import Batch
 from prunit.graph import ChannelGraph, Group
 from prunit.plans import Scores, Widths
@@ -30,6 +30,7 @@ class Case:
     weights: WeightScores
     batches: Sequence[Batch]
     config: PruneConfig
+    meters: Mapping[str, Meter] = field(default_factory=dict)
 
 
 def threshold(target: Target, scores: Scores, widths: Widths) -> float:

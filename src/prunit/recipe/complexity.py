@@ -10,7 +10,7 @@ def complexity(case: Case) -> Found:
     """Widths by the shares of `config.mode`; which channels of a layer stay is up to the score, random by default."""
     config, mode = case.config, MODES[case.config.mode]
     scores = per_channel(case.graph, case.weights, case.method.gather)
-    measured = Complexity(case.target, mode, Setting(config.memory, config.memory_batch))
+    measured = Complexity(case.target, mode, Setting(config.memory, config.memory_batch, case.meters.get(mode.figure)))
     widths = by_complexity(
         case.target, measured, draw=config.draw, recomputed=config.shares == "recomputed", seed=config.seed
     )

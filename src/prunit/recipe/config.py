@@ -55,8 +55,10 @@ class PruneConfig(_Section):
     """Residual streams: never narrowed (keep), like any other layer (prune), or only where a budget is tight (auto)."""
     rounds: int | None = Field(default=None, ge=1)
     """Rounds of an iterative score; None is the method's own number (100 for SynFlow)."""
-    mode: Literal["pa", "fa", "ma"] = "pa"
-    """Which share decides, for the recipe 'complexity': of parameters, multiply-adds or memory."""
+    mode: Literal["pa", "fa", "ma", "la", "ea"] = "pa"
+    """Which share decides, for the recipe 'complexity': of parameters, multiply-adds, memory, latency or energy."""
+    profile: str = ""
+    """File of the device for the modes 'la' and 'ea', as `prunit probe-device` writes it; '' is that of the budget."""
     draw: Literal["expected", "sampled"] = "expected"
     """Channels go at the rate of these shares, or are drawn one at a time as in the paper; of 'complexity'."""
     shares: Literal["static", "recomputed"] = "static"

@@ -28,6 +28,7 @@ from prunit.files import write_atomically
 from prunit.graph import ChannelGraph, trace
 from prunit.plans import Plan, keep_all
 from prunit.recipe.config import BuildConfig, validated
+from prunit.recipe.devices import profiles_of
 from prunit.recipe.folder import (
     STATE,
     check_folder,
@@ -118,6 +119,8 @@ def check_request(config: BuildConfig) -> dict[str, Budget | None]:
     device_named(config.train.device)
     method_of(config.prune)
     constraints_of(config.prune)
+    for budget in filter(None, budgets.values()):
+        profiles_of(budget, config.prune)
     if ":" not in config.model and config.model not in zoo.models():
         zoo.load(config.model)  # it says what there is
     return budgets
@@ -291,9 +294,9 @@ class _Work:
 
 
 def variant_name(budget: Budget) -> str:
-    """A file name for the variant of a budget: `params=1/16` becomes `params-1-16`."""
-    text = "-".join(f"{limit.key}-{limit.text}" for limit in budget.limits).replace("%", "-percent").replace("×", "x")
-    return "-".join(re.findall(r"[a-z0-9.]+", text.lower()))
+    """A file name for the variant of a budget: `params=1/16` becomes `params-1-16`; without devices."""
+    text = "-".join(f"{limit.key}-{limit.text.partition('@')[0]}" for limit in budget.limits)
+    return "-".join(re.findall(r"[a-z0-9.]+", text.replace("%", "-percent").replace("×", "x").lower()))
 
 
 def _settings(config: BuildConfig, model: str, dense: nn.Module, dataset: Dataset) -> dict[str, Any]:

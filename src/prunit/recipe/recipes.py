@@ -26,6 +26,7 @@ from prunit.plans import Plan, choose
 from prunit.recipe.case import Case, Found, rounded, told
 from prunit.recipe.complexity import complexity
 from prunit.recipe.config import PruneConfig
+from prunit.recipe.devices import meters_of
 from prunit.recipe.reconvene import reconvene
 from prunit.scores import Saliency, Score, find, name_of, per_channel, score_weights
 from prunit.scores.per_cost import macs_per_weight, per_cost
@@ -77,13 +78,11 @@ def decide(
     config: PruneConfig,
     *,
     score: Score | Saliency | None = None,
-    meters: Mapping[str, Meter] | None = None,
     on_round: OnRound | None = None,
 ) -> Decision:
     """The plan of `config.recipe` within the budget; the model is left as it was.
 
-    `score` is a method of the user's in place of `config.score`; `meters` say what a device takes at given widths, by
-    figure (`latency_ms`), where the budget limits that. Raises `BudgetError` with the closest reachable point.
+    `score` is a method of the user's in place of `config.score`. Raises `BudgetError` with the closest reachable point.
     """
     started = time.perf_counter()
     recipe, method = method_of(config, score)
@@ -93,9 +92,8 @@ def decide(
         raise ScoreError(
             f"score '{name}' needs images and their classes: pass batches=[(x_BCHW, y_B)], on the command line --data"
         )
-    target = first_reachable(
-        graph, budget, config, meters
-    )  # before the scores: they take longer than it does to refuse
+    meters = meters_of(graph, budget, config)
+    target = first_reachable(graph, budget, config, meters)
     weights = score_weights(
         model,
         graph,
@@ -105,7 +103,7 @@ def decide(
         seed=config.seed,
         on_round=on_round,
     )
-    case = Case(model, target.graph, target, method, name, weights, batches, config)
+    case = Case(model, target.graph, target, method, name, weights, batches, config, meters)
     scores, found, why = recipe.widths(case)
     widths = named_widths(target.graph, closer(target, width_array(target.graph, found)))
     return _decision(choose(target.graph, scores, widths), case, why, dense, time.perf_counter() - started)
@@ -164,6 +162,7 @@ def first_reachable(
     With `residual="auto"` streams stay whole while the other layers need not get more than `_STREAM_PATIENCE` times
     narrower for it than if every layer kept the same share. A stream that a limit narrows is as wide as that allows.
     """
+    meters = meters_of(graph, budget, config) if meters is None else meters
     free = Target(graph, budget, constraints_of(config), meters)
     whole = free.keeping([g.name for g in free.graph.groups if g.coupled and not g.pinned], "residual stream")
     if config.residual == "prune":
@@ -266,7 +265,7 @@ RECIPES: Final[Mapping[str, Recipe]] = {
         complexity,
         min_share=0.1,
         min_width=4,
-        switches=("mode", "draw", "shares"),
+        switches=("mode", "draw", "shares", "memory", "memory_batch"),
     ),
     "uniform": Recipe("every layer keeps the same share of its channels", "magnitude", _uniform),
 }

@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from prunit.graph.labels import Block, Labels
+from prunit.graph.records import Geometry
 
 _PLAIN = frozenset((int, float, bool, str, type(None)))
 
@@ -35,7 +36,14 @@ class TracerLike(Protocol):
     def given(self, size: int) -> np.ndarray | None: ...
     def made_up(self, size: int) -> np.ndarray: ...
     def macs(self, macs: int, *ids: np.ndarray) -> None: ...
-    def use(self, weight: Tensor, kind: str, macs: int, others: Sequence[np.ndarray] = ()) -> None: ...
+    def use(
+        self,
+        weight: Tensor,
+        kind: str,
+        macs: int,
+        others: Sequence[np.ndarray] = (),
+        geometry: Geometry | None = None,
+    ) -> None: ...
 
 
 def tensors(tree: Any) -> list[Tensor]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from prunit.graph.labels import Block, Labels, ordered
+from prunit.graph.records import Geometry
 from prunit.graph.rules.elementwise import aligned
 from prunit.graph.rules.seam import TracerLike, alike, buffer_for, name_of, others, pin_blocks, tensors, tie
 
@@ -22,7 +23,19 @@ def convolution(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Tensor) -
     made = x if transposed else out
     theirs = t.labels(x)
     kept = _beside_channels(t, x, w, stride, padding, dilation, transposed)
-    t.use(w, "conv", made.numel() // made.shape[1] * w.numel(), [b.ids for b in kept])
+    flat = (
+        Geometry(
+            size=(x.shape[2], x.shape[3]),
+            kernel=(w.shape[2], w.shape[3]),
+            stride=(stride[0], stride[-1]),
+            padding=(padding[0], padding[-1]),
+            dilation=(dilation[0], dilation[-1]),
+            groups=groups,
+        )
+        if x.ndim == 4 and not transposed
+        else None
+    )
+    t.use(w, "conv", made.numel() // made.shape[1] * w.numel(), [b.ids for b in kept], flat)
     for block in others(t, w, 0, 1) if not t.is_named(w) else ():
         t.reject(block.ids)
         t.pin(block.ids, "the size of a kernel")

@@ -1,0 +1,43 @@
+"""What a plan may need to know of a device: meters made of the profiles that a budget or a setting names."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from prunit.allocate import MEASURED, Budget, Meter
+from prunit.allocate.by_complexity import MODES
+from prunit.edge import runtimes
+from prunit.edge.profile import DeviceProfile
+from prunit.errors import ConfigError
+from prunit.graph import ChannelGraph
+from prunit.meters import EnergyMeter, LatencyMeter
+from prunit.recipe.config import PruneConfig
+
+
+def profiles_of(budget: Budget, config: PruneConfig) -> dict[str, tuple[str, DeviceProfile]]:
+    """By figure the profile that it is predicted with, and its file: those of the budget, and that of a mode.
+
+    Raises `FileError` for a file that is no profile or of another engine, `ConfigError` where a mode has none.
+    """
+    files = {limit.figure: limit.profile for limit in budget.limits if limit.key in MEASURED}
+    wanted = MODES[config.mode].figure if config.recipe == "complexity" else ""
+    if wanted and wanted not in files:
+        # The file of another limit is of the same device, most likely.
+        file = config.profile or next(iter(files.values()), "")
+        if not file:
+            raise ConfigError(
+                f"the mode '{config.mode}' needs the profile of a device: set prune.profile=FILE; prunit probe-device"
+                " makes one"
+            )
+        files[wanted] = file
+    read = {file: DeviceProfile.read(Path(file), engine=runtimes.DEFAULT) for file in set(files.values())}
+    return {figure: (file, read[file]) for figure, file in files.items()}
+
+
+def meters_of(graph: ChannelGraph, budget: Budget, config: PruneConfig) -> Mapping[str, Meter]:
+    """By figure what predicts it; `ModelError` where a profile does not cover the graph's layers."""
+    return {
+        figure: LatencyMeter(graph, profile, source=f"'{file}'")
+        if figure == MEASURED["latency"]
+        else EnergyMeter(graph, profile)
+        for figure, (file, profile) in profiles_of(budget, config).items()
+    }
