@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from prunit.graph import ChannelGraph, trace
     from prunit.optimizers import cut_optimizer
     from prunit.plans import Plan
-    from prunit.recipe import build
+    from prunit.recipe import build, sweep
     from prunit.recipe import make_plan as plan
     from prunit.store import apply_plan, load, save
     from prunit.surgery import compact, mask, rectify
@@ -47,6 +47,7 @@ __all__ = [
     "plan",
     "rectify",
     "save",
+    "sweep",
     "trace",
     "zoo",
 ]
@@ -70,6 +71,7 @@ _HOMES: Final = {
     "plan": ("prunit.recipe", "make_plan"),
     "rectify": ("prunit.surgery", "rectify"),
     "save": ("prunit.store", "save"),
+    "sweep": ("prunit.recipe", "sweep"),
     "trace": ("prunit.graph", "trace"),
     "zoo": ("prunit.zoo", ""),
 }

@@ -46,6 +46,8 @@ def fewest(target: Target, cuts: Cuts) -> np.ndarray:
 
     For nothing: because a later step freed more than was needed.
     """
+    if target.met_by(target.ceiling):
+        return target.ceiling.copy()
     low, high = 0, len(cuts.group)  # taking `high` steps meets the budget, fewer than `low` do not
     while low < high:
         middle = (low + high) // 2

@@ -143,6 +143,66 @@ def build(
 
 
 @app.command()
+def sweep(
+    model: Model = None,
+    data: DataName = None,
+    budgets: Budgets = None,
+    recipes: Annotated[
+        str | None,
+        typer.Option(
+            help="Recipes to try for each budget, with commas: uniform, reconvene:EVALUATOR, complexity:MODE, …"
+            " (default: reconvene, reconvene:emptied, uniform, complexity:pa, complexity:fa)"
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the trials, and of the portfolio in it.")] = Path("sweep"),
+    data_dir: DataDir = None,
+    download: Download = False,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of what is trained in full. (default: 30)")] = None,
+    seed: Seed = None,
+    device: Device = None,
+    round_to: RoundTo = None,
+    subset: Annotated[int | None, typer.Option(help="Train on N images, evenly from all classes.")] = None,
+    image_size: ImageSize = None,
+    eta: Annotated[int, typer.Option(help="One of so many goes on from each rung.")] = 3,
+    held_out: Annotated[float, typer.Option(help="Share of the training images that judges the trials.")] = 0.2,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a sweep that was stopped.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Try several recipes for each budget on short trainings, build the best, and keep the Pareto front."""
+    from prunit.cli import show
+    from prunit.cli.progress import Bars
+
+    options = _Options(*(model, data, budgets, None, None, None, seed, device, image_size, round_to, subset, epochs))
+    chosen = _config(options, config, settings)
+    with Bars() as bars:
+        bars.wait("loading PyTorch")
+        from prunit.recipe import check_request
+        from prunit.recipe.sweeps import DEFAULT_RECIPES, PORTFOLIO
+        from prunit.recipe.sweeps import sweep as run
+
+        check_request(chosen)
+        names = [name.strip() for name in recipes.split(",")] if recipes else DEFAULT_RECIPES
+        bars.wait(f"reading {chosen.data}")
+        dataset = _dataset(chosen, data_dir, download)
+        found = run(
+            *(chosen.model, dataset, out),
+            recipes=names,
+            config=chosen,
+            eta=eta,
+            held_out=held_out,
+            resume=resume,
+            on_step=bars,
+        )
+    if as_json:
+        typer.echo(json.dumps(show.sweep_json(found, out / PORTFOLIO), indent=2))
+    else:
+        show.trials(found)
+        show.portfolio(found.portfolio, out / PORTFOLIO)
+
+
+@app.command()
 def plan(
     model: Model = None,
     data: Annotated[

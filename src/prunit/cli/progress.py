@@ -19,6 +19,7 @@ _WORDS: Final = {
     "check": "checking model and data",
     "prune": "scoring",
     "train": "training",
+    "try": "trying",
     "evaluate": "evaluating",
     "export": "exporting",
     "memory": "measuring memory",

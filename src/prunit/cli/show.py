@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +19,7 @@ from prunit.report.summary import headline, latency_key
 if TYPE_CHECKING:
     from prunit.graph import ChannelGraph
     from prunit.recipe import Decision
+    from prunit.recipe.sweeps import Sweep
 
 EVALUATOR_LINES: Final = {
     "emptied": "a layer bears pruning if the mask empties channels in it; those go",
@@ -160,6 +162,33 @@ def decision(graph: "ChannelGraph", decided: "Decision", seconds: float, out: Pa
     made = f"{origin['recipe']} with {origin['score']}, {origin['budget']}, seed {origin['seed']}"
     printer.print(f"{escape(made)}: planned in {seconds:.2f} s")
     printer.print(f"written to {escape(str(out))}", soft_wrap=True)
+
+
+def trials(found: "Sweep") -> None:
+    """A line for each trial: what each rung found, and how it ended."""
+    out = console()
+    rungs = sorted({epochs for trial in found.trials for epochs, _ in trial.accuracies})
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="held-out accuracy", title_justify="left")
+    table.add_column("budget", no_wrap=True)
+    table.add_column("recipe", no_wrap=True)
+    for epochs in rungs:
+        table.add_column(f"{epochs} epoch{'s' * (epochs > 1)}", justify="right", no_wrap=True)
+    table.add_column("")
+    for trial in found.trials:
+        accuracies = dict(trial.accuracies)
+        cells = (numbers.percent(accuracies[n]) if n in accuracies else "–" for n in rungs)
+        ended = f"[dim]{escape(trial.out)}[/]" if trial.out else "[bold]trained in full[/]"
+        table.add_row(escape(trial.budget), escape(trial.recipe), *map(_spaced, cells), ended)
+    out.print(table)
+    built = {trial.variant for trial in found.trials if not trial.out}
+    beaten = sorted(built - {variant.name for variant in found.portfolio.variants})
+    if beaten:
+        out.print(f"not on the front, left out of the portfolio: {escape(', '.join(beaten))}")
+
+
+def sweep_json(found: "Sweep", folder: Path) -> dict[str, Any]:
+    """What was tried, and the manifest."""
+    return {"trials": [asdict(trial) for trial in found.trials], **portfolio_json(found.portfolio, folder)}
 
 
 def profile(found: DeviceProfile, file: Path) -> None:

@@ -3,6 +3,8 @@
 - flow.py: build(), from a model and images to a portfolio
 - recipes.py: from a model and a budget to a plan
 - collapse.py: when thinning out the weights cuts the output off from the input
+- devices.py: the profiles of devices that a budget or a mode names
+- sweeps.py: sweep(), the best of several recipes for each budget
 - config.py: the settings of a build, from TOML, options and code
 - folder.py: what stands in a build's folder, and whether it may be resumed
 - source.py: the model and the data that a build works on
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from prunit.recipe.folder import check_folder
     from prunit.recipe.progress import Step
     from prunit.recipe.recipes import RECIPES, Decision, decide
+    from prunit.recipe.sweeps import sweep
     from prunit.scores import Saliency, Score
 
 __all__ = [
@@ -35,6 +38,7 @@ __all__ = [
     "decide",
     "make_plan",
     "read_config",
+    "sweep",
 ]
 
 _HOMES: Final = {
@@ -47,6 +51,7 @@ _HOMES: Final = {
     "check_request": "flow",
     "decide": "recipes",
     "read_config": "config",
+    "sweep": "sweeps",
 }
 
 

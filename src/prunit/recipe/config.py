@@ -113,9 +113,16 @@ class BuildConfig(_Section):
     """Side in pixels to which images are brought; None is the data set's own."""
     seed: Seed = 0
     """Initial weights; and everything else that is drawn, unless prune.seed or train.seed says otherwise."""
+    by_variant: Mapping[str, Mapping[str, Any]] = {}
+    """Settings of `prune` for single variants, by the variant's name: {"params-1-16": {"recipe": "uniform"}}."""
     prune: PruneConfig = PruneConfig()
     train: TrainConfig = TrainConfig()
     probe: ProbeConfig = ProbeConfig()
+
+    def prune_of(self, variant: str) -> PruneConfig:
+        """The settings of `prune` for a variant; `ConfigError` or `UnknownNameError` for its own that do not fit."""
+        own = self.by_variant.get(variant, {})
+        return validated({"prune": {**self.prune.model_dump(), **own}}).prune if own else self.prune
 
     @model_validator(mode="before")
     @classmethod

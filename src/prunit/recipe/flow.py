@@ -23,6 +23,7 @@ from prunit.costs import cost_of
 from prunit.edge.measure import measure
 from prunit.edge.portfolio import Artifact, Metrics, Portfolio, Preprocessing, StoredFile, Variant
 from prunit.edge.probe import ProbeSettings
+from prunit.errors import unknown
 from prunit.export import EXPORTERS
 from prunit.files import write_atomically
 from prunit.graph import ChannelGraph, trace
@@ -89,8 +90,9 @@ def build(
     dense = source.make()
     graph = trace(dense, example_of(dataset), pin=config.prune.pin)
     check_model(dense, dataset)
-    for budget in filter(None, budgets.values()):
-        first_reachable(graph, budget, config.prune)
+    for name, budget in budgets.items():
+        if budget:
+            first_reachable(graph, budget, config.prune_of(name))
     settings = _settings(config, source.name, dense, dataset)
     if not (resume and is_started(Path(out))):
         check_trains(source.make(), dataset)
@@ -117,10 +119,15 @@ def check_request(config: BuildConfig) -> dict[str, Budget | None]:
     budgets: dict[str, Budget | None] = {"dense": None}
     budgets |= {variant_name(b): b for b in map(Budget.parse, config.budgets)}
     device_named(config.train.device)
-    method_of(config.prune)
-    constraints_of(config.prune)
-    for budget in filter(None, budgets.values()):
-        profiles_of(budget, config.prune)
+    for name in config.by_variant:
+        if not budgets.get(name):
+            raise unknown("variant", name, [n for n, budget in budgets.items() if budget], "by_variant names them.")
+    for prune in (config.prune, *map(config.prune_of, config.by_variant)):
+        method_of(prune)
+        constraints_of(prune)
+    for name, budget in budgets.items():
+        if budget:
+            profiles_of(budget, config.prune_of(name))
     if ":" not in config.model and config.model not in zoo.models():
         zoo.load(config.model)  # it says what there is
     return budgets
@@ -150,16 +157,15 @@ class _Work:
         plan, seconds = keep_all(self.graph), 0.0
         if budget is not None:
             self.progress(name, "prune", 0, 0)
-            batches = self.dataset.scoring_batches(
-                per_class=self.config.prune.per_class, batch_size=256, seed=self.config.prune.seed
-            )
+            prune = self.config.prune_of(name)
+            batches = self.dataset.scoring_batches(per_class=prune.per_class, batch_size=256, seed=prune.seed)
             place = device_named(self.config.train.device)
             decision = decide(
                 dense.to(place),
                 self.graph,
                 [(x.to(place), y.to(place)) for x, y in batches],
                 budget,
-                self.config.prune,
+                prune,
                 on_round=lambda done, total: self.progress(name, "prune", done, total),
             )
             plan, seconds = decision.plan, decision.seconds
@@ -180,7 +186,8 @@ class _Work:
         dense = self.source.make()
         model = compact(dense, self.graph, plan)
         if plan.widths != dict(plan.dense):
-            rectify(model, dense, self.config.prune.rectifier, seed=self.config.prune.seed)
+            prune = self.config.prune_of(name)
+            rectify(model, dense, prune.rectifier, seed=prune.seed)
         del dense
         settings = self.config.train
         epochs: list[Epoch] = []
@@ -234,7 +241,7 @@ class _Work:
             name=name,
             recipe=str(plan.origin.get("recipe", "dense")),
             settings={n: str(plan.origin[n]) for n in _TOLD if n in plan.origin}
-            | ({"rectifier": self.config.prune.rectifier} if budget else {}),
+            | ({"rectifier": self.config.prune_of(name).rectifier} if budget else {}),
             budget=budget.as_dict if budget else {},
             keep=sum(plan.widths.values()) / sum(plan.dense.values()),
             widths={n: (plan.dense[n], len(c)) for n, c in plan.keep.items()},
@@ -286,11 +293,16 @@ class _Work:
 
     def report(self, portfolio: Portfolio) -> None:
         self.progress("all", "report", 0, 0)
-        histories = {v.name: read_history(self._state(v.name, "history.json")) for v in portfolio.variants}
-        write_report(portfolio, self.folder, histories=histories)
+        report_on(portfolio, self.folder)
 
     def _state(self, name: str, file: str) -> Path:
         return self.folder / STATE / name / file
+
+
+def report_on(portfolio: Portfolio, folder: Path, *, trials: Sequence[Mapping[str, Any]] = ()) -> None:
+    """Write report.html into the folder of a build; `trials` are what a sweep tried, see `report.trials`."""
+    histories = {v.name: read_history(folder / STATE / v.name / "history.json") for v in portfolio.variants}
+    write_report(portfolio, folder, histories=histories, trials=trials)
 
 
 def variant_name(budget: Budget) -> str:

@@ -71,9 +71,9 @@ def accuracy_plot(portfolio: Portfolio, rows: Sequence[SummaryRow], axis: Axis) 
         "data": [
             _front_line([(x, y) for x, y, row in points if row.name in front]),
             *([_bar_to_p90(points, bars[0])] if bars else []),
-            _markers(points, front, bars[1] if bars else None),
+            _markers(points, front, bars[1] if bars else None) | {"customdata": [rows.index(row) for row in shown]},
         ],
-        "layout": _layout(axis, reach, [y for _, y, _ in points]),
+        "layout": plot_layout(axis, reach, [y for _, y, _ in points]),
         "labels": {
             "names": [numbers.shortened(row.name, 22) for row in shown],
             "order": _naming_order(shown, front),
@@ -188,7 +188,8 @@ def _markers(
     return trace
 
 
-def _layout(axis: Axis, x: Sequence[float], y: Sequence[float]) -> Figure:
+def plot_layout(axis: Axis, x: Sequence[float], y: Sequence[float]) -> Figure:
+    """Room for accuracies `y` in percent against costs `x`, on a logarithmic axis where these span much."""
     is_log = min(x) > 0 and max(x) / min(x) >= LOG_FROM
     low, high = _padded_x(x, is_log=is_log)
     x_ticks = log_ticks(low, high) if is_log else linear_ticks(low, high, most=5)

@@ -4,6 +4,7 @@
 const { figures, notes } = JSON.parse(document.getElementById("data").textContent);
 const FONT = "system-ui, sans-serif";
 const hidden = new Set(); // names of the trainings that are switched off
+const clickable = new Set(); // names of the figures whose points answer a click
 const chooser = document.getElementById("variant");
 
 // The figure with every colour that is called "--name" replaced by what the page's style says.
@@ -46,6 +47,18 @@ function draw(name) {
   if (figure.labels) data = [...data.slice(0, -1), { ...data.at(-1), ...labels(figure, width) }];
   const config = { displaylogo: false, modeBarButtons: [["toImage"]], toImageButtonOptions: { filename: name, scale: 2 } };
   Plotly.react(place, themed(data, style), themed(layout, style), config);
+  if (chooser && !clickable.has(name) && data.some((trace) => trace.customdata)) {
+    clickable.add(name);
+    place.on("plotly_click", ({ points: [point] }) => showWidths(point.customdata));
+  }
+}
+
+// The widths of the variant in this row of the table, brought into view.
+function showWidths(row) {
+  if (row === undefined) return;
+  chooser.value = String(row);
+  choose();
+  chooser.closest("section").scrollIntoView({ behavior: "smooth" });
 }
 
 // How far along a horizontal axis of `px` a value lies.

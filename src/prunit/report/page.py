@@ -16,31 +16,42 @@ from prunit.report.accuracy import AXES, Figure, accuracy_plot
 from prunit.report.charts import Curve, EpochRecord, curves, training_figures, width_figures, widths_note
 from prunit.report.summary import SummaryRow, headline, pick, summary_rows
 from prunit.report.tables import latencies_table, recipes_table, summary_table, text, widths_table
+from prunit.report.trials import Trial, trials_figure, trials_table
 
 REPORT: Final = "report.html"
 BENCH: Final = "<code>prunit bench</code> measures it"
 
 
 def write_report(
-    portfolio: Portfolio, folder: Path, *, histories: Mapping[str, Sequence[EpochRecord]] | None = None
+    portfolio: Portfolio,
+    folder: Path,
+    *,
+    histories: Mapping[str, Sequence[EpochRecord]] | None = None,
+    trials: Sequence[Trial] = (),
 ) -> Path:
     """The path of `folder/report.html`, after the page took the place of an older one in one step.
 
-    `histories` are the epochs of each variant's training by its name; variants may be missing.
+    `histories` are the epochs of each variant's training by its name; variants may be missing. `trials` are what a
+    sweep tried before.
     """
     histories = histories or {}
     names = [variant.name for variant in portfolio.variants]
     for name in histories:
         if name not in names:
             raise unknown("variant", name, names, hint="Each training history must be a variant's.")
-    page = html_page(portfolio, summary_rows(portfolio), histories)
+    page = html_page(portfolio, summary_rows(portfolio), histories, trials)
     path = folder / REPORT
     with staged(path) as temporary:
         temporary.write_bytes(page.encode("utf-8"))
     return path
 
 
-def html_page(portfolio: Portfolio, rows: Sequence[SummaryRow], histories: Mapping[str, Sequence[EpochRecord]]) -> str:
+def html_page(
+    portfolio: Portfolio,
+    rows: Sequence[SummaryRow],
+    histories: Mapping[str, Sequence[EpochRecord]],
+    trials: Sequence[Trial] = (),
+) -> str:
     """The page's HTML."""
     figures: dict[str, Figure] = {}
     notes = [f"“{row.name}” {widths_note(portfolio.variant(row.name))}." for row in rows]
@@ -49,6 +60,7 @@ def html_page(portfolio: Portfolio, rows: Sequence[SummaryRow], histories: Mappi
         _section("Figures", summary_table(rows)) if rows else "",
         _accuracy_section(portfolio, rows, figures),
         _widths_section(portfolio, rows, figures),
+        _trials_section(trials, figures),
         _training_section(curves(rows, histories), figures),
         _section("How each variant was made", recipes_table(portfolio, rows)) if rows else "",
         _definitions(portfolio, rows),
@@ -214,6 +226,19 @@ def _widths_section(portfolio: Portfolio, rows: Sequence[SummaryRow], figures: d
     table = f"<details><summary>Widths as a table</summary>{widths_table(portfolio, rows)}</details>"
     content = f'{chooser}<div class="plots columns-{len(parts)}">{plots}</div>{table}'
     return _section("Widths per group, before and after", content)
+
+
+def _trials_section(trials: Sequence[Trial], figures: dict[str, Figure]) -> str:
+    if not trials:
+        return ""
+    figure = trials_figure(trials)
+    label = "Held-out accuracy of every trial against its parameters; the table beneath holds the same numbers"
+    plot = _card("Held-out accuracy and params", _plot("trials", figure, label, figures)) if figure else ""
+    note = (
+        '<p class="note">Plans of several recipes for each budget, trained briefly and judged on training images that'
+        " were held out; the best went on for longer. Darker dots trained longer, coloured ones won their budget.</p>"
+    )
+    return _section("What was tried", f"{note}{plot}{trials_table(trials)}")
 
 
 def _training_section(trainings: Sequence[Curve], figures: dict[str, Figure]) -> str:

@@ -1,0 +1,298 @@
+"""A search over budgets and recipes: all plans are tried on little training, the best of each budget in full.
+
+Successive halving (Jamieson and Talwalkar, "Non-stochastic best arm identification and hyperparameter optimization",
+AISTATS 2016): in each rung what is left trains for `eta` times as many epochs as before, and of each budget only the
+best 1 / `eta` go on. Recipes compete within a budget, at equal cost. They are judged on training images that are held
+out; the test images are seen once, by what is built in the end.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from prunit.allocate import Budget
+from prunit.batches import Dataset, Split, stratified
+from prunit.edge.portfolio import Portfolio
+from prunit.errors import BudgetError, ConfigError, TrainingError, unknown
+from prunit.files import write_atomically
+from prunit.graph import ChannelGraph, trace
+from prunit.plans import Plan
+from prunit.recipe.config import BuildConfig, PruneConfig, validated
+from prunit.recipe.flow import build, check_request, report_on
+from prunit.recipe.folder import is_started, read_json
+from prunit.recipe.progress import OnStep, Progress
+from prunit.recipe.recipes import RECIPES, decide
+from prunit.recipe.source import ModelLike, Source, digest_of_data, digest_of_weights, example_of, loaded
+from prunit.surgery import check_runs, compact, rectify
+from prunit.train import device_named, train
+
+TRIALS: Final = "trials.json"
+PORTFOLIO: Final = "portfolio"
+"""What a sweep leaves in its folder: what was tried, and the portfolio of the front."""
+
+DEFAULT_RECIPES: Final = ("reconvene", "reconvene:emptied", "uniform", "complexity:pa", "complexity:fa")
+_SWITCH: Final = {"reconvene": "evaluator", "complexity": "mode"}
+"""What the word after a recipe's name sets: reconvene:emptied, complexity:fa."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A recipe that is tried for a budget.
+
+    `accuracies` are pairs of epochs and the share of held-out images that were right after so many, one for each rung;
+    `out` says why the trial ended there, '' for what won its budget.
+    """
+
+    variant: str
+    budget: str
+    recipe: str
+    cost: Mapping[str, int]
+    accuracies: tuple[tuple[int, float], ...] = ()
+    out: str = ""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What was tried, and the portfolio of what is on the front of accuracy and size, macs or latency."""
+
+    trials: tuple[Trial, ...]
+    portfolio: Portfolio
+
+
+def sweep(
+    model: ModelLike,
+    data: str | Dataset,
+    out: Path | str,
+    *,
+    recipes: Sequence[str] = DEFAULT_RECIPES,
+    config: BuildConfig | Mapping[str, Any] | None = None,
+    eta: int = 3,
+    held_out: float = 0.2,
+    resume: bool = False,
+    on_step: OnStep | None = None,
+) -> Sweep:
+    """The best recipe for each of the configuration's budgets, found by successive halving, and its portfolio.
+
+    `recipes` are names, where a word after a colon is the evaluator of reconvene or the mode of complexity. The share
+    `held_out` of the training images judges them. The folder `out` gets trials.json and, in portfolio/, what `build`
+    writes; the manifest holds the front, the report all that was tried. With `resume` a sweep of the same
+    configuration goes on where it stopped. Raises `BudgetError` if no recipe meets any budget.
+    """
+    config = config if isinstance(config, BuildConfig) else validated(config or {})
+    if isinstance(model, str):
+        config = config.model_copy(update={"model": model})
+    settings = {text: settings_of(text) for text in recipes}
+    budgets = {name: budget for name, budget in check_request(config).items() if budget}
+    _check(settings, budgets, eta, held_out)
+    dataset = loaded(data, config)
+    source = Source.of(model, dataset, seed=config.seed)
+    dense = source.make()
+    graph = trace(dense, example_of(dataset), pin=config.prune.pin)
+    state = _State.open(Path(out), _asked(config, recipes, eta, held_out, dense, dataset), resume=resume)
+    halving = _Halving(config, settings, budgets, dataset, held(dataset, held_out, config.seed), graph, source, state)
+    trials = halving.run(dense, eta, Progress(on_step))
+    winners = {trial.variant: trial for trial in trials if not trial.out}
+    if not winners:
+        raise BudgetError(f"no recipe meets any budget: {trials[0].variant} with {trials[0].recipe}: {trials[0].out}")
+    chosen = config.model_copy(
+        update={
+            "budgets": tuple(str(budgets[name]) for name in winners),
+            "by_variant": {
+                name: {**config.by_variant.get(name, {}), **settings[t.recipe]} for name, t in winners.items()
+            },
+        }
+    )
+    folder = Path(out) / PORTFOLIO
+    portfolio = build(model, dataset, folder, config=chosen, resume=is_started(folder), on_step=on_step)
+    portfolio = front(portfolio)
+    portfolio.write(folder)
+    report_on(portfolio, folder, trials=[asdict(trial) for trial in trials])
+    return Sweep(tuple(trials), portfolio)
+
+
+def settings_of(recipe: str) -> dict[str, str]:
+    """The settings of `prune` in a recipe as a sweep is told of it: NAME or NAME:SWITCH."""
+    name, _, switch = recipe.partition(":")
+    if name not in RECIPES:
+        raise unknown("recipe", name, RECIPES)
+    if switch and name not in _SWITCH:
+        raise ConfigError(
+            f"recipe '{recipe}': {name} has no switch; write {name}, or one of {', '.join(_SWITCH)}:SWITCH"
+        )
+    found = {"recipe": name} | ({_SWITCH[name]: switch} if switch else {})
+    validated({"prune": found})
+    return found
+
+
+def held(dataset: Dataset, share: float, seed: int) -> Dataset:
+    """The data set whose test images are a share of the training images, as many of each class as can be."""
+    y_B = dataset.train.y_B
+    judging = stratified(y_B, max(round(share * len(y_B)), 1), seed=seed)
+    rest = torch.ones(len(y_B), dtype=torch.bool)
+    rest[judging] = False
+    parts = (Split(dataset.train.x_BCHW[part], y_B[part]) for part in (rest, judging))
+    return replace(dataset, **dict(zip(("train", "test"), parts, strict=True)))
+
+
+def rungs(epochs: int, recipes: int, eta: int) -> list[int]:
+    """The epochs of each rung: as many rungs as it takes to leave one of so many recipes, each `eta` times longer."""
+    count = math.ceil(math.log(recipes, eta) - 1e-9) if recipes > 1 else 0
+    return [max(1, round(epochs / eta ** (count - rung))) for rung in range(count)]
+
+
+def front(portfolio: Portfolio) -> Portfolio:
+    """The portfolio without variants that others beat in accuracy at no more of size, macs and latency; dense stays."""
+    kept = {v.name for metric in ("file_bytes", "macs", "latency_ms") for v in portfolio.pareto(metric, "accuracy")}
+    variants = tuple(v for v in portfolio.variants if v.name in kept or not v.budget)
+    return portfolio.model_copy(update={"variants": variants})
+
+
+def _check(settings: Mapping[str, object], budgets: Mapping[str, Budget], eta: int, held_out: float) -> None:
+    if not settings:
+        raise ConfigError("a sweep needs at least one recipe")
+    if not budgets:
+        raise ConfigError("a sweep needs at least one budget")
+    if eta < 2:
+        raise ConfigError(f"eta={eta}: at least 2, the number of trials of which one goes on")
+    if not 0 < held_out < 1:
+        raise ConfigError(f"held_out={held_out}: a share of the training images between 0 and 1")
+
+
+def _asked(
+    config: BuildConfig, recipes: Sequence[str], eta: int, held_out: float, dense: nn.Module, dataset: Dataset
+) -> dict[str, Any]:
+    """What a sweep that goes on must have in common with the one that was stopped."""
+    return {
+        **config.model_dump(mode="json", exclude={"probe"}),
+        "recipes": list(recipes),
+        "eta": eta,
+        "held_out": held_out,
+        "digest of the images": digest_of_data(dataset),
+        "digest of the initial weights": digest_of_weights(dense),
+    }
+
+
+class _State:
+    """Accuracies that were found, in a file that is written after each training."""
+
+    def __init__(self, file: Path, asked: Mapping[str, Any], found: dict[str, float]) -> None:
+        self.file, self.asked, self.found = file, asked, found
+
+    @staticmethod
+    def open(folder: Path, asked: Mapping[str, Any], *, resume: bool) -> "_State":
+        file = folder / TRIALS
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"'{folder}' is a file: choose a folder (--out) that is empty or not there yet")
+        if not file.exists():
+            if folder.exists() and any(folder.iterdir()):
+                raise ConfigError(f"'{folder}' is not empty: choose a folder (--out) that is empty or not there yet")
+            return _State(file, asked, {})
+        if not resume:
+            raise ConfigError(f"'{folder}' already holds a sweep: continue it with --resume, or choose another (--out)")
+        before = read_json(file)
+        if before.get("asked") != json.loads(json.dumps(asked)):
+            raise ConfigError(f"'{folder}' holds a sweep of other settings: repeat those, or choose another (--out)")
+        return _State(file, asked, dict(before["found"]))
+
+    def add(self, key: str, accuracy: float, trials: Sequence[Trial]) -> None:
+        self.found[key] = accuracy
+        self.write(trials)
+
+    def write(self, trials: Sequence[Trial]) -> None:
+        data = {"asked": self.asked, "found": self.found, "trials": [asdict(trial) for trial in trials]}
+        write_atomically(self.file, json.dumps(data, indent=1))
+
+
+@dataclass(frozen=True)
+class _Halving:
+    """Plans of all recipes for all budgets, thinned out rung by rung."""
+
+    config: BuildConfig
+    settings: Mapping[str, Mapping[str, str]]
+    budgets: Mapping[str, Budget]
+    dataset: Dataset
+    held: Dataset
+    graph: ChannelGraph
+    source: Source
+    state: _State
+
+    def run(self, dense: nn.Module, eta: int, progress: Progress) -> list[Trial]:
+        """Every trial as it ended."""
+        plans: dict[tuple[str, str], Plan] = {}
+        trials = self._planned(dense, plans, progress)
+        for epochs in rungs(self.config.train.epochs, len(self.settings), eta):
+            alive = [i for i, trial in enumerate(trials) if not trial.out]
+            by_variant = {name: [i for i in alive if trials[i].variant == name] for name in self.budgets}
+            contested = [i for mine in by_variant.values() if len(mine) > 1 for i in mine]
+            for done, i in enumerate(contested):
+                progress(trials[i].variant, "try", done, len(contested), f"{trials[i].recipe}, {epochs} epochs")
+                trials[i] = self._tried(trials, i, plans[trials[i].variant, trials[i].recipe], epochs)
+            for mine in by_variant.values():
+                ranked = sorted((i for i in mine if not trials[i].out), key=lambda i: -_last(trials[i]))
+                for place, i in enumerate(ranked[max(1, math.ceil(len(mine) / eta)) :]):
+                    best = f"{trials[ranked[0]].recipe} has {_last(trials[ranked[0]]):.1%}"
+                    behind = place + max(1, math.ceil(len(mine) / eta)) + 1
+                    trials[i] = replace(
+                        trials[i], out=f"{behind} of {len(mine)} after {epochs} epoch{'s' * (epochs > 1)}; {best}"
+                    )
+        self.state.write(trials)
+        return trials
+
+    def _planned(self, dense: nn.Module, plans: dict[tuple[str, str], Plan], progress: Progress) -> list[Trial]:
+        place = device_named(self.config.train.device)
+        dense.to(place)
+        trials: list[Trial] = []
+        for name, budget in self.budgets.items():
+            seen: dict[str, str] = {}
+            for recipe in self.settings:
+                progress(name, "prune", 0, 0, recipe)
+                prune = self._prune(name, recipe)
+                batches = self.dataset.scoring_batches(per_class=prune.per_class, batch_size=256, seed=prune.seed)
+                batches = [(x.to(place), y.to(place)) for x, y in batches]
+                try:
+                    decision = decide(dense, self.graph, batches, budget, prune)
+                except BudgetError as error:
+                    trials.append(Trial(name, str(budget), recipe, {}, out=str(error)))
+                    continue
+                same = hashlib.sha256(json.dumps(dict(decision.plan.keep)).encode()).hexdigest() + prune.rectifier
+                out = f"the same channels as {seen[same]}" if same in seen else ""
+                seen.setdefault(same, recipe)
+                plans[name, recipe] = decision.plan
+                trials.append(Trial(name, str(budget), recipe, decision.cost.as_dict(), out=out))
+        dense.to("cpu")
+        return trials
+
+    def _prune(self, variant: str, recipe: str) -> PruneConfig:
+        own = {**self.config.by_variant.get(variant, {}), **self.settings[recipe]}
+        return self.config.model_copy(update={"by_variant": {variant: own}}).prune_of(variant)
+
+    def _tried(self, trials: Sequence[Trial], i: int, plan: Plan, epochs: int) -> Trial:
+        """The trial with one more accuracy, from the file if it is there; out if its training fails."""
+        trial = trials[i]
+        key = f"{trial.variant} {trial.recipe} {epochs}"
+        if key not in self.state.found:
+            prune, dense = self._prune(trial.variant, trial.recipe), self.source.make()
+            small = compact(dense, self.graph, plan)
+            check_runs(dense, small, example_of(self.dataset))
+            rectify(small, dense, prune.rectifier, seed=prune.seed)
+            settings = self.config.train
+            warm_up = settings.warmup_epochs and settings.warmup_epochs * epochs / settings.epochs
+            short = settings.model_copy(update={"epochs": epochs, "warmup_epochs": warm_up})
+            try:
+                *_, last = train(small, self.held, short)
+            except TrainingError as error:
+                return replace(trial, out=str(error))
+            self.state.add(key, last.test_accuracy, trials)
+        return replace(trial, accuracies=(*trial.accuracies, (epochs, self.state.found[key])))
+
+
+def _last(trial: Trial) -> float:
+    """What the last rung found; nothing, where it had no rival."""
+    return trial.accuracies[-1][1] if trial.accuracies else 0.0
