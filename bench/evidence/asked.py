@@ -64,6 +64,10 @@ class Evidence:
             if seeds is None or t.seed in seeds
         }
 
+    def asks_for(self, arm: str) -> bool:
+        """Some cell of the arm is declared."""
+        return any(task.arm == arm for task in self.declared())
+
     def wanted(self, arm: str, setting: str, budget: str) -> int:
         """How many seeds are declared."""
         return sum((t.arm, t.setting, t.budget) == (arm, setting, budget) for t in self.declared())

@@ -130,6 +130,23 @@ PROTOCOLS: Final[Mapping[str, Protocol]] = {
         ),
         probe_s=1.0,
     ),
+    "mobilenetv2": Protocol(
+        "mobilenetv2",
+        "MobileNetV2 on the images of `cpu`: the reductions that are claimed for the modes of complexity, and a width"
+        " multiplier at the same budget",
+        _FIFTH,
+        (
+            (
+                _CPU,
+                Grid(
+                    ("mobilenetv2",),
+                    ("params=30%", "macs=50%", "ram=50%"),
+                    ("complexity-*", "uniform", "width-multiplier"),
+                ),
+            ),
+        ),
+        probe_s=1.0,
+    ),
     "gpu": Protocol(
         "gpu",
         "all of CIFAR-10",

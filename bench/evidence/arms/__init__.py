@@ -12,6 +12,7 @@ from typing import Final, Literal, get_args
 from bench.evidence.arms.masks import counterpart, thinned
 from bench.evidence.arms.search import proxy_search, random_search
 from bench.evidence.arms.structured import (
+    by_complexity,
     density_to_width,
     global_ranking,
     random_filters,
@@ -52,6 +53,7 @@ def _dense(case: Case) -> Pruned:
 
 
 _MASK: Final = ("params", "macs", "density")
+_COUNTED: Final = ("params", "macs", "ram")
 _READINGS: Final = {
     f"reconvene-{evaluator}-{rectifier}": Arm(
         "reconvene", f"Reconvene, evaluator '{evaluator}', rectifier '{rectifier}'", reconvene(evaluator, rectifier)
@@ -85,10 +87,15 @@ ARMS: Final[Mapping[str, Arm]] = {
     "reconvene-round8": Arm(
         "reconvene", "reading 'emptied', 'reinit', widths at multiples of 8 for the engine", rounded(8)
     ),
-    "uniform": Arm("structured", "every layer the same share of its channels", uniform_width),
+    "uniform": Arm("structured", "every layer the same share of its channels", uniform_width, _COUNTED),
     "width-multiplier": Arm(
-        "structured", "the same, residual streams too, fresh weights: a width multiplier", width_multiplier
+        "structured", "the same, residual streams too, fresh weights: a width multiplier", width_multiplier, _COUNTED
     ),
+    "complexity-pa": Arm(
+        "structured", "layers by their share of the parameters (Zawish et al. 2024)", by_complexity("pa"), _COUNTED
+    ),
+    "complexity-fa": Arm("structured", "by their share of the multiply-adds", by_complexity("fa"), _COUNTED),
+    "complexity-ma": Arm("structured", "by their share of the activations", by_complexity("ma"), _COUNTED),
     "random-filters": Arm("structured", "channels of all layers at random", random_filters),
     "precrop": Arm(
         "structured", "widths C √density of a SynFlow mask, fresh weights (PreCrop, 2022)", density_to_width("all")

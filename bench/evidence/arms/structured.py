@@ -41,6 +41,11 @@ def width_multiplier(case: Case) -> Pruned:
     return _by_recipe({"recipe": "uniform", "residual": "prune"}, "all")(case)
 
 
+def by_complexity(mode: str) -> Prune:
+    """Layers lose channels by their share of the complexity that a mode means, expected form; new weights."""
+    return _by_recipe({"recipe": "complexity", "mode": mode}, "reinit")
+
+
 def global_ranking(score: str) -> Prune:
     """Channels of all layers ranked together by a score of weights, summed."""
     return _by_recipe({"recipe": "global", "score": score}, "reinit")

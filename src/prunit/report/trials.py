@@ -65,7 +65,7 @@ def _trace(dots: Sequence[tuple[Trial, int, float]], opacity: float, name: str) 
 def trials_table(trials: Sequence[Trial]) -> str:
     """Every trial: its cost, what each rung found, and how it ended."""
     rungs = sorted({epochs for trial in trials for epochs, _ in trial["accuracies"]})
-    heads = ["budget", "recipe", "params", "macs", *(f"{n} epochs" for n in rungs), "ended"]
+    heads = ["budget", "recipe", "params", "macs", *(f"{n} epoch{'s' * (n > 1)}" for n in rungs), "ended"]
     rows = []
     for trial in trials:
         found = dict(trial["accuracies"])
