@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from bench import device_tables
 from bench._common import RESULTS, ROOT
 
 PAGE: Final = ROOT / "docs" / "benchmarks.md"
@@ -220,6 +221,9 @@ TABLES: Final[Mapping[str, Callable[[Result], str]]] = {
     "compact_memory": compact_memory,
     "startup": startup,
     "export_latency": export_latency,
+    "budget_fit": device_tables.budget_fit,
+    "complexity": device_tables.complexity,
+    "latency_profile": device_tables.latency_profile,
     "readme_example": readme_example,
 }
 ON_README: Final = ("readme_example",)

@@ -1,0 +1,99 @@
+"""The tables of docs/benchmarks.md about budgets: how close plans come, what complexity decides, predicted latency."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Result = Mapping[str, Any]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    from bench.tables import table  # which has these tables in its list
+
+    return table(head, rows)
+
+
+def budget_fit(result: Result) -> str:
+    """Per network: how many plans come within 1 % of their tightest limit, the farthest one, and seconds."""
+    rows = []
+    for title, step in dict.fromkeys((row["net"], row["round_to"]) for row in result["rows"]):
+        plans = [
+            {**plan, "recipe": row["recipe"]}
+            for row in result["rows"]
+            if (row["net"], row["round_to"]) == (title, step)
+            for plan in row["plans"]
+        ]
+        met = [(max(plan["used"].values()), plan) for plan in plans if plan["used"]]
+        least, worst = min(met, key=lambda pair: pair[0])
+        rows.append(
+            (
+                title,
+                step,
+                f"{sum(used >= 0.99 for used, _ in met)} of {len(met)}",
+                f"{least:.1%} ({worst['recipe']}, {worst['budget']})",
+                len(plans) - len(met),
+                f"{max(plan['seconds'] for plan in plans):.2f}",
+            )
+        )
+    return _table(("model", "multiples of", "within 1 %", "farthest", "refused", "longest, s"), rows)
+
+
+def complexity(result: Result) -> str:
+    """Shares and reductions beside the published counting rules, and MobileNetV2's plans."""
+    parts: dict[str, list[Result]] = {}
+    for row in result["rows"]:
+        parts.setdefault(row["part"], []).append(row)
+    shares = [
+        cells
+        for row in parts["shares"]
+        for cells in (
+            (row["title"], *(f"{x:.1f}" for x in row["ours"])),
+            ("published", *(f"{x:.1f}" for x in row["published"])),
+        )
+    ]
+    reductions = [
+        (
+            row["title"],
+            f"{row['share']:.0%}",
+            *(f"{ours:.1f} ({theirs})" for ours, theirs in zip(row["ours"], row["published"], strict=True)),
+        )
+        for row in parts["reductions"]
+    ]
+    plans = [
+        (
+            f"{row['size']}×{row['size']}, {row['budget']}",
+            f"complexity, {row['mode']}" if row["recipe"] == "complexity" else "width multiplier",
+            *(f"{row['less'][key]:.1f}" for key in ("params", "macs", "activation_bytes")),
+            f"{row['seconds']:.2f}",
+        )
+        for row in parts["mobilenetv2"]
+    ]
+    return "\n\n".join(
+        [
+            "Shares of VGG-16's 13 convolutions, percent:",
+            _table(("share of", *(f"{n}" for n in range(1, 14))), shares),
+            "Percent less on VGG-16 once so many of its filters are gone, drawn as in the paper; in brackets what the"
+            " published counting rules give:",
+            _table(("mode", "filters gone", "params", "macs"), reductions),
+            "MobileNetV2 at the reductions that the paper claims, percent less:",
+            _table(("budget", "by", "params", "macs", "activations", "planned in, s"), plans),
+        ]
+    )
+
+
+def latency_profile(result: Result) -> str:
+    """Errors by network, of the profile and of a prediction from multiply-adds."""
+    rows = [
+        (
+            row["title"],
+            len(row["points"]),
+            *(f"{row['profile'][key]:.1%}" for key in ("median", "p90", "worst")),
+            *(f"{row['macs'][key]:.1%}" for key in ("median", "worst")),
+        )
+        for row in result["rows"]
+    ]
+    every = result["config"]["all"]["profile"]
+    rows.append(
+        ("all", sum(row[1] for row in rows), *(f"{every[key]:.1%}" for key in ("median", "p90", "worst")), "", "")
+    )
+    head = ("model", "models", "median error", "p90", "worst", "by macs alone, median", "worst")
+    return _table(head, rows)
