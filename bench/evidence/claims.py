@@ -208,8 +208,8 @@ def _complexity(name: str, evidence: Evidence) -> str:
     head = ("arm", "accuracy", "− uniform", "− width-multiplier", "fewer params", "fewer macs", "faster, batch 1")
     words = (
         f"Protocol `{name}`: the reductions that Zawish et al. 2022 claim for MobileNetV2 (70 % fewer params, 50 %"
-        " fewer FLOPs, 50 % less memory), trained beside two baselines at the same budget. Points, 95 % interval, pairs; not"
-        " tested, three seeds are few."
+        " fewer FLOPs, 50 % less memory), trained beside two baselines at the same budget. Points, 95 % interval,"
+        " pairs; not tested, three seeds are few."
     )
     return f"{words}\n\n{table(head, rows)}"
 
