@@ -1,15 +1,11 @@
 """The tables of docs/benchmarks.md about budgets: how close plans come, what complexity decides, predicted latency."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from bench._common import table
+
 Result = Mapping[str, Any]
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    from bench.tables import table  # which has these tables in its list
-
-    return table(head, rows)
 
 
 def budget_fit(result: Result) -> str:
@@ -34,7 +30,7 @@ def budget_fit(result: Result) -> str:
                 f"{max(plan['seconds'] for plan in plans):.2f}",
             )
         )
-    return _table(("model", "multiples of", "within 1 %", "farthest", "refused", "longest, s"), rows)
+    return table(("model", "multiples of", "within 1 %", "farthest", "refused", "longest, s"), rows)
 
 
 def complexity(result: Result) -> str:
@@ -70,12 +66,12 @@ def complexity(result: Result) -> str:
     return "\n\n".join(
         [
             "Shares of VGG-16's 13 convolutions, percent:",
-            _table(("share of", *(f"{n}" for n in range(1, 14))), shares),
+            table(("share of", *(f"{n}" for n in range(1, 14))), shares),
             "Percent less on VGG-16 once so many of its filters are gone, drawn as in the paper; in brackets what the"
             " published counting rules give:",
-            _table(("mode", "filters gone", "params", "macs"), reductions),
+            table(("mode", "filters gone", "params", "macs"), reductions),
             "MobileNetV2 at the reductions that the paper claims, percent less:",
-            _table(("budget", "by", "params", "macs", "activations", "planned in, s"), plans),
+            table(("budget", "by", "params", "macs", "activations", "planned in, s"), plans),
         ]
     )
 
@@ -96,4 +92,4 @@ def latency_profile(result: Result) -> str:
         ("all", sum(row[1] for row in rows), *(f"{every[key]:.1%}" for key in ("median", "p90", "worst")), "", "")
     )
     head = ("model", "models", "median error", "p90", "worst", "by macs alone, median", "worst")
-    return _table(head, rows)
+    return table(head, rows)

@@ -6,12 +6,12 @@ Only what stands between the markers of a benchmark is replaced; a benchmark wit
 import argparse
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from bench import device_tables
-from bench._common import RESULTS, ROOT
+from bench._common import RESULTS, ROOT, table
 
 PAGE: Final = ROOT / "docs" / "benchmarks.md"
 README: Final = ROOT / "README.md"
@@ -40,12 +40,6 @@ def measured(result: Result) -> str:
         f"*{device['cpu']}, {device['cores']} cores, {of} thread{'' if str(of) == '1' else 's'}; n = {result['n']},"
         f" {result['percentile']}; {packages}, commit {versions['commit'] or 'unknown'}; {result['date'][:10]}*"
     )
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table; the first column to the left, figures to the right."""
-    rule = ["---"] + ["---:"] * (len(head) - 1)
-    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in (head, rule, *rows))
 
 
 def _range(spread: Mapping[str, float], digits: int = 0) -> str:

@@ -6,12 +6,12 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import product
 from typing import Final
 
+from bench._common import table
 from bench.evidence.arms import ARMS, BASELINES, DEFAULT, OURS
 from bench.evidence.asked import NOTHING, Evidence, times_faster, values
 from bench.evidence.cells import Cell
 from bench.evidence.pairs import Compared, Spread, compared, holm, spread
 from bench.evidence.references import COMPRESSIONS, published
-from bench.tables import table
 
 HEADLINE: Final = ("params=1/16.21", "params=1/20")
 

@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Mapping
 from typing import Final
 
+from bench._common import table
 from bench.evidence import claims
 from bench.evidence.arms import ARMS
 from bench.evidence.asked import Evidence, times_faster, values
@@ -13,7 +14,6 @@ from bench.evidence.pairs import MARGIN, compared, spread
 from bench.evidence.pictures import pictures
 from bench.evidence.protocols import PROTOCOLS
 from bench.evidence.tasks import plain
-from bench.tables import table
 
 PICTURES: Final = "evidence"
 """The folder beside the page with its pictures."""

@@ -55,7 +55,7 @@ class BudgetError(PrunitError):
     """No plan meets the budget.
 
     `closest` holds the cost of the closest reachable point by the names and in the units of `Cost` (params, macs,
-    weight_bytes, activation_bytes).
+    weight_bytes, activation_bytes), and what the budget limits on a device (latency_ms, energy_mj).
     """
 
     def __init__(self, message: str, closest: dict[str, float] | None = None) -> None:

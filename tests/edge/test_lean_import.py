@@ -6,7 +6,17 @@ import sys
 import pytest
 
 HEAVY = ("torch", "onnx", "onnxruntime", "psutil", "safetensors", "lightning_fabric", "timm", "torchvision")
-EDGE = ("edge", "files", "edge.portfolio", "edge.session", "edge.runtimes", "edge.probe", "errors")
+EDGE = (
+    "edge",
+    "files",
+    "edge.portfolio",
+    "edge.session",
+    "edge.runtimes",
+    "edge.probe",
+    "edge.probe_layers",
+    "edge.layer_times",
+    "errors",
+)
 
 
 @pytest.mark.parametrize(

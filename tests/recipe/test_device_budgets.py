@@ -127,5 +127,10 @@ def test_a_build_refuses_a_wrong_profile_before_anything_else(vgg11: Net, tmp_pa
         check_request(good)
 
 
+def test_one_latency_on_two_devices_is_refused_instead_of_lost() -> None:
+    with pytest.raises(ConfigError, match=r"latency=5ms@a\.json and latency=5ms@b\.json would both be called"):
+        check_request(BuildConfig(budgets=("latency=5ms@a.json", "latency=5ms@b.json")))
+
+
 def test_a_variant_s_name_leaves_the_device_out() -> None:
     assert variant_name(Budget.parse("latency=5ms@/some/pi 4.json,params=1/4")) == "latency-5ms-params-1-4"

@@ -21,7 +21,7 @@ KEYS: Final[Mapping[str, str]] = {
 MEASURED: Final[Mapping[str, str]] = {"latency": "latency_ms", "energy": "energy_mj"}
 """What it may limit on a device, and the figure that a profile of the device predicts (`latency=5ms@profile.json`)."""
 
-FIGURES: Final[Mapping[str, str]] = {**KEYS, **MEASURED}
+_FIGURES: Final[Mapping[str, str]] = {**KEYS, **MEASURED}
 
 _UNITS: Final = {
     "count": {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9},
@@ -48,7 +48,7 @@ class Limit:
     @property
     def figure(self) -> str:
         """The name of what is limited, with its unit."""
-        return FIGURES[self.key]
+        return _FIGURES[self.key]
 
     def of(self, dense: Mapping[str, float]) -> float:
         """The limit as an amount (whole, where the figure is a count), for a model with these figures unpruned."""
@@ -120,8 +120,8 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _limit(key: str, value: float | str) -> Limit:
-    if key not in FIGURES:
-        raise unknown("budget key", key, FIGURES)
+    if key not in _FIGURES:
+        raise unknown("budget key", key, _FIGURES)
     text = str(value).strip()
     number, at, profile = text.partition("@")
     if (key in MEASURED) != bool(profile):
@@ -162,7 +162,7 @@ def _share_or_amount(key: str, text: str) -> tuple[float | None, float | None]:
         raise ConfigError(f"budget {key}={text} is not a number: {_HOW}") from error
     if not unit and number <= 1:
         return number, None
-    units = _UNITS[next((kind for kind in ("bytes", "ms", "mj") if FIGURES[key].endswith(f"_{kind}")), "count")]
+    units = _UNITS[next((kind for kind in ("bytes", "ms", "mj") if _FIGURES[key].endswith(f"_{kind}")), "count")]
     if not unit and "" not in units:
         raise ConfigError(f"budget {key}={text}: say in what unit, {', '.join(units)}")
     if unit not in units:

@@ -56,7 +56,8 @@ def _freely_wider(target: Target, widths: np.ndarray) -> np.ndarray:
                 if candidate[i] > target.ceiling[i] or not target.allowed.hold(candidate):
                     continue
                 found = target.figures(candidate)
-                if target.met_by(candidate) and all(found[name] <= figures[name] for name in target.meters):
+                within = all(found[name] <= most for name, most in target.most.items())
+                if within and all(found[name] <= figures[name] for name in target.meters):
                     widths, figures = candidate, found
                     break
         if widths is before:

@@ -8,7 +8,7 @@ import numpy as np
 
 from prunit.allocate.budget import KEYS, Budget, Limit
 from prunit.allocate.constraints import Constraints
-from prunit.costs import Cost, CostModel, cost_model
+from prunit.costs import CostModel, cost_model
 from prunit.errors import BudgetError, ConfigError
 from prunit.graph import ChannelGraph
 
@@ -104,13 +104,11 @@ class Target:
 
     def used(self, widths: np.ndarray) -> float:
         """How much of the tightest limit these widths use: 1 is all of it, more is too much."""
-        found = self.figures(widths)
-        return max((found[name] / max(most, 1e-9) for name, most in self.most.items()), default=0.0)
+        return max(self.shares_used(self.figures(widths)).values(), default=0.0)
 
-    def shares_used(self, cost: Cost, widths: np.ndarray) -> dict[str, float]:
-        """How much of each limit is used, by the limit as the user wrote it, where the widths come to this cost."""
-        found = {**self.figures(widths), **cost.as_dict()}
-        return {str(x): found[x.figure] / max(self.most[x.figure], 1e-9) for x in self.budget.limits}
+    def shares_used(self, figures: Mapping[str, float]) -> dict[str, float]:
+        """How much of each limit these figures use, by the limit as the user wrote it."""
+        return {str(x): figures[x.figure] / max(self.most[x.figure], 1e-9) for x in self.budget.limits}
 
     def check_reachable(self) -> None:
         """Raise `BudgetError` if even the narrowest widths cost more, and the widest too.

@@ -233,7 +233,7 @@ def plan(
 
     options = _Options(model, data, budget, recipe, mode, score, seed, device, image_size, round_to)
     chosen = _config(options, config, settings)
-    check_writable(out)
+    check_writable(out, "plan.json")
     with Bars() as bars:
         bars.wait("loading PyTorch")
         from prunit.cli.planning import decide_plan, one_budget
@@ -303,7 +303,7 @@ def layers(
     """Write down a model's layers, for a device to measure with probe-device."""
     from prunit.cli.devices import check_writable, layers_of_model
 
-    check_writable(out)
+    check_writable(out, "layers.json")
     found = layers_of_model(model, shape, classes)
     found.write(out)
     typer.echo(f"{len(found.layers)} layers of {found.model}: {out}\nnext, on the device: prunit probe-device {out}")
@@ -318,10 +318,11 @@ def probe_device(
 ) -> None:
     """Measure what layers take on this device at many widths, for budgets such as latency=5ms@profile.json.
 
-    Needs no torch. Takes about ten seconds for each kind of layer on a fast core.
+    Needs no torch. Takes some seconds for each kind of layer.
     """
     from prunit.cli import devices, show
 
+    devices.check_writable(out, "profile.json")
     profile = devices.probe(files, out, threads)
     if as_json:
         typer.echo(profile.model_dump_json(indent=1))

@@ -25,7 +25,6 @@ def probe(files: Sequence[Path], out: Path, threads: int) -> DeviceProfile:
     """The profile of this device for the layers in these files; it is written to `out`."""
     from prunit.edge.probe_layers import LayerProbe, probe_layers
 
-    check_writable(out)
     shapes: list[LayerShape] = []
     for file in files:
         shapes += LayerList.read(file).layers
@@ -37,9 +36,9 @@ def probe(files: Sequence[Path], out: Path, threads: int) -> DeviceProfile:
     return profile
 
 
-def check_writable(out: Path) -> None:
-    """Refuse what is a folder, or lies below a file, before anything is computed."""
+def check_writable(out: Path, example: str) -> None:
+    """Refuse what is a folder, or lies below a file, before anything is computed; `example` is a good file name."""
     if out.is_dir():
-        raise FileError(f"--out {out}: it is a folder; name the file to write, for example {out / 'out.json'}")
+        raise FileError(f"--out {out}: it is a folder; name the file to write, for example {out / example}")
     if out.parent.is_file():
         raise FileError(f"--out {out}: '{out.parent}' is a file, not a folder")

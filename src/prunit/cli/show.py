@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from prunit.edge.portfolio import MANIFEST, Latency, Portfolio
+from prunit.edge.portfolio import MANIFEST, Device, Latency, Portfolio
 from prunit.edge.profile import DeviceProfile
 from prunit.report import SummaryRow, numbers, summary_rows
 from prunit.report.summary import headline, latency_key
@@ -66,13 +66,16 @@ def portfolio(found: Portfolio, folder: Path, *, built: bool = True) -> None:
     out.print(escape(_spaced(sentence)))
     latencies = rows[0].latencies if rows else ()
     if found.device and latencies:
-        threads = f"{latencies[0].threads} thread{'s' * (latencies[0].threads > 1)}"
         counts = ", ".join(f"n = {latency.n} at batch {latency.batch}" for latency in latencies)
-        device = f"{found.device.name}; {found.device.engine} {found.device.engine_version}, {threads}; {counts}"
-        out.print(f"[dim]measured on {escape(device)}[/]")
+        out.print(f"[dim]measured on {escape(_device(found.device, latencies[0].threads))}; {counts}[/]")
     if built:
         for what, file in (("report", "report.html"), ("portfolio", MANIFEST)):
             out.print(f"{what:<9} {escape(str(folder / file))}", soft_wrap=True)
+
+
+def _device(device: Device, threads: int) -> str:
+    """The machine, the engine and its threads in words."""
+    return f"{device.name}; {device.engine} {device.engine_version}, {threads} thread{'s' * (threads > 1)}"
 
 
 def _summary(rows: Sequence[SummaryRow], out: Console) -> Table:
@@ -202,8 +205,7 @@ def profile(found: DeviceProfile, file: Path) -> None:
         narrow, wide = layer.points[0][2], layer.points[-1][2]
         table.add_row(str(layer.shape), str(len(layer.points)), f"{narrow:.3f} ms", f"{wide:.3f} ms")
     out.print(table)
-    threads = f"{found.threads} thread{'s' * (found.threads > 1)}"
-    device = f"{found.device.name}; {found.device.engine} {found.device.engine_version}, {threads}"
+    device = _device(found.device, found.threads)
     out.print(f"[dim]measured on {escape(device)}; energy: {escape(found.energy.source)}[/]")
     out.print(f"written to {escape(str(file))}", soft_wrap=True)
     out.print(escape(f"use it: prunit plan MODEL --budget latency=5ms@{file}"), soft_wrap=True)

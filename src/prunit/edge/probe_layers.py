@@ -9,7 +9,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from prunit.edge import onnx_writer
-from prunit.edge.energy import Workload, energy_prices
+from prunit.edge.energy import LITERATURE, Rapl, energy_prices
 from prunit.edge.layer_times import probed
 from prunit.edge.probe import device
 from prunit.edge.profile import DeviceProfile, Energy, LayerPoints, LayerShape, Rest, Window
@@ -186,21 +186,20 @@ class _Chain:
 
 def _energy(engine: OnnxRuntime, settings: LayerProbe) -> Energy:
     """Prices from a convolution that computes on what it has near, and from a chain whose weights come from afar."""
+    counter = Rapl()
+    if not counter.readable:
+        return LITERATURE  # before a chain of 75 MB is made for nothing
     near = LayerShape(inputs=64, outputs=64, window=Window(size=(32, 32), kernel=(3, 3), padding=(1, 1)))
     computing = layer_model(Point(near, 64, 64))
     elements = 32 * 32 * (4 + 64 + 64)
     macs = 32 * 32 * (64 * 64 * 9 + 4 * 64)
-    length = 32
-    with ExitStack() as stack:
-        loads: list[Workload] = [
-            (stack.enter_context(_running(engine, *computing, settings)), macs, elements * 4),
-            (
-                stack.enter_context(_running(engine, *_chain(length, _LARGE), settings)),
-                length * 4 * _LARGE_BYTES / 4,
-                length * _LARGE_BYTES,
-            ),
-        ]
-        return energy_prices(*loads)
+    # As many multiply-adds as bytes: four positions, and four bytes for each weight.
+    far = 32 * _LARGE_BYTES
+    with (
+        _running(engine, *computing, settings) as compute,
+        _running(engine, *_chain(32, _LARGE), settings) as fetch,
+    ):
+        return energy_prices((compute, macs, elements * 4), (fetch, far, far), counter=counter)
 
 
 @contextmanager

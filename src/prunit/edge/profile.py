@@ -8,7 +8,7 @@ every model that is made of such layers. Times are not smooth in the number of c
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, cast
+from typing import Annotated, Any, Final, Literal, TypeVar, cast
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 
@@ -17,6 +17,7 @@ from prunit.errors import FileError
 from prunit.files import write_atomically
 
 VERSION: Final = 1
+R = TypeVar("R", bound=Record)
 Pair = tuple[PositiveInt, PositiveInt]
 """Height and width."""
 
@@ -87,7 +88,7 @@ class LayerList(Record):
     @staticmethod
     def read(path: Path) -> "LayerList":
         """The list in a file; `FileError` if it is none."""
-        return LayerList.model_validate(_checked(path, LayerList, "a list of layers", "prunit layers MODEL"))
+        return _read(path, LayerList, "a list of layers", "prunit layers MODEL")
 
     def write(self, path: Path) -> None:
         """As JSON, whole or not at all: a line for each layer."""
@@ -142,7 +143,7 @@ class DeviceProfile(Record):
 
         `engine` is the one that will run the model, if that is known.
         """
-        found = DeviceProfile.model_validate(_checked(path, DeviceProfile, "a device profile", "prunit probe-device"))
+        found = _read(path, DeviceProfile, "a device profile", "prunit probe-device")
         if engine is not None and found.device.engine != engine:
             raise FileError(
                 f"'{path}' was measured with {found.device.engine} {found.device.engine_version}; the models will run"
@@ -177,8 +178,8 @@ def _covers(measured: LayerShape, asked: LayerShape) -> bool:
     return all(have == want and want_fixed if fixed else have >= want for have, fixed, want, want_fixed in sides)
 
 
-def _checked(path: Path, record: type[Record], what: str, made_by: str) -> Mapping[str, Any]:
-    """The JSON of a file, after its version was looked at; `FileError` in one line for anything that is wrong."""
+def _read(path: Path, record: type[R], what: str, made_by: str) -> R:
+    """The record in a JSON file of this version; `FileError` in one line for anything that is wrong."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -192,9 +193,8 @@ def _checked(path: Path, record: type[Record], what: str, made_by: str) -> Mappi
             f" make it anew with {made_by}"
         )
     try:
-        record.model_validate(data)
+        return record.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise FileError(f"'{path}' is not {what}: {where}: {first['msg']}; make it anew with {made_by}") from error
-    return cast("dict[str, Any]", data)

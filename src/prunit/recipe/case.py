@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from torch import nn
@@ -30,7 +30,8 @@ class Case:
     weights: WeightScores
     batches: Sequence[Batch]
     config: PruneConfig
-    meters: Mapping[str, Meter] = field(default_factory=dict)
+    meters: Mapping[str, Meter]
+    """What a device takes, by figure, where the budget or the mode asks for it."""
 
 
 def threshold(target: Target, scores: Scores, widths: Widths) -> float:

@@ -23,7 +23,7 @@ from prunit.costs import cost_of
 from prunit.edge.measure import measure
 from prunit.edge.portfolio import Artifact, Metrics, Portfolio, Preprocessing, StoredFile, Variant
 from prunit.edge.probe import ProbeSettings
-from prunit.errors import unknown
+from prunit.errors import ConfigError, unknown
 from prunit.export import EXPORTERS
 from prunit.files import write_atomically
 from prunit.graph import ChannelGraph, trace
@@ -117,7 +117,10 @@ def build(
 def check_request(config: BuildConfig) -> dict[str, Budget | None]:
     """The budget of each variant by name, None for the dense one; an error for what can be refused without data."""
     budgets: dict[str, Budget | None] = {"dense": None}
-    budgets |= {variant_name(b): b for b in map(Budget.parse, config.budgets)}
+    for budget in map(Budget.parse, config.budgets):
+        other = budgets.setdefault(variant_name(budget), budget)
+        if other != budget:
+            raise ConfigError(f"budgets {other} and {budget} would both be called '{variant_name(budget)}': build one")
     device_named(config.train.device)
     for name in config.by_variant:
         if not budgets.get(name):

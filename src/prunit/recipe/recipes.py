@@ -188,7 +188,7 @@ def first_reachable(
 
 def _decision(plan: Plan, case: Case, why: dict[str, str], dense: Cost, seconds: float) -> Decision:
     cost, widths = cost_of(case.graph, plan), np.array([plan.widths[g.name] for g in case.graph.groups])
-    used = case.target.shares_used(cost, widths)
+    used = case.target.shares_used({**case.target.figures(widths), **cost.as_dict()})
     for limit, share in used.items():
         if share > 1:
             raise BudgetError(f"the plan costs {share:.4g} times as much as {limit} allows")
@@ -260,7 +260,7 @@ RECIPES: Final[Mapping[str, Recipe]] = {
     ),
     "global": Recipe("one ranking of all channels, lowest scores go", "snip", _global),
     "complexity": Recipe(
-        "layers lose channels by their share of the params, macs or memory (Zawish et al. 2024)",
+        "layers lose channels by their share of params, macs, memory, latency or energy (Zawish et al. 2024)",
         "random",
         complexity,
         min_share=0.1,

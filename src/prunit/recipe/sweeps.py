@@ -101,14 +101,8 @@ def sweep(
     winners = {trial.variant: trial for trial in trials if not trial.out}
     if not winners:
         raise BudgetError(f"no recipe meets any budget: {trials[0].variant} with {trials[0].recipe}: {trials[0].out}")
-    chosen = config.model_copy(
-        update={
-            "budgets": tuple(str(budgets[name]) for name in winners),
-            "by_variant": {
-                name: {**config.by_variant.get(name, {}), **settings[t.recipe]} for name, t in winners.items()
-            },
-        }
-    )
+    own = {name: _own(config, name, settings[trial.recipe]) for name, trial in winners.items()}
+    chosen = config.model_copy(update={"budgets": tuple(str(budgets[name]) for name in winners), "by_variant": own})
     folder = Path(out) / PORTFOLIO
     portfolio = build(model, dataset, folder, config=chosen, resume=is_started(folder), on_step=on_step)
     portfolio = front(portfolio)
@@ -129,6 +123,11 @@ def settings_of(recipe: str) -> dict[str, str]:
     found = {"recipe": name} | ({_SWITCH[name]: switch} if switch else {})
     validated({"prune": found})
     return found
+
+
+def _own(config: BuildConfig, variant: str, recipe: Mapping[str, str]) -> dict[str, Any]:
+    """A variant's own settings, with those of a recipe on top."""
+    return {**config.by_variant.get(variant, {}), **recipe}
 
 
 def held(dataset: Dataset, share: float, seed: int) -> Dataset:
@@ -236,12 +235,10 @@ class _Halving:
                 trials[i] = self._tried(trials, i, plans[trials[i].variant, trials[i].recipe], epochs)
             for mine in by_variant.values():
                 ranked = sorted((i for i in mine if not trials[i].out), key=lambda i: -_last(trials[i]))
-                for place, i in enumerate(ranked[max(1, math.ceil(len(mine) / eta)) :]):
+                for place, i in list(enumerate(ranked, start=1))[max(1, math.ceil(len(mine) / eta)) :]:
                     best = f"{trials[ranked[0]].recipe} has {_last(trials[ranked[0]]):.1%}"
-                    behind = place + max(1, math.ceil(len(mine) / eta)) + 1
-                    trials[i] = replace(
-                        trials[i], out=f"{behind} of {len(mine)} after {epochs} epoch{'s' * (epochs > 1)}; {best}"
-                    )
+                    after = f"after {epochs} epoch{'s' * (epochs > 1)}"
+                    trials[i] = replace(trials[i], out=f"{place} of {len(mine)} {after}; {best}")
         self.state.write(trials)
         return trials
 
@@ -270,7 +267,7 @@ class _Halving:
         return trials
 
     def _prune(self, variant: str, recipe: str) -> PruneConfig:
-        own = {**self.config.by_variant.get(variant, {}), **self.settings[recipe]}
+        own = _own(self.config, variant, self.settings[recipe])
         return self.config.model_copy(update={"by_variant": {variant: own}}).prune_of(variant)
 
     def _tried(self, trials: Sequence[Trial], i: int, plan: Plan, epochs: int) -> Trial:

@@ -12,10 +12,7 @@ Trial = Mapping[str, Any]
 
 
 def trials_figure(trials: Sequence[Trial]) -> Figure | None:
-    """A dot for each training of each trial, the longer it lasted the darker; None if nothing was trained.
-
-    The last trace holds those that won their budgets.
-    """
+    """A dot for each training of each trial, the longer it lasted the darker; None if nothing was trained."""
     dots = [
         (trial, epochs, 100 * accuracy) for trial in trials for epochs, accuracy in trial["accuracies"] if trial["cost"]
     ]
