@@ -9,9 +9,10 @@ from typing import Final
 from bench._common import table
 from bench.evidence.arms import ARMS, BASELINES, DEFAULT, OURS
 from bench.evidence.asked import NOTHING, Evidence, times_faster, values
-from bench.evidence.cells import Cell
-from bench.evidence.pairs import Compared, Spread, compared, holm, spread
+from bench.evidence.pairs import Compared, compared, holm, spread
 from bench.evidence.references import COMPRESSIONS, published
+from bench.evidence.shares import by_latency, modes
+from bench.evidence.words import difference, missing, percent, shown, to_pruned_s
 
 HEADLINE: Final = ("params=1/16.21", "params=1/20")
 
@@ -30,7 +31,9 @@ def section(all_of: Mapping[str, Evidence]) -> str:
         "### 4. Our masks beside the SynFlow authors'",
         _published(gpu),
         "### 5. Complexity decides the widths",
-        *(_complexity(name, all_of[name]) for name in ("mobilenetv2",) if name in all_of),
+        *(modes(name, all_of[name]) for name in ("mobilenetv2",) if name in all_of),
+        "### 6. Shares of latency, or of multiply-adds",
+        *(by_latency(name, all_of[name]) for name in ("latency",) if name in all_of),
     ]
     return "\n\n".join(parts)
 
@@ -177,43 +180,6 @@ def _seconds(name: str, evidence: Evidence) -> str:
     return f"Protocol `{name}`, medians, smallest and largest in brackets:\n\n{table(head, rows)}"
 
 
-def to_pruned_s(cell: Cell) -> float:
-    """Seconds from the untrained dense model to the pruned one, with a training of the dense one if it takes that."""
-    return cell["seconds"]["prune"] + cell["seconds"].get("train_dense", 0.0)
-
-
-_MODES: Final = (("complexity-pa", "params"), ("complexity-fa", "macs"), ("complexity-ma", "ram"))
-"""The modes of complexity, and the figure that each is about."""
-
-
-def _complexity(name: str, evidence: Evidence) -> str:
-    """Each mode at the reduction that is claimed for it, beside the same share everywhere and a width multiplier."""
-    rows = []
-    for setting, (arm, key) in product(evidence.settings, _MODES):
-        ours = evidence.of(arm, setting=setting, budget=key)
-        told = [
-            compared(*(evidence.accuracies(one, setting=setting, budget=key) for one in (arm, baseline)))
-            for baseline in ("uniform", "width-multiplier")
-        ]
-        accuracy = spread(values(ours.values(), "accuracy"))
-        if accuracy is None or not all(told):
-            continue
-        budget = next(iter(ours)).budget
-        beside = [f"{mean} ({interval}), {n}" for mean, interval, n in (difference(t) for t in told if t)]
-        less = [statistics.fmean(c["dense"][k] / c[k] for c in ours.values()) for k in ("params", "macs")]
-        faster = statistics.fmean(times_faster(c, 1) for c in ours.values())
-        rows.append((f"{arm}, {budget}", percent(accuracy), *beside, *(f"{x:.1f}×" for x in (*less, faster))))
-    if not rows:
-        return missing(f"the cells of protocol `{name}` that this needs")
-    head = ("arm", "accuracy", "− uniform", "− width-multiplier", "fewer params", "fewer macs", "faster, batch 1")
-    words = (
-        f"Protocol `{name}`: the reductions that Zawish et al. 2022 claim for MobileNetV2 (70 % fewer params, 50 %"
-        " fewer FLOPs, 50 % less memory), trained beside two baselines at the same budget. Points, 95 % interval,"
-        " pairs; not tested, three seeds are few."
-    )
-    return f"{words}\n\n{table(head, rows)}"
-
-
 def _published(evidence: Evidence) -> str:
     rows = []
     for setting in evidence.settings:
@@ -249,25 +215,3 @@ def _published(evidence: Evidence) -> str:
         "within 1 point",
     )
     return table(head, rows) if rows else missing("the cells of protocol `gpu` at these densities")
-
-
-def shown(arm: str) -> str:
-    """An arm's name in a table; the default stands out."""
-    return f"**{arm}**" if arm == DEFAULT else arm
-
-
-def percent(found: Spread, scale: float = 100) -> str:
-    """Mean ± deviation (number) of accuracies, in percent."""
-    deviation = f" ± {scale * found.sd:.2f}" if found.n > 1 else ""
-    return f"{scale * found.mean:.2f}{deviation} ({found.n})"
-
-
-def difference(test: Compared) -> Sequence[str]:
-    """Mean, interval and number of pairs."""
-    interval = f"{test.low:+.2f} to {test.high:+.2f}" if test.n > 1 else "–"
-    return f"{test.mean:+.2f}", interval, str(test.n)
-
-
-def missing(what: str) -> str:
-    """The words that stand where a figure would."""
-    return f"**Not measured yet**: {what} are missing."

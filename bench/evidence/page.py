@@ -9,11 +9,11 @@ from bench.evidence import claims
 from bench.evidence.arms import ARMS
 from bench.evidence.asked import Evidence, times_faster, values
 from bench.evidence.cells import Found
-from bench.evidence.claims import difference, percent, shown, to_pruned_s
 from bench.evidence.pairs import MARGIN, compared, spread
 from bench.evidence.pictures import pictures
 from bench.evidence.protocols import PROTOCOLS
 from bench.evidence.tasks import plain
+from bench.evidence.words import difference, percent, shown, to_pruned_s
 
 PICTURES: Final = "evidence"
 """The folder beside the page with its pictures."""
@@ -117,10 +117,11 @@ def _results(name: str, evidence: Evidence) -> str:
 def _ranking(evidence: Evidence) -> str:
     """All arms by their mean difference to the reference, over all settings and budgets that both have."""
     rows: list[tuple[float, tuple[str, ...]]] = []
+    asked = {task.budget.partition("=")[0] for task in evidence.declared()}
+    keys = [key for key in ("params", "macs", "ram", "latency") if key in asked]
     for arm in ARMS:
         tests = [
-            compared(evidence.accuracies(arm, budget=key), evidence.accuracies(REFERENCE, budget=key))
-            for key in ("params", "macs")
+            compared(evidence.accuracies(arm, budget=key), evidence.accuracies(REFERENCE, budget=key)) for key in keys
         ]
         means = [test.mean for test in tests if test]
         if means and arm != REFERENCE:
@@ -133,7 +134,7 @@ def _ranking(evidence: Evidence) -> str:
         f"All arms by their mean difference to `{REFERENCE}` over all settings and budgets, in points, with its 95 %"
         " interval. An arm of which cells are missing is compared on fewer pairs."
     )
-    head = ("arm", "at equal params", "at equal macs")
+    head = ("arm", *(f"at equal {key}" for key in keys))
     return f"{words}\n\n{table(head, [row for _, row in rows])}"
 
 

@@ -87,6 +87,7 @@ _CONTENDERS: Final = (*OURS, *BASELINES)
 _ANCHORS: Final = (*_CONTENDERS, "counterpart", "mask-synflow")
 """The arms that the headline claims are about."""
 _MASKS: Final = ("mask-*",)
+_BY_LATENCY: Final = ("complexity-la", "complexity-fa", "uniform")
 _SMOKE: Final = TrainConfig(epochs=1, batch_size=64)
 _CPU: Final = TrainConfig.quick(epochs=8)
 _GPU: Final = TrainConfig.quick(epochs=40)
@@ -94,6 +95,8 @@ _AUTHORS: Final = TrainConfig.full(epochs=160)
 """The recipe behind the SynFlow authors' table."""
 # At 16 pixels an image costs a quarter to an eighth: more of them rank arms better than larger ones do.
 _FIFTH: Final = Data("cifar10", train=10_000, test=3_000, image_size=16)
+_PROFILE: Final = "examples/profiles/amd-epyc-onnxruntime-1.31.1-16px.json"
+"""Relative to the root of the repository, which is where the benchmarks run."""
 _LADDER: Final = tuple(f"params=1/{2**k}" for k in range(1, 9))
 
 PROTOCOLS: Final[Mapping[str, Protocol]] = {
@@ -144,6 +147,18 @@ PROTOCOLS: Final[Mapping[str, Protocol]] = {
                     ("complexity-*", "uniform", "width-multiplier"),
                 ),
             ),
+        ),
+        probe_s=1.0,
+    ),
+    "latency": Protocol(
+        "latency",
+        "the images of `cpu`, widths that take equally long in the profile of a device: shares of latency against"
+        " shares of multiply-adds",
+        _FIFTH,
+        # ResNet-20 spends too much of its time outside of its convolutions to become twice as fast at a useful width.
+        (
+            (_CPU, Grid(("resnet20",), (f"latency=2/3@{_PROFILE}",), _BY_LATENCY, seeds=(0, 1, 2, 3, 4))),
+            (_CPU, Grid(("vgg16/2",), (f"latency=1/3@{_PROFILE}",), _BY_LATENCY, seeds=(0, 1, 2, 3, 4))),
         ),
         probe_s=1.0,
     ),

@@ -58,7 +58,7 @@ class Task:
     @property
     def key(self) -> str:
         """The cell's file below the folder of cells, without its ending."""
-        budget = plain(self.budget) if self.budget else "dense"
+        budget = plain(self.budget.partition("@")[0]) if self.budget else "dense"
         return f"{self.protocol}/{self.setting}/{budget}/{self.arm}.s{self.seed}"
 
     @property

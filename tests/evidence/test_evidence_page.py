@@ -15,6 +15,7 @@ from bench.evidence.pairs import compared, holm, spread
 from bench.evidence.pictures import HEIGHT, WIDTH, pictures
 from bench.evidence.protocols import PROTOCOLS, protocol
 from bench.evidence.references import published
+from bench.evidence.shares import by_latency
 from bench.evidence.tasks import Task
 from tests.evidence.setup import cell, stored
 
@@ -76,8 +77,8 @@ def test_holm_by_hand() -> None:
 def test_a_page_without_cells_has_no_figures(tmp_path: Path) -> None:
     names = [name for name in PROTOCOLS if name != "smoke"]
     text = page.render({name: cells.find(protocol(name).tasks(), tmp_path) for name in names})
-    assert "**Incomplete: cpu, vgg16, mobilenetv2, gpu, tiny.**" in text
-    assert text.count("**Not measured yet**") == 13
+    assert "**Incomplete: cpu, vgg16, mobilenetv2, latency, gpu, tiny.**" in text
+    assert text.count("**Not measured yet**") == 15
     assert "## Results" not in text
     for name in names:
         assert f"| 0 | {len(protocol(name).tasks())} | 0 | – |" in text
@@ -165,6 +166,26 @@ def test_seconds_count_the_training_before_the_pruning(tmp_path: Path) -> None:
     stored({arm: cell(arm, 0.9, seconds={"prune": 0.5, "train": 20.0, "train_dense": 40.0})}, tmp_path)
     text = claims.section({"gpu": Evidence(cells.find(GPU, tmp_path))})
     assert "| vgg16-cifar10-onecycle40 | trained | 40.5 (40.5 to 40.5) | 20 | 1 |" in text
+
+
+def of_protocol(name: str, accuracies: dict[str, list[float]], folder: Path, model: str) -> Evidence:
+    """The cells of a protocol where those of these arms have these accuracies, seed by seed, at the first budget."""
+    tasks = [task for task in protocol(name).tasks() if task.model == model]
+    for arm, values in accuracies.items():
+        budget = next(task.budget for task in tasks if task.arm == arm)
+        mine = [task for task in tasks if (task.arm, task.budget) == (arm, budget)]
+        stored({t: cell(t, value) for t, value in zip(mine, values, strict=False)}, folder)
+    return Evidence(cells.find(tasks, folder))
+
+
+def test_shares_of_latency_beside_shares_of_macs(tmp_path: Path) -> None:
+    accuracies = {"complexity-la": [0.9, 0.91, 0.92], "complexity-fa": [0.88, 0.889, 0.901]}
+    text = by_latency("latency", of_protocol("latency", accuracies, tmp_path, "resnet20"))
+    setting = "resnet20-cifar10-onecycle8"
+    better = "+2.00 (+1.75 to +2.25), 3: better"
+    assert f"| complexity-la, {setting} | latency=2/3 | 0.50 | 91.00 ± 1.00 (3) | {better} | 4.0× | 4.0× |" in text
+    assert f"| complexity-fa, {setting} | latency=2/3 | 0.50 | 89.00 ± 1.05 (3) | – | 4.0× | 4.0× |" in text
+    assert "uniform," not in text
 
 
 def test_the_front_and_the_points_of_a_picture(tmp_path: Path) -> None:

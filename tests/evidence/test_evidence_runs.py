@@ -6,13 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from bench.evidence import __main__ as command
 from bench.evidence import cells, filling, protocols, running
 from bench.evidence.arms import ARMS
+from bench.evidence.case import network
 from bench.evidence.protocols import PROTOCOLS, Grid, Protocol, chosen, protocol
 from bench.evidence.tasks import Task, file_of
+from prunit.allocate import Budget
+from prunit.batches import Dataset, Split
 from prunit.errors import ConfigError, FileError, UnknownNameError
+from prunit.graph import trace
+from prunit.recipe.config import PruneConfig
+from prunit.recipe.recipes import decide
 from tests.evidence.setup import DATA, TASK, TRAIN, cell, places, stored, task
 
 TINY = Protocol(
@@ -43,7 +50,18 @@ def test_every_protocol_declares_cells_of_its_own(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["smoke", "cpu", "gpu"])
 def test_every_arm_is_in_the_grid(name: str) -> None:
-    assert {t.arm for t in protocol(name).tasks()} == set(ARMS)
+    counted = {arm for arm, about in ARMS.items() if about.budgets != ("latency",)}
+    assert {t.arm for t in protocol(name).tasks()} == counted
+
+
+@pytest.mark.parametrize("task", {t.model: t for t in protocol("latency").tasks() if t.arm == "complexity-la"}.values())
+def test_the_shipped_profile_covers_the_networks_whose_latency_is_limited(task: Task) -> None:
+    images = Split(torch.zeros(1, 3, 16, 16, dtype=torch.uint8), torch.zeros(1, dtype=torch.long))
+    model = network(task.model, Dataset("", images, images, tuple("0123456789"), (0.5,) * 3, (0.2,) * 3), seed=0)
+    graph = trace(model, torch.zeros(1, 3, 16, 16))
+    config = PruneConfig(recipe="complexity", mode="la")
+    decision = decide(model, graph, [], Budget.parse(task.budget), config)
+    assert 0.9 < decision.used[task.budget] <= 1  # this engine likes multiples of 8 and 16: they are far apart
 
 
 def test_equal_params_and_equal_macs() -> None:

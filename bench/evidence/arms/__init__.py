@@ -53,7 +53,7 @@ def _dense(case: Case) -> Pruned:
 
 
 _MASK: Final = ("params", "macs", "density")
-_COUNTED: Final = ("params", "macs", "ram")
+_WIDTHS: Final = ("params", "macs", "ram", "latency")
 _READINGS: Final = {
     f"reconvene-{evaluator}-{rectifier}": Arm(
         "reconvene", f"Reconvene, evaluator '{evaluator}', rectifier '{rectifier}'", reconvene(evaluator, rectifier)
@@ -87,15 +87,18 @@ ARMS: Final[Mapping[str, Arm]] = {
     "reconvene-round8": Arm(
         "reconvene", "reading 'emptied', 'reinit', widths at multiples of 8 for the engine", rounded(8)
     ),
-    "uniform": Arm("structured", "every layer the same share of its channels", uniform_width, _COUNTED),
+    "uniform": Arm("structured", "every layer the same share of its channels", uniform_width, _WIDTHS),
     "width-multiplier": Arm(
-        "structured", "the same, residual streams too, fresh weights: a width multiplier", width_multiplier, _COUNTED
+        "structured", "the same, residual streams too, fresh weights: a width multiplier", width_multiplier, _WIDTHS
     ),
     "complexity-pa": Arm(
-        "structured", "layers by their share of the parameters (Zawish et al. 2024)", by_complexity("pa"), _COUNTED
+        "structured", "layers by their share of the parameters (Zawish et al. 2024)", by_complexity("pa"), _WIDTHS
     ),
-    "complexity-fa": Arm("structured", "by their share of the multiply-adds", by_complexity("fa"), _COUNTED),
-    "complexity-ma": Arm("structured", "by their share of the activations", by_complexity("ma"), _COUNTED),
+    "complexity-fa": Arm("structured", "by their share of the multiply-adds", by_complexity("fa"), _WIDTHS),
+    "complexity-ma": Arm("structured", "by their share of the activations", by_complexity("ma"), _WIDTHS),
+    "complexity-la": Arm(
+        "structured", "by their share of the latency in a device's profile", by_complexity("la"), ("latency",)
+    ),
     "random-filters": Arm("structured", "channels of all layers at random", random_filters),
     "precrop": Arm(
         "structured", "widths C √density of a SynFlow mask, fresh weights (PreCrop, 2022)", density_to_width("all")
