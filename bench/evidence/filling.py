@@ -19,7 +19,7 @@ from bench.evidence.arms.masks import share_of, sparse_cost
 from bench.evidence.arms.structured import random_scores
 from bench.evidence.case import Case, Pruned, Trained, case_of
 from bench.evidence.tasks import DENSE, Task
-from prunit.costs import Cost, cost_of
+from prunit.costs import Cost, cost_of, width_array
 from prunit.edge import runtimes
 from prunit.edge.probe import ProbeSettings, peak_memory, probe
 from prunit.errors import BudgetError, ScoreError, TrainingError
@@ -151,13 +151,21 @@ def check_budget(case: Case, pruned: Pruned) -> Cost:
         most = share_of(text) * sum(mask.numel() for mask in pruned.masks.values())
         found = {"weights": (kept, most)}
     elif key and ARMS[case.task.arm].within_budget:
-        found = {name: (cost.as_dict()[name], most) for name, most in case.target.most.items()}
+        figures: dict[str, float] = {**_predicted(case, pruned), **cost.as_dict()}
+        found = {name: (figures[name], most) for name, most in case.target.most.items()}
     else:
         found = {}
     for name, (value, most) in found.items():
         if value > most:
             raise BudgetError(f"arm '{case.task.arm}' costs {value:,} {name}; {case.task.budget} allows {most:,.0f}")
     return cost
+
+
+def _predicted(case: Case, pruned: Pruned) -> dict[str, float]:
+    """What the target says of the plan's widths; only it can tell what a device takes."""
+    if pruned.plan is None:
+        return {}
+    return case.target.figures(width_array(case.graph, pruned.plan.widths))
 
 
 def deployed(case: Case, model: nn.Module, places: Places) -> Cell:
