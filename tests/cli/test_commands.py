@@ -327,6 +327,12 @@ def test_a_device_is_measured_and_its_profile_is_a_budget(net: Path, tmp_path: P
         prunit("plan", model, *shape, "--mode", "la", "--budget", f"latency=100%@{profile}", "--out", plan, "--json")
     )
     assert 0 < found["budget"]["used"][f"latency=100%@{profile}"] <= 1
+    told = found["predicted"]["latency_ms"]
+    assert 0 < told["compact"] <= told["dense"]
+    shown = prunit("plan", model, *shape, "--mode", "la", "--budget", f"latency=100%@{profile}", "--out", plan)
+    assert (
+        f"latency on the profile's device: {told['compact']:.3g} ms predicted, {told['dense']:.3g} dense" in shown.out
+    )
     assert found["origin"]["mode"] == "la"
 
 

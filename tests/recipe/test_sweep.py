@@ -185,6 +185,7 @@ def test_single_variants_have_settings_of_their_own() -> None:
         ({"dense": {}}, UnknownNameError, "unknown variant 'dense'"),
         ({"macs-1-3": {"recipe": "unifrom"}}, UnknownNameError, "did you mean 'uniform'"),
         ({"macs-1-3": {"colour": 1}}, UnknownNameError, r"prune\.colour"),
+        ({"macs-1-3": {"pin": ("stem",)}}, ConfigError, r"by_variant\.macs-1-3\.pin: the model is read once"),
     ):
         with pytest.raises(error, match=message):
             check_request(config.model_copy(update={"by_variant": wrong}))

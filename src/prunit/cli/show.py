@@ -137,6 +137,10 @@ def portfolio_json(found: Portfolio, folder: Path) -> dict[str, Any]:
     return {"folder": str(folder), **found.model_dump(mode="json")}
 
 
+_UNITS: Final = {"ms": "ms", "mj": "mJ"}
+"""Units at the end of a figure's name as they are written."""
+
+
 def decision(graph: "ChannelGraph", decided: "Decision", seconds: float, out: Path) -> None:
     """The table of groups, cost before and after, and the seconds it took."""
     names = {g.name: escape(g.name) + (f" [dim]+{len(g.producers) - 1}[/]" if g.coupled else "") for g in graph.groups}
@@ -159,6 +163,12 @@ def decision(graph: "ChannelGraph", decided: "Decision", seconds: float, out: Pa
         limits = (f"{limit} {share:.1%} used" for limit, share in decided.used.items())
         binds = f"; {decided.binding} is the limit that binds" if len(decided.used) > 1 else ""
         printer.print(escape(f"budget: {', '.join(limits)}{binds}"))
+    for figure, (before, after) in decided.predicted.items():
+        name, _, unit = figure.rpartition("_")
+        times = numbers.times(before / max(after, 1e-12))
+        printer.print(
+            f"{name} on the profile's device: {after:.3g} {_UNITS[unit]} predicted, {before:.3g} dense ({times})"
+        )
     if decided.plan.widths == dict(decided.plan.dense):
         printer.print("[yellow]nothing was pruned:[/] the dense model is within the budget")
     origin = decided.plan.origin
@@ -234,6 +244,7 @@ def decision_json(decided: "Decision", seconds: float) -> dict[str, Any]:
         "seconds": seconds,
         "cost": {"dense": decided.dense.as_dict(), "compact": decided.cost.as_dict()},
         "budget": {"used": dict(decided.used), "binding": decided.binding},
+        "predicted": {name: {"dense": before, "compact": after} for name, (before, after) in decided.predicted.items()},
         "groups": {
             name: {"dense": decided.plan.dense[name], "kept": len(keep), "why": decided.why.get(name, "")}
             for name, keep in decided.plan.keep.items()

@@ -125,6 +125,8 @@ def check_request(config: BuildConfig) -> dict[str, Budget | None]:
     for name in config.by_variant:
         if not budgets.get(name):
             raise unknown("variant", name, [n for n, budget in budgets.items() if budget], "by_variant names them.")
+        if config.prune_of(name).pin != config.prune.pin:
+            raise ConfigError(f"by_variant.{name}.pin: the model is read once for all variants; set prune.pin")
     for prune in (config.prune, *map(config.prune_of, config.by_variant)):
         method_of(prune)
         constraints_of(prune)

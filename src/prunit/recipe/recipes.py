@@ -45,6 +45,8 @@ class Decision:
     seconds: float
     used: Mapping[str, float]
     """How much of each limit of the budget the plan uses, 1.0 = all of it."""
+    predicted: Mapping[str, tuple[float, float]]
+    """What a device takes by its profile, `latency_ms` or `energy_mj`: the dense model and the plan."""
 
     @property
     def binding(self) -> str:
@@ -206,7 +208,8 @@ def _decision(plan: Plan, case: Case, why: dict[str, str], dense: Cost, seconds:
     origin |= {name: getattr(config, name) for name in RECIPES[config.recipe].switches}
     if str(case.target.constraints):
         origin["constraints"] = str(case.target.constraints)
-    return Decision(Plan(plan.keep, plan.dense, origin, plan.inputs), cost, dense, why, seconds, used)
+    predicted = {name: (meter(case.graph.sizes), meter(widths)) for name, meter in case.meters.items()}
+    return Decision(Plan(plan.keep, plan.dense, origin, plan.inputs), cost, dense, why, seconds, used, predicted)
 
 
 def _reason(group: Group, plan: Plan, case: Case, why: Mapping[str, str]) -> str:
