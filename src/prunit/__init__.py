@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from prunit.recipe import make_plan as plan
     from prunit.store import apply_plan, load, save
     from prunit.surgery import compact, mask, rectify
+    from prunit.zeros import remove_zeros
 
 __all__ = [
     "Batch",
@@ -46,6 +47,7 @@ __all__ = [
     "mask",
     "plan",
     "rectify",
+    "remove_zeros",
     "save",
     "sweep",
     "trace",
@@ -70,6 +72,7 @@ _HOMES: Final = {
     "mask": ("prunit.surgery", "mask"),
     "plan": ("prunit.recipe", "make_plan"),
     "rectify": ("prunit.surgery", "rectify"),
+    "remove_zeros": ("prunit.zeros", "remove_zeros"),
     "save": ("prunit.store", "save"),
     "sweep": ("prunit.recipe", "sweep"),
     "trace": ("prunit.graph", "trace"),

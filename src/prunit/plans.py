@@ -31,13 +31,15 @@ class Plan:
 
     A group that `keep` does not name stays whole. `origin` says in plain words how the plan came about (recipe, score,
     budget, seed); it has no effect on the cut. Nor have `inputs`, the shapes and dtypes of the example that the model
-    was traced with (see `graph.inputs`; None: not known), with which `apply_plan` can trace it again.
+    was traced with (see `graph.inputs`; None: not known), with which `apply_plan` can trace it again. `biases` are
+    layers without a bias that get one in the small model, for what removed channels added there (see `zeros`).
     """
 
     keep: Mapping[str, tuple[int, ...]]
     dense: Mapping[str, int]
     origin: Mapping[str, Any] = field(default_factory=dict, compare=False)
     inputs: Any = field(default=None, compare=False)
+    biases: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, channels in self.keep.items():
@@ -58,7 +60,7 @@ class Plan:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A mapping proxy cannot be copied or sent to another process; a plan can.
-        return Plan, (dict(self.keep), dict(self.dense), dict(self.origin), self.inputs)
+        return Plan, (dict(self.keep), dict(self.dense), dict(self.origin), self.inputs, self.biases)
 
     @property
     def widths(self) -> dict[str, int]:
@@ -99,7 +101,8 @@ class Plan:
                     " convolution of one channel for each group is cut in a way that the dense model cannot be"
                 )
         keep = {n: tuple(c[i] for i in other.keep.get(n, (0,))) for n, c in self.keep.items()}
-        return Plan(keep, self.dense, other.origin, self.inputs or other.inputs)
+        biases = (*self.biases, *(name for name in other.biases if name not in self.biases))
+        return Plan(keep, self.dense, other.origin, self.inputs or other.inputs, biases)
 
     def to_json(self) -> str:
         """The plan as JSON text, one group a line."""
@@ -109,6 +112,8 @@ class Plan:
         head = {"format": FORMAT, "version": VERSION, "hash": self.hash, "origin": dict(self.origin)}
         if self.inputs is not None:
             head["inputs"] = self.inputs
+        if self.biases:
+            head["biases"] = list(self.biases)
         lines = ",\n  ".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in head.items())
         return f'{{\n  {lines},\n  "groups": {{\n    {groups}\n  }}\n}}\n'
 
@@ -133,7 +138,10 @@ class Plan:
             raise PlanError(f"plan version {version} is newer than this prunit reads ({VERSION}): upgrade prunit")
         keep = {name: _channels(name, group) for name, group in groups.items()}
         dense = {name: group["dense"] for name, group in groups.items()}
-        plan = Plan(keep, dense, origin, data.get("inputs"))
+        biases = data.get("biases", [])
+        if not (isinstance(biases, list) and all(isinstance(name, str) for name in biases)):
+            raise PlanError('not a plan: "biases" must be a list of layers')
+        plan = Plan(keep, dense, origin, data.get("inputs"), tuple(biases))
         if data.get("hash") not in (None, plan.hash):
             raise PlanError("the plan's hash does not match its groups: the file is damaged, or edited (drop the hash)")
         return plan

@@ -26,7 +26,7 @@ from prunit.graph.running import named_tensors, tensors_in
 from prunit.graph.sizes import noted_sizes, weight_of
 from prunit.graph.wrappers import unwrapped
 from prunit.plans import Plan
-from prunit.surgery import compact, rebuild
+from prunit.surgery import compact, give_biases, rebuild
 from prunit.version import VERSION
 
 FORMAT: Final = "prunit-weights"
@@ -95,6 +95,7 @@ def load(path: Path | str, factory: Callable[[], nn.Module]) -> nn.Module:
     path = Path(path)
     held = _read(path)
     dense = unwrapped(_skeleton(factory))
+    give_biases(dense, held.plan)
     problem = _misfit(named_tensors(dense), held.tensors) or _odd_size(dense, held.sizes)
     if problem:
         raise FileError(f"'{path}' does not fit {type(dense).__name__}: {problem}; was it saved from another factory?")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from prunit.errors import SurgeryError, unknown
+from prunit.errors import PlanError, SurgeryError, unknown
 from prunit.graph import ChannelGraph
 from prunit.graph.running import (
     as_inputs,
@@ -61,7 +61,29 @@ def compact(model: nn.Module, graph: ChannelGraph, plan: Plan) -> nn.Module:
     small = rebuild(model, cut_tensors(graph, keep, _named_tensors(model)), cut_sizes(model, graph.code_sizes, keep))
     for path, name in graph.caches:
         getattr(small.get_submodule(path), name).clear()
+    give_biases(small, plan)
     return small
+
+
+def give_biases(model: nn.Module, plan: Plan) -> None:
+    """Give a bias of zeros, in place, to each layer that has none and that the plan says needs one."""
+    for path in plan.biases:
+        try:
+            module = model.get_submodule(path)
+        except AttributeError as error:
+            raise PlanError(f"plan gives '{path}' a bias, a layer that the model lacks: another model?") from error
+        if not isinstance(module, _ConvNd | nn.Linear):
+            raise PlanError(f"plan gives '{path}' a bias, which is a {type(module).__name__}, no layer that has one")
+        if module.bias is None:
+            give_bias(module)
+
+
+def give_bias(module: _ConvNd | nn.Linear) -> nn.Parameter:
+    """The bias of zeros that a layer without one has from now on."""
+    weight = module.weight
+    outputs = module.out_channels if isinstance(module, _ConvNd) else module.out_features
+    module.bias = nn.Parameter(weight.new_zeros(outputs), requires_grad=weight.requires_grad)
+    return module.bias
 
 
 def cut_tensors(graph: ChannelGraph, keep: np.ndarray, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
