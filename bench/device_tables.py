@@ -93,3 +93,36 @@ def latency_profile(result: Result) -> str:
     )
     head = ("model", "models", "median error", "p90", "worst", "by macs alone, median", "worst")
     return table(head, rows)
+
+
+def peak_memory(result: Result) -> str:
+    """Bytes of activations as counted, in the exported graph, and in the engine."""
+    rows = [
+        (
+            f"{row['title']}, {row['budget']}" if row["budget"] != "none" else f"{row['title']}, dense",
+            *(f"{row[key] / 1024:,.0f}" for key in ("counted", "graph_in_place", "graph")),
+            f"{row['engine'] / 1024:,.0f} ({' to '.join(f'{each / 1024:,.0f}' for each in row['engine_range'])})",
+            f"{row['engine'] / row['counted']:.1f}×",
+        )
+        for row in result["rows"]
+    ]
+    head = ("model", "counted", "exported graph, in place", "not in place", "engine, each image", "of counted")
+    return table(head, rows)
+
+
+def training_time(result: Result) -> str:
+    """An epoch of what is pruned before training, and how much less that is than training twice."""
+    rows = [
+        (
+            row["title"],
+            row["budget"],
+            row["recipe"],
+            f"{row['epoch_s']['median']:.2f}",
+            f"{row['of_dense']:.0%}",
+            f"{row['less_than_twice']:.0%} ({row['less_paired']['min']:.0%} to {row['less_paired']['max']:.0%})",
+        )
+        if row["recipe"] != "dense"
+        else (row["title"], "–", "dense", f"{row['epoch_s']['median']:.2f}", "", "")
+        for row in result["rows"]
+    ]
+    return table(("model", "budget", "recipe", "epoch, s", "of dense", "less than training twice"), rows)

@@ -218,6 +218,8 @@ TABLES: Final[Mapping[str, Callable[[Result], str]]] = {
     "budget_fit": device_tables.budget_fit,
     "complexity": device_tables.complexity,
     "latency_profile": device_tables.latency_profile,
+    "peak_memory": device_tables.peak_memory,
+    "training_time": device_tables.training_time,
     "readme_example": readme_example,
 }
 ON_README: Final = ("readme_example",)
