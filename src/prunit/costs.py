@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -206,8 +206,19 @@ def cost_of(graph: ChannelGraph, what: Plan | Widths | None = None) -> Cost:
         return model.at(graph.sizes)
     if isinstance(what, Plan):
         what.check(graph)
-        return model.of(graph.flat_keep(what.keep))
+        keep = graph.flat_keep(what.keep)
+        return _with_biases(model.of(keep), graph, what, keep)
     return model.at(width_array(graph, what))
+
+
+def _with_biases(cost: Cost, graph: ChannelGraph, plan: Plan, keep: np.ndarray) -> Cost:
+    """The cost with the biases that the plan gives to layers that had none."""
+    made = {f"{path}.weight" for path in plan.biases} & graph.tensors.keys()
+    added = {name: graph.tensors[name].shape[0] for name in made}
+    added |= {a.tensor: int(keep[a.where].sum()) for a in graph.axes if a.tensor in made and a.makes}
+    more = sum(added.values())
+    bytes_more = sum(n * graph.tensors[name].element_bytes for name, n in added.items())
+    return replace(cost, params=cost.params + more, weight_bytes=cost.weight_bytes + bytes_more)
 
 
 def width_array(graph: ChannelGraph, widths: Widths) -> np.ndarray:

@@ -13,6 +13,7 @@ from prunit.errors import BudgetError
 from prunit.recipe.recipes import decide, sparsest
 from prunit.scores import per_channel, score_weights
 from prunit.scores.per_cost import macs_per_weight
+from prunit.train.sparse import KeptZero, zeroed
 
 
 def thinned(score: str) -> Callable[[Case], Pruned]:
@@ -54,30 +55,10 @@ def counterpart(case: Case) -> Pruned:
 def masked(case: Case, masks: Mapping[str, Tensor]) -> Pruned:
     """The dense model with these weights zero from the start and in every step of its training."""
     model = case.make()
-    keep_zero(model, masks)
+    zeroed(model, masks)
+    KeptZero(model, masks)
     share = sum(int(m.sum()) for m in masks.values()) / sum(m.numel() for m in masks.values())
     return Pruned(model, None, masks, note=f"{share:.3%} of the weights")
-
-
-def keep_zero(model: torch.nn.Module, masks: Mapping[str, Tensor]) -> None:
-    """Zero the masked weights and all gradients that they will get: decay and momentum of zero are zero too."""
-    named = dict(model.named_parameters())
-    for name, mask in masks.items():
-        named[name].data.mul_(mask)
-        named[name].register_hook(_Masking(mask))
-
-
-class _Masking:
-    """Multiplies a gradient by a mask, which follows it once to its device, type and layout in memory."""
-
-    def __init__(self, mask: Tensor) -> None:
-        self.mask = mask
-
-    def __call__(self, gradient: Tensor) -> Tensor:
-        mask = self.mask
-        if (mask.device, mask.dtype, mask.stride()) != (gradient.device, gradient.dtype, gradient.stride()):
-            self.mask = torch.empty_like(gradient).copy_(mask)
-        return gradient * self.mask
 
 
 def _density(case: Case) -> float:

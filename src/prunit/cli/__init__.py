@@ -1,6 +1,9 @@
 """The command line, the only place that prints: results to standard output, progress and errors to standard error.
 
 commands.py    what each command does
+options.py     what commands have in common
+sparse.py      `prunit ladder` and `prunit shrink`
+shrinking.py   from a checkpoint with zeros to a small model
 planning.py    `prunit plan`
 inspecting.py  `prunit inspect`
 show.py        tables and explanations of plans, portfolios and files
@@ -67,7 +70,8 @@ def _usage(error: Exception) -> str:
 
 def _stopped() -> None:
     command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
-    _fail("stopped" + ("; `prunit build … --resume` goes on where it was" if command == "build" else ""), STOPPED)
+    goes_on = command in ("build", "sweep", "ladder")
+    _fail("stopped" + (f"; `prunit {command} … --resume` goes on where it was" if goes_on else ""), STOPPED)
 
 
 def _fail(message: str, code: int) -> None:

@@ -2,88 +2,38 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import Annotated
 
 import typer
 
-from prunit.errors import ConfigError
+from prunit.cli import sparse
+from prunit.cli.options import (
+    AsJson,
+    Budgets,
+    ConfigFile,
+    DataDir,
+    DataName,
+    Device,
+    Download,
+    ImageSize,
+    Model,
+    ModeName,
+    Options,
+    RecipeName,
+    RoundTo,
+    ScoreName,
+    Seed,
+    Settings,
+    config_of,
+    dataset_of,
+)
 from prunit.version import VERSION
-
-if TYPE_CHECKING:
-    from prunit.batches import Dataset
-    from prunit.recipe import BuildConfig
 
 app = typer.Typer(
     help="Prune a CNN before training, train what is left, export it, and measure the variants on a device.",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Model = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="[MODEL]",
-        help="A name of `prunit models`, timm:NAME, torchvision:NAME, FILE.py:FACTORY or PACKAGE:FACTORY."
-        " (default: resnet20)",
-    ),
-]
-DataName = Annotated[
-    str | None,
-    typer.Option(
-        "--data",
-        help="digits, cifar10, cifar100, fashion-mnist, tiny-imagenet, a folder, FILE.py:FACTORY. (default: digits)",
-    ),
-]
-DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="Where data sets lie. (default: $PRUNIT_DATA, else ./data)")
-]
-Download = Annotated[bool, typer.Option("--download", help="Fetch the data set if it is not there.")]
-Budgets = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--budget",
-        help="The most a variant may cost: params=1/16, macs=20M, ram=64KB, latency=5ms@profile.json. One variant each."
-        " (default: params=1/4 and params=1/16)",
-    ),
-]
-RecipeName = Annotated[str | None, typer.Option("--recipe", help="A name of `prunit methods`. (default: reconvene)")]
-ModeName = Annotated[
-    str | None,
-    typer.Option(
-        "--mode",
-        help="pa, fa, ma, la, ea: the recipe 'complexity' by shares of parameters, macs, memory, latency, energy.",
-    ),
-]
-ScoreName = Annotated[str | None, typer.Option("--score", help="A name of `prunit methods`. (default: the recipe's)")]
-RoundTo = Annotated[
-    int | None,
-    typer.Option("--round-to", help="Layers that are cut keep a multiple of so many channels: 8, 16. (default: 1)"),
-]
-Seed = Annotated[int | None, typer.Option(help="Initial weights, data order, random scores. (default: 0)")]
-Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N. (default: auto)")]
-ImageSize = Annotated[int | None, typer.Option("--image-size", help="Bring images to this side in pixels.")]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file with any settings.")]
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", help="Any setting as a.b=c, for example train.lr=0.05. Can be repeated.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")]
-
-
-class _Options(NamedTuple):
-    """What is set by arguments and options, None where they are not given."""
-
-    model: str | None
-    data: str | None
-    budgets: list[str] | None
-    recipe: str | None
-    mode: str | None
-    score: str | None
-    seed: int | None
-    device: str | None
-    image_size: int | None
-    round_to: int | None
-    subset: int | None = None
-    epochs: int | None = None
 
 
 @app.callback(invoke_without_command=True)
@@ -124,8 +74,8 @@ def build(
     from prunit.cli import show
     from prunit.cli.progress import Bars
 
-    options = _Options(model, data, budget, recipe, mode, score, seed, device, image_size, round_to, subset, epochs)
-    chosen = _config(options, config, settings)
+    options = Options(model, data, budget, recipe, mode, score, seed, device, image_size, round_to, subset, epochs)
+    chosen = config_of(options, config, settings)
     with Bars() as bars:
         bars.wait("loading PyTorch")
         from prunit.recipe import build as run
@@ -134,7 +84,7 @@ def build(
         check_request(chosen)
         check_folder(out, resume=resume)
         bars.wait(f"reading {chosen.data}")
-        dataset = _dataset(chosen, data_dir, download)
+        dataset = dataset_of(chosen, data_dir, download)
         portfolio = run(chosen.model, dataset, out, config=chosen, resume=resume, on_step=bars)
     if as_json:
         typer.echo(json.dumps(show.portfolio_json(portfolio, out), indent=2))
@@ -174,8 +124,8 @@ def sweep(
     from prunit.cli import show
     from prunit.cli.progress import Bars
 
-    options = _Options(*(model, data, budgets, None, None, None, seed, device, image_size, round_to, subset, epochs))
-    chosen = _config(options, config, settings)
+    options = Options(*(model, data, budgets, None, None, None, seed, device, image_size, round_to, subset, epochs))
+    chosen = config_of(options, config, settings)
     with Bars() as bars:
         bars.wait("loading PyTorch")
         from prunit.recipe import check_request
@@ -185,7 +135,7 @@ def sweep(
         check_request(chosen)
         names = [name.strip() for name in recipes.split(",")] if recipes else DEFAULT_RECIPES
         bars.wait(f"reading {chosen.data}")
-        dataset = _dataset(chosen, data_dir, download)
+        dataset = dataset_of(chosen, data_dir, download)
         found = run(
             *(chosen.model, dataset, out),
             recipes=names,
@@ -231,8 +181,8 @@ def plan(
     from prunit.cli.progress import Bars
     from prunit.files import write_atomically
 
-    options = _Options(model, data, budget, recipe, mode, score, seed, device, image_size, round_to)
-    chosen = _config(options, config, settings)
+    options = Options(model, data, budget, recipe, mode, score, seed, device, image_size, round_to)
+    chosen = config_of(options, config, settings)
     check_writable(out, "plan.json")
     with Bars() as bars:
         bars.wait("loading PyTorch")
@@ -241,7 +191,7 @@ def plan(
         limit = one_budget(chosen)
         if data:
             bars.wait(f"reading {chosen.data}")
-        dataset = _dataset(chosen, data_dir, download) if data else None
+        dataset = dataset_of(chosen, data_dir, download) if data else None
         graph, decision, seconds = decide_plan(chosen, limit, dataset, shape=(shape, classes), bars=bars)
     write_atomically(out, decision.plan.to_json())
     if as_json:
@@ -363,24 +313,5 @@ def methods(as_json: AsJson = False) -> None:
         show.listing(kind, lines)
 
 
-def _config(options: _Options, file: Path | None, settings: list[str] | None) -> "BuildConfig":
-    from prunit.recipe import read_config
-
-    if options.mode and options.recipe not in (None, "complexity"):
-        raise ConfigError(f"--mode {options.mode} is of the recipe 'complexity', got --recipe {options.recipe}")
-    if options.mode:
-        options = options._replace(recipe="complexity")
-    prune, train = ("recipe", "mode", "score", "round_to"), ("epochs", "device")
-    names = {n: f"prune.{n}" for n in prune} | {n: f"train.{n}" for n in train}
-    given: dict[str, Any] = {
-        names.get(name, name): value for name, value in options._asdict().items() if value is not None and value != []
-    }
-    return read_config(file, given, settings or ())
-
-
-def _dataset(config: "BuildConfig", data_dir: Path | None, download: bool) -> "Dataset":
-    from prunit import zoo
-
-    return zoo.data.load(
-        config.data, data_dir=data_dir, download=download, subset=config.subset, image_size=config.image_size
-    )
+for each in (sparse.ladder, sparse.shrink):
+    app.command()(each)

@@ -17,6 +17,8 @@ from prunit.report import SummaryRow, numbers, summary_rows
 from prunit.report.summary import headline, latency_key
 
 if TYPE_CHECKING:
+    from prunit.cli.shrinking import Shrunk
+    from prunit.costs import Cost
     from prunit.graph import ChannelGraph
     from prunit.recipe import Decision
     from prunit.recipe.sweeps import Sweep
@@ -150,15 +152,7 @@ def decision(graph: "ChannelGraph", decided: "Decision", seconds: float, out: Pa
         printer.print("[dim]+N: N more layers write to the same channels[/]")
     for note in graph.notes:
         printer.print(f"[yellow]left whole:[/] {escape(note)}")
-    costs = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("cost", "dense", "compact", ""):
-        costs.add_column(column, justify="left" if column == "cost" else "right", no_wrap=True)
-    for name, before in decided.dense.as_dict().items():
-        after = decided.cost.as_dict()[name]
-        write = numbers.size if name.endswith("bytes") else numbers.count
-        less = numbers.times(before / max(after, 1))
-        costs.add_row(*map(_spaced, (name.removesuffix("_bytes"), write(before), write(after), less)))
-    printer.print(costs)
+    printer.print(costs(decided.dense, decided.cost))
     if decided.binding:
         limits = (f"{limit} {share:.1%} used" for limit, share in decided.used.items())
         binds = f"; {decided.binding} is the limit that binds" if len(decided.used) > 1 else ""
@@ -175,6 +169,38 @@ def decision(graph: "ChannelGraph", decided: "Decision", seconds: float, out: Pa
     made = f"{origin['recipe']} with {origin['score']}, {origin['budget']}, seed {origin['seed']}"
     printer.print(f"{escape(made)}: planned in {seconds:.2f} s")
     printer.print(f"written to {escape(str(out))}", soft_wrap=True)
+
+
+def shrunk(found: "Shrunk") -> None:
+    """What the removal of zeros left and took."""
+    out = console()
+    out.print(costs(found.dense, found.small))
+    before, after = found.channels
+    gone = [(found.unread, "read by nobody"), (found.constants, "constant"), (found.merged, "merged into one constant")]
+    told = ", ".join(f"{n:,} {why}" for n, why in gone if n) or "none"
+    out.print(f"{found.zeros:.1%} of the weights are zero; {after:,} of {before:,} channels stay; gone: {told}")
+    same = f"outputs differ by {found.error:.1g} of the largest one"
+    lossy = f" from those without filters up to {found.tolerance:g} of their layer's largest" if found.tolerance else ""
+    out.print(f"{same}{lossy}; {found.seconds:.2f} s")
+    if found.accuracy:
+        out.print(f"accuracy {found.accuracy[0]:.2%} before, {found.accuracy[1]:.2%} after")
+    if after == before:
+        out.print("[yellow]nothing was removed:[/] no channel is without effect")
+    for file in found.files:
+        out.print(f"written to {escape(file)}", soft_wrap=True)
+
+
+def costs(dense: "Cost", small: "Cost") -> Table:
+    """What a model costs before and after."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("cost", "dense", "compact", ""):
+        table.add_column(column, justify="left" if column == "cost" else "right", no_wrap=True)
+    for name, before in dense.as_dict().items():
+        after = small.as_dict()[name]
+        write = numbers.size if name.endswith("bytes") else numbers.count
+        less = numbers.times(before / max(after, 1))
+        table.add_row(*map(_spaced, (name.removesuffix("_bytes"), write(before), write(after), less)))
+    return table
 
 
 def trials(found: "Sweep") -> None:

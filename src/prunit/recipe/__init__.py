@@ -5,6 +5,7 @@
 - collapse.py: when thinning out the weights cuts the output off from the input
 - devices.py: the profiles of devices that a budget or a mode names
 - sweeps.py: sweep(), the best of several recipes for each budget
+- ladders.py: ladder(), sparse trainings that become small models
 - config.py: the settings of a build, from TOML, options and code
 - folder.py: what stands in a build's folder, and whether it may be resumed
 - source.py: the model and the data that a build works on
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from prunit.recipe.config import BuildConfig, read_config
     from prunit.recipe.flow import build, check_request
     from prunit.recipe.folder import check_folder
+    from prunit.recipe.ladders import ladder
     from prunit.recipe.progress import Step
     from prunit.recipe.recipes import RECIPES, Decision, decide
     from prunit.recipe.sweeps import sweep
@@ -36,6 +38,7 @@ __all__ = [
     "check_folder",
     "check_request",
     "decide",
+    "ladder",
     "make_plan",
     "read_config",
     "sweep",
@@ -50,6 +53,7 @@ _HOMES: Final = {
     "check_folder": "folder",
     "check_request": "flow",
     "decide": "recipes",
+    "ladder": "ladders",
     "read_config": "config",
     "sweep": "sweeps",
 }

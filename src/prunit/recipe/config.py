@@ -87,6 +87,21 @@ class PruneConfig(_Section):
     """Draws of random scores and of the rectifier."""
 
 
+class SparseConfig(_Section):
+    """How `ladder` trains sparse models; no effect on `build`."""
+
+    method: str = "imp"
+    """`imp`, or the name of a score: then its mask at initialisation is trained, for each density anew."""
+    densities: Budgets = ("1/4", "1/16", "1/64")
+    """Shares of the weights that stay, one variant each."""
+    fraction: float = Field(default=0.2, gt=0, lt=1)
+    """Share of the remaining weights that goes with each level of `imp`."""
+    rewind: int | None = Field(default=None, ge=0)
+    """Epochs after which weights are kept, to start each level of `imp` from; None: 3 % of the epochs, at least 1."""
+    tolerance: float = Field(default=0.0, ge=0, lt=1)
+    """Filters go too whose largest weight is at most this share of their layer's largest; above 0 outputs change."""
+
+
 class ProbeConfig(_Section):
     """How latency is measured."""
 
@@ -117,6 +132,7 @@ class BuildConfig(_Section):
     """Settings of `prune` for single variants, by the variant's name: {"params-1-16": {"recipe": "uniform"}}."""
     prune: PruneConfig = PruneConfig()
     train: TrainConfig = TrainConfig()
+    sparse: SparseConfig = SparseConfig()
     probe: ProbeConfig = ProbeConfig()
 
     def prune_of(self, variant: str) -> PruneConfig:

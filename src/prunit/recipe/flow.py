@@ -93,13 +93,13 @@ def build(
     for name, budget in budgets.items():
         if budget:
             first_reachable(graph, budget, config.prune_of(name))
-    settings = _settings(config, source.name, dense, dataset)
+    settings = settings_of_build(config, source.name, dense, dataset)
     if not (resume and is_started(Path(out))):
         check_trains(source.make(), dataset)
         check_exports(dense, dataset)
     # All that can be wrong with what was asked has been found by now; only then the folder is touched.
     folder = open_folder(Path(out), settings, resume=resume, defaults=BuildConfig().model_dump(mode="json"))
-    work = _Work(config, folder, dataset, source, graph, progress)
+    work = Work(config, folder, dataset, source, graph, progress)
     plans = {name: work.plan(dense, name, budget) for name, budget in budgets.items()}
     del dense
     progress.plan_to_train(
@@ -138,12 +138,26 @@ def check_request(config: BuildConfig) -> dict[str, Budget | None]:
     return budgets
 
 
-_TOLD: Final = ("score", "evaluator", "mode", "draw", "shares", "residual", "constraints")
+_TOLD: Final = (
+    "method",
+    "density",
+    "tolerance",
+    "score",
+    "evaluator",
+    "mode",
+    "draw",
+    "shares",
+    "residual",
+    "constraints",
+)
 """What a plan's origin says that the manifest tells of a variant."""
 
 
+_NONE: Final[Mapping[str, float]] = {}
+
+
 @dataclass(frozen=True)
-class _Work:
+class Work:
     """The steps of one build; each leaves its result in the folder, and reads it back if it is there."""
 
     config: BuildConfig
@@ -209,6 +223,18 @@ class _Work:
             checkpoint.unlink()
         self.progress.trained(name)
         return epochs
+
+    def put(
+        self, name: str, plan: Plan, model: nn.Module, epochs: Sequence[Epoch], *, seconds: Mapping[str, float] = _NONE
+    ) -> None:
+        """Write down a variant that was trained elsewhere, as `plan` and `train` do; what is there already stays."""
+        weights, history = self.folder / f"{name}.safetensors", self._state(name, "history.json")
+        if history.exists() and weights.exists():
+            return
+        write_atomically(self._state(name, "seconds.json"), json.dumps(dict(seconds)))
+        write_atomically(self.folder / f"{name}.plan.json", plan.to_json())
+        save_weights(model, plan, weights)
+        write_atomically(history, json.dumps([asdict(e) for e in epochs]))
 
     def export(self, name: str, plan: Plan, budget: Budget | None, epochs: Sequence[Epoch]) -> Variant:
         """The variant's record, without latencies; what is exported is what was saved."""
@@ -316,7 +342,7 @@ def variant_name(budget: Budget) -> str:
     return "-".join(re.findall(r"[a-z0-9.]+", text.replace("%", "-percent").replace("×", "x").lower()))
 
 
-def _settings(config: BuildConfig, model: str, dense: nn.Module, dataset: Dataset) -> dict[str, Any]:
+def settings_of_build(config: BuildConfig, model: str, dense: nn.Module, dataset: Dataset) -> dict[str, Any]:
     """What a resumed build must have in common with the one that it continues."""
     return config.model_dump(mode="json") | {
         "model": model,

@@ -1,6 +1,6 @@
 """How far a build has come, and how long it will still take, learnt as it goes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -36,17 +36,19 @@ class Progress:
         self._weights: dict[str, float] = {}
         self._to_train: set[str] = set()
         self._to_export: set[str] = set()
-        self._probe_s = 0.0
+        self._exports, self._probe_s = 0, 0.0
         # Seconds and weight of what was trained in this run, and seconds of each export.
         self._trained: dict[str, tuple[float, float]] = {}
         self._exports_s: list[float] = []
         self._stage, self._since, self._first = ("", ""), 0.0, 0
 
-    def plan_to_train(self, macs: Mapping[str, int], *, probe_s: float) -> None:
-        """How long each variant's training takes, relatively: half by its macs, half the same for all."""
+    def plan_to_train(self, macs: Mapping[str, int], *, probe_s: float, exports: Iterable[str] | None = None) -> None:
+        """How long each training takes, relatively: half by its macs, half the same for all; and what is exported."""
         dense = max(*macs.values(), 1)
         self._weights = {name: m / dense + 1 for name, m in macs.items()}
-        self._to_train, self._to_export, self._probe_s = set(macs), set(macs), probe_s
+        self._to_train, self._probe_s = set(macs), probe_s
+        self._to_export = set(macs if exports is None else exports)
+        self._exports = len(self._to_export)
 
     def __call__(self, variant: str, stage: str, done: int, total: int, note: str = "") -> None:
         """A step of a stage is done."""
@@ -86,5 +88,5 @@ class Progress:
         # Of all that is measured, the share of the rounds that are done is the share of the time.
         probe_left_s = self._probe_s * {"probe": 1 - share, "report": 0.0}.get(stage, 1.0)
         left_s = weight_left * per_weight_s + len(self._to_export) * export_s + probe_left_s
-        whole_s = sum(self._weights.values()) * per_weight_s + len(self._weights) * export_s + self._probe_s
+        whole_s = sum(self._weights.values()) * per_weight_s + self._exports * export_s + self._probe_s
         return left_s, whole_s

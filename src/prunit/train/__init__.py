@@ -10,6 +10,7 @@ weights.
     place.py       where it runs: device, precision, Fabric
     checkpoint.py  a training between two epochs as one file
     accuracy.py    evaluate(): top-1 accuracy, and whether model and data fit each other
+    sparse.py      weights that stay zero
     loop.py        train(): the loop
     processes.py   the same loop in one process per device
 """

@@ -42,10 +42,20 @@ def model_tensors(model: nn.Module) -> dict[str, Tensor]:
     return dict(model.named_parameters()) | dict(model.named_buffers())
 
 
-def fingerprint(model: nn.Module, dataset: Dataset, config: TrainConfig) -> Fingerprint:
+def fingerprint(
+    model: nn.Module,
+    dataset: Dataset,
+    config: TrainConfig,
+    *,
+    masks: Mapping[str, Tensor] | None = None,
+    first: int = 0,
+) -> Fingerprint:
     """What must be the same for a training to be continued; where it runs may differ."""
     settings = config.model_dump(mode="json", exclude={"device", "devices", "channels_last"})
     settings |= {"lr": config.peak_lr, "weight_decay": config.decay, "label_smoothing": config.smoothing}
+    # Where there are none it says nothing, so that trainings of older versions can be continued.
+    settings |= {"digest of the masks": _digest(dict(masks))} if masks else {}
+    settings |= {"epochs left out": first} if first else {}
     tensors = {
         name: f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
         for name, tensor in model_tensors(model).items()

@@ -5,7 +5,7 @@ A step asks the device for nothing: loss and hits are summed there and read once
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -15,14 +15,15 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from prunit.batches import Dataset, Split
-from prunit.errors import DataError, DeviceError, MissingExtraError, ModelError, TrainingError
+from prunit.errors import ConfigError, DataError, DeviceError, MissingExtraError, ModelError, TrainingError
 from prunit.train.accuracy import check_model, check_split, correct_of
 from prunit.train.augment import Draws, Feed, feed
-from prunit.train.checkpoint import State, fingerprint, load, model_tensors, save
+from prunit.train.checkpoint import Fingerprint, State, fingerprint, load, model_tensors, save
 from prunit.train.config import Epoch, TrainConfig
 from prunit.train.place import check_place, fabric_for, moved, seeded
 from prunit.train.processes import OnStep, in_processes
 from prunit.train.schedule import lr_at
+from prunit.train.sparse import KeptZero, Masks, zeroed
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -36,6 +37,8 @@ class Job:
     dataset: Dataset
     config: TrainConfig
     checkpoint: Path | None
+    masks: Masks = field(default_factory=dict)
+    first: int = 0
 
 
 def train(
@@ -45,6 +48,8 @@ def train(
     *,
     checkpoint: Path | None = None,
     on_step: OnStep | None = None,
+    masks: Masks | None = None,
+    first: int = 0,
 ) -> Iterator[Epoch]:
     """The record of each epoch, as it ends; `model` is trained in place while they are asked for.
 
@@ -52,6 +57,9 @@ def train(
     format. With `checkpoint`, every epoch is saved in that file; one that exists is continued: its epochs' records come
     first, and on a CPU with the same number of threads the weights end the same to the last bit as without the
     interruption. `on_step` is told how many steps of how many are done.
+
+    Weights with False in `masks` (by parameter name) are set to zero and stay so. The first `first` epochs are left
+    out, as if they were over: the weights are those that they led to (rewinding, Frankle et al. 2020).
     """
     check_split(dataset, "train")
     check_split(dataset, "test")
@@ -64,24 +72,28 @@ def train(
         raise ModelError("the model has no parameters to train: none has requires_grad")
     check_model(model, dataset)
     check_place(config)
-    job = Job(model, dataset, config, checkpoint)
+    if not 0 <= first < config.epochs:
+        raise ConfigError(f"a training of {config.epochs} epochs cannot begin after {first} of them")
+    zeroed(model, masks or {})
+    job = Job(model, dataset, config, checkpoint, masks or {}, first)
     return _epochs_of_many(job, on_step) if config.devices > 1 else epochs_of(job, on_step)
 
 
 def epochs_of(job: Job, on_step: OnStep | None) -> Iterator[Epoch]:
     """The epochs of this process; among several processes, every one yields the same records."""
     model, config = job.model, job.config
-    mark = fingerprint(model, job.dataset, config)
+    mark = _mark(job)
     state = load(job.checkpoint, mark) if job.checkpoint else None
+    kept_zero = KeptZero(model, job.masks)
     try:
         run = _start(job)
         history = list(state.history) if state else []
         if state:
             run.restore(state)
             if on_step:
-                on_step(len(history) * run.steps, config.epochs * run.steps)
+                on_step((job.first + len(history)) * run.steps, config.epochs * run.steps)
             yield from history
-        for index in range(len(history), config.epochs):
+        for index in range(job.first + len(history), config.epochs):
             history.append(run.epoch(index, on_step))
             if job.checkpoint and run.fabric.is_global_zero:
                 save(job.checkpoint, run.state(history), mark)
@@ -91,14 +103,19 @@ def epochs_of(job: Job, on_step: OnStep | None) -> Iterator[Epoch]:
             f"the device has too little memory for batches of {config.batch_size} images: lower 'batch_size'"
         ) from error
     finally:
+        kept_zero.end()
         for parameter in model.parameters():
             parameter.grad = None
         moved(model, torch.device("cpu")).eval()
 
 
+def _mark(job: Job) -> Fingerprint:
+    return fingerprint(job.model, job.dataset, job.config, masks=job.masks, first=job.first)
+
+
 def _epochs_of_many(job: Job, on_step: OnStep | None) -> Iterator[Epoch]:
     """The epochs of one process per device; the trained weights come back through the checkpoint."""
-    mark = fingerprint(job.model, job.dataset, job.config)
+    mark = _mark(job)
     with TemporaryDirectory(prefix="prunit-") as folder:
         path = job.checkpoint or Path(folder) / "training.safetensors"
         try:

@@ -1,0 +1,106 @@
+"""What commands have in common: their arguments and options, and the configuration and data set that these mean."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+from prunit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from prunit.batches import Dataset
+    from prunit.recipe import BuildConfig
+
+Model = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[MODEL]",
+        help="A name of `prunit models`, timm:NAME, torchvision:NAME, FILE.py:FACTORY or PACKAGE:FACTORY."
+        " (default: resnet20)",
+    ),
+]
+DataName = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help="digits, cifar10, cifar100, fashion-mnist, tiny-imagenet, a folder, FILE.py:FACTORY. (default: digits)",
+    ),
+]
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Where data sets lie. (default: $PRUNIT_DATA, else ./data)")
+]
+Download = Annotated[bool, typer.Option("--download", help="Fetch the data set if it is not there.")]
+Budgets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--budget",
+        help="The most a variant may cost: params=1/16, macs=20M, ram=64KB, latency=5ms@profile.json. One variant each."
+        " (default: params=1/4 and params=1/16)",
+    ),
+]
+RecipeName = Annotated[str | None, typer.Option("--recipe", help="A name of `prunit methods`. (default: reconvene)")]
+ModeName = Annotated[
+    str | None,
+    typer.Option(
+        "--mode",
+        help="pa, fa, ma, la, ea: the recipe 'complexity' by shares of parameters, macs, memory, latency, energy.",
+    ),
+]
+ScoreName = Annotated[str | None, typer.Option("--score", help="A name of `prunit methods`. (default: the recipe's)")]
+RoundTo = Annotated[
+    int | None,
+    typer.Option("--round-to", help="Layers that are cut keep a multiple of so many channels: 8, 16. (default: 1)"),
+]
+Seed = Annotated[int | None, typer.Option(help="Initial weights, data order, random scores. (default: 0)")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N. (default: auto)")]
+ImageSize = Annotated[int | None, typer.Option("--image-size", help="Bring images to this side in pixels.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file with any settings.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="Any setting as a.b=c, for example train.lr=0.05. Can be repeated.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")]
+
+
+class Options(NamedTuple):
+    """What is set by arguments and options, None where they are not given."""
+
+    model: str | None
+    data: str | None
+    budgets: list[str] | None
+    recipe: str | None
+    mode: str | None
+    score: str | None
+    seed: int | None
+    device: str | None
+    image_size: int | None
+    round_to: int | None
+    subset: int | None = None
+    epochs: int | None = None
+
+
+def config_of(
+    options: Options, file: Path | None, settings: list[str] | None, own: Mapping[str, Any] | None = None
+) -> "BuildConfig":
+    """The configuration of a file, with options and then settings on top."""
+    from prunit.recipe import read_config
+
+    if options.mode and options.recipe not in (None, "complexity"):
+        raise ConfigError(f"--mode {options.mode} is of the recipe 'complexity', got --recipe {options.recipe}")
+    if options.mode:
+        options = options._replace(recipe="complexity")
+    prune, train = ("recipe", "mode", "score", "round_to"), ("epochs", "device")
+    names = {n: f"prune.{n}" for n in prune} | {n: f"train.{n}" for n in train}
+    given: dict[str, Any] = {
+        names.get(name, name): value for name, value in options._asdict().items() if value is not None and value != []
+    }
+    return read_config(file, given | dict(own or {}), settings or ())
+
+
+def dataset_of(config: "BuildConfig", data_dir: Path | None, download: bool) -> "Dataset":
+    """The data set that a configuration names."""
+    from prunit import zoo
+
+    return zoo.data.load(
+        config.data, data_dir=data_dir, download=download, subset=config.subset, image_size=config.image_size
+    )

@@ -1,0 +1,118 @@
+"""`prunit ladder` and `prunit shrink`: sparse models that become small ones."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from prunit.cli.options import (
+    AsJson,
+    ConfigFile,
+    DataDir,
+    DataName,
+    Device,
+    Download,
+    ImageSize,
+    Model,
+    Options,
+    Seed,
+    Settings,
+    config_of,
+    dataset_of,
+)
+from prunit.errors import ConfigError
+
+
+def ladder(
+    model: Model = None,
+    data: DataName = None,
+    density: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--density", help="Share of the weights that stays, one variant each. (default: 1/4, 1/16 and 1/64)"
+        ),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="imp (iterative magnitude pruning with rewinding), or a score. (default: imp)"),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the portfolio.")] = Path("portfolio"),
+    data_dir: DataDir = None,
+    download: Download = False,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of each training. (default: 30)")] = None,
+    seed: Seed = None,
+    device: Device = None,
+    subset: Annotated[int | None, typer.Option(help="Train on N images, evenly from all classes.")] = None,
+    image_size: ImageSize = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a ladder that was stopped.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train sparse models, remove their zeros, export and measure: write a portfolio, the dense model included."""
+    from prunit.cli import show
+    from prunit.cli.progress import Bars
+
+    options = Options(*(model, data, None, None, None, None, seed, device, image_size, None, subset, epochs))
+    own = {"sparse.densities": tuple(density or ()), "sparse.method": method}
+    chosen = config_of(options, config, settings, {name: value for name, value in own.items() if value})
+    with Bars() as bars:
+        bars.wait("loading PyTorch")
+        from prunit.recipe import check_folder
+        from prunit.recipe.ladders import ladder as run
+        from prunit.recipe.ladders import rungs_of
+
+        rungs_of(chosen)
+        check_folder(out, resume=resume)
+        bars.wait(f"reading {chosen.data}")
+        dataset = dataset_of(chosen, data_dir, download)
+        portfolio = run(chosen.model, dataset, out, config=chosen, resume=resume, on_step=bars)
+    if as_json:
+        typer.echo(json.dumps(show.portfolio_json(portfolio, out), indent=2))
+    else:
+        show.portfolio(portfolio, out)
+
+
+def shrink(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="As for build.")],
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(metavar="CHECKPOINT", help="A state dict of the dense shapes with zeros: .safetensors or .pt."),
+    ],
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("small.safetensors"),
+    shape: Annotated[str, typer.Option("--input", help="Image shape C×H×W where no data is given.")] = "3x32x32",
+    classes: Annotated[int, typer.Option(help="Classes where no data is given.")] = 10,
+    tolerance: Annotated[
+        float, typer.Option(help="Filters go too whose weights are up to this share of their layer's largest one.")
+    ] = 0.0,
+    export: Annotated[bool, typer.Option("--export", help="Also write an .onnx file beside it.")] = False,
+    data: Annotated[
+        str | None, typer.Option("--data", help="Measure the accuracy before and after on this data set.")
+    ] = None,
+    data_dir: DataDir = None,
+    download: Download = False,
+    image_size: ImageSize = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove the zeros of a sparse model: a smaller one with the same outputs, constants folded in."""
+    from prunit.cli import show
+    from prunit.cli.devices import check_writable
+    from prunit.cli.progress import Bars
+
+    if not 0 <= tolerance < 1:
+        raise ConfigError(f"--tolerance {tolerance:g}: it must be at least 0 and below 1")
+    if out.suffix != ".safetensors":
+        raise ConfigError(f"--out {out}: name a .safetensors file, for example {out.with_suffix('.safetensors')}")
+    check_writable(out, "small.safetensors")
+    with Bars() as bars:
+        bars.wait("loading PyTorch")
+        from prunit.cli.shrinking import shrunk
+
+        options = Options(*(model, data, None, None, None, None, None, None, image_size, None))
+        dataset = dataset_of(config_of(options, None, None), data_dir, download) if data else None
+        found = shrunk(model, checkpoint, out, dataset, (shape, classes), tolerance=tolerance, export=export, bars=bars)
+    if as_json:
+        typer.echo(json.dumps(found.as_dict(), indent=2))
+    else:
+        show.shrunk(found)

@@ -1,0 +1,289 @@
+"""Sparse trainings that become small models: DNNShifter's portfolio (Eccles et al. 2024).
+
+`imp` is iterative magnitude pruning with weight rewinding (Frankle et al., "Linear mode connectivity and the lottery
+ticket hypothesis", ICML 2020): train, drop the smallest of the weights that are left, everywhere together, take the
+others back to what they were early in the first training, and train again. One run passes every density on its way.
+Each level leaves a file when it is done, so a ladder that was killed at any moment goes on with `resume=True`.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
+from torch import Tensor, nn
+
+from prunit.batches import Dataset
+from prunit.costs import cost_of
+from prunit.edge.portfolio import Portfolio
+from prunit.errors import ConfigError, FileError, unknown
+from prunit.files import write_atomically
+from prunit.graph import ChannelGraph, trace
+from prunit.plans import keep_all
+from prunit.recipe.config import BuildConfig, validated
+from prunit.recipe.flow import Work, settings_of_build
+from prunit.recipe.folder import STATE, check_folder, is_started, open_folder, read_history
+from prunit.recipe.progress import OnStep, Progress
+from prunit.recipe.source import ModelLike, Source, check_exports, check_trains, example_of, loaded
+from prunit.scores import SCORES, score_weights
+from prunit.train import Epoch, device_named, train
+from prunit.train.accuracy import check_model
+from prunit.train.checkpoint import model_tensors
+from prunit.train.sparse import Masks
+from prunit.zeros import remove_zeros, without_small_filters
+
+IMP: Final = "imp"
+RECIPE: Final = "dnnshifter"
+
+
+def ladder(
+    model: ModelLike,
+    data: str | Dataset,
+    out: Path | str,
+    *,
+    config: BuildConfig | Mapping[str, Any] | None = None,
+    resume: bool = False,
+    on_step: OnStep | None = None,
+) -> Portfolio:
+    """The portfolio in folder `out`: the dense model, and for each density a sparse model without its zeros.
+
+    Arguments and folder are those of `build`; of the configuration, `sparse` takes the place of `budgets` and `prune`.
+    A variant has the outputs of the sparse model that was trained (see `remove_zeros`), unless `sparse.tolerance` is
+    more than 0. How much smaller it is depends on how many filters the training emptied.
+    """
+    config = config if isinstance(config, BuildConfig) else validated(config or {})
+    if isinstance(model, str):
+        config = config.model_copy(update={"model": model})
+    rungs = rungs_of(config)
+    check_folder(Path(out), resume=resume)
+    dataset = loaded(data, config)
+    progress = Progress(on_step)
+    progress("dense", "check", 0, 0)
+    source = Source.of(model, dataset, seed=config.seed)
+    dense = source.make()
+    graph = trace(dense, example_of(dataset))
+    check_model(dense, dataset)
+    settings = {**settings_of_build(config, source.name, dense, dataset), "kind": "ladder"}
+    if not (resume and is_started(Path(out))):
+        check_trains(source.make(), dataset)
+        check_exports(dense, dataset)
+    folder = open_folder(Path(out), settings, resume=resume, defaults=BuildConfig().model_dump(mode="json"))
+    work = Work(config, folder, dataset, source, graph, progress)
+    climb = _Climb(config, folder, dataset, source, graph, progress, prunable(graph))
+    variants = climb.variants(work, rungs)
+    portfolio = work.measure(variants)
+    work.report(portfolio)
+    return portfolio
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A variant: its name, the share of weights that was asked for, and after how many levels of `imp` it is there."""
+
+    name: str
+    density: float
+    level: int
+
+
+def rungs_of(config: BuildConfig) -> list[Rung]:
+    """The variants in the order in which they come about; `ConfigError` for what cannot be made."""
+    sparse = config.sparse
+    if sparse.method != IMP and sparse.method not in SCORES:
+        raise unknown("method", sparse.method, (IMP, *SCORES))
+    device_named(config.train.device)
+    if rewind_of(config) >= config.train.epochs:
+        raise ConfigError(f"sparse.rewind={rewind_of(config)}: it must be less than train.epochs={config.train.epochs}")
+    rungs: dict[int | float, Rung] = {}
+    for text in sparse.densities:
+        try:
+            density = float(Fraction(text.removesuffix("%"))) / (100 if text.endswith("%") else 1)
+        except (ValueError, ZeroDivisionError) as error:
+            raise ConfigError(f"density '{text}': write a share of the weights, for example 1/16 or 5%") from error
+        if not 0 < density < 1:
+            raise ConfigError(f"density '{text}': it must lie between 0 and 1; the dense model is there anyway")
+        # The number of levels that comes closest, as in the paper: three levels of 20 % for a half.
+        level = max(1, round(math.log(density) / math.log(1 - sparse.fraction)))
+        rung = Rung("density-" + text.replace("/", "-").replace("%", "-percent"), density, level)
+        other = rungs.setdefault(level if sparse.method == IMP else density, rung)
+        if other != rung:
+            raise ConfigError(f"densities of {other.name} and {rung.name} are the same model: leave one out")
+    return sorted(rungs.values(), key=lambda rung: -rung.density)
+
+
+def rewind_of(config: BuildConfig) -> int:
+    """Epochs after which weights are kept; DNNShifter's 2,000 steps are 3 % of its 160 epochs."""
+    asked = config.sparse.rewind
+    return asked if asked is not None else min(max(1, round(0.03 * config.train.epochs)), config.train.epochs - 1)
+
+
+def prunable(graph: ChannelGraph) -> list[str]:
+    """Weights of which single ones may go: of all convolutions and linear layers but the classifier at the end."""
+    names = list(dict.fromkeys(layer.weight for layer in graph.layers))
+    last = graph.layers[-1] if graph.layers else None
+    return [n for n in names if last is None or last.kind != "linear" or n != last.weight] or names
+
+
+def smallest_dropped(model: nn.Module, names: list[str], masks: Masks, fraction: float) -> dict[str, Tensor]:
+    """Masks without the fraction of the remaining weights that is smallest, over all layers together."""
+    named = dict(model.named_parameters())
+    sizes = {n: named[n].detach().abs().float().cpu() for n in names}
+    alive = {n: masks.get(n, torch.ones_like(sizes[n], dtype=torch.bool)) for n in names}
+    values = torch.cat([sizes[n][alive[n]] for n in names])
+    gone = round(fraction * len(values))
+    threshold = values.kthvalue(gone).values if gone else -1.0
+    return {n: alive[n] & (sizes[n] > threshold) for n in names}
+
+
+@dataclass(frozen=True)
+class _Climb:
+    """The trainings of a ladder; each leaves its weights and its epochs in the folder's state."""
+
+    config: BuildConfig
+    folder: Path
+    dataset: Dataset
+    source: Source
+    graph: ChannelGraph
+    progress: Progress
+    names: list[str]
+
+    def variants(self, work: Work, rungs: list[Rung]) -> list[Any]:
+        """The records of all variants, the dense one first."""
+        imp = self.config.sparse.method == IMP
+        levels = max(rung.level for rung in rungs) if imp else 0
+        trainings = [f"level {n}" for n in range(levels + 1)] if imp else ["level 0", *(r.name for r in rungs)]
+        macs = cost_of(self.graph).macs
+        names = ["dense", *(rung.name for rung in rungs)]
+        self.progress.plan_to_train(
+            dict.fromkeys(trainings, macs), probe_s=2 * self.config.probe.seconds, exports=names
+        )
+        model, history = self._dense()
+        work.put("dense", keep_all(self.graph), model, history)
+        found = [work.export("dense", keep_all(self.graph), None, history)]
+        masks: Masks = {}
+        before = sum(epoch.seconds for epoch in history)
+        by_level = {rung.level: rung for rung in rungs}
+        if not imp:
+            for rung in rungs:
+                masks = self._mask(rung.density)
+                model, history = self._trained(rung.name, masks, self.source.make(), 0)
+                found.append(self._variant(work, rung, model, masks, history, 0.0))
+            return found
+        for level in range(1, levels + 1):
+            masks = smallest_dropped(model, self.names, masks, self.config.sparse.fraction)
+            rewound = self.source.make()
+            _put(rewound, self._read("rewind"))
+            model, history = self._trained(f"level {level}", masks, rewound, rewind_of(self.config))
+            if level in by_level:
+                found.append(self._variant(work, by_level[level], model, masks, history, before))
+            before += sum(epoch.seconds for epoch in history)
+        return found
+
+    def _variant(
+        self, work: Work, rung: Rung, model: nn.Module, masks: Masks, history: list[Epoch], before_s: float
+    ) -> Any:
+        sparse = self.config.sparse
+        if sparse.tolerance:
+            model = without_small_filters(model, sparse.tolerance)
+        removed = remove_zeros(model.eval(), example_of(self.dataset), graph=self.graph)
+        kept = sum(int(mask.sum()) for mask in masks.values()) / sum(mask.numel() for mask in masks.values())
+        origin: dict[str, Any] = {"recipe": RECIPE, "method": sparse.method, "density": f"{kept:.4g}"}
+        origin |= {"tolerance": sparse.tolerance} if sparse.tolerance else {}
+        plan = replace(removed.plan, origin=origin)
+        work.put(rung.name, plan, removed.model, history, seconds={"earlier levels": before_s})
+        return work.export(rung.name, plan, None, history)
+
+    def _dense(self) -> tuple[nn.Module, list[Epoch]]:
+        """The dense model after its training; on the way the weights to rewind to are kept."""
+        rewind, start = rewind_of(self.config), self._file("rewind")
+        if self.config.sparse.method != IMP:
+            return self._trained("level 0", {}, self.source.make(), 0)
+        if not start.exists():  # without them a checkpoint is of no use: it is past that epoch, or starts anew anyway
+            for file in (self._file("level 0"), self._checkpoint("level 0")):
+                file.unlink(missing_ok=True)
+            if not rewind:
+                self._write("rewind", self.source.make())
+        return self._trained("level 0", {}, self.source.make(), 0, keep_at=rewind)
+
+    def _mask(self, density: float) -> Masks:
+        """The mask of a score at initialisation: the highest-scored weights of all layers together."""
+        prune, sparse = self.config.prune, self.config.sparse
+        batches = self.dataset.scoring_batches(per_class=prune.per_class, batch_size=256, seed=prune.seed)
+        model = self.source.make()
+        scores = score_weights(
+            model,
+            self.graph,
+            sparse.method,
+            batches,
+            density=density,
+            seed=prune.seed,
+            on_round=lambda done, total: self.progress(f"density {density:.3g}", "prune", done, total),
+        )
+        flat = torch.cat([scores[n].reshape(-1) for n in self.names])
+        kept = torch.zeros(len(flat), dtype=torch.bool)
+        kept[torch.argsort(flat, descending=True, stable=True)[: max(1, int(density * len(flat)))]] = True
+        parts = kept.split([scores[n].numel() for n in self.names])
+        return {n: part.view(scores[n].shape) for n, part in zip(self.names, parts, strict=True)}
+
+    def _trained(
+        self, name: str, masks: Masks, model: nn.Module, first: int, keep_at: int | None = None
+    ) -> tuple[nn.Module, list[Epoch]]:
+        """The model after its training, read back if it was trained before."""
+        file, history = self._file(name), self._file(name).with_suffix(".json")
+        if file.exists() and history.exists():
+            _put(model, self._read(name))
+            self.progress.trained(name)
+            return model, read_history(history)
+        epochs: list[Epoch] = []
+
+        def on_training_step(done: int, total: int) -> None:
+            note = f"{epochs[-1].test_accuracy:.1%} at epoch {epochs[-1].index}/{epochs[-1].epochs}" if epochs else ""
+            self.progress(name, "train", done, total, note)
+
+        checkpoint = self._checkpoint(name)
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        settings = self.config.train
+        for epoch in train(
+            *(model, self.dataset, settings), checkpoint=checkpoint, on_step=on_training_step, masks=masks, first=first
+        ):
+            epochs.append(epoch)
+            if epoch.index == keep_at and not self._file("rewind").exists():
+                self._write("rewind", model)
+        self._write(name, model)
+        write_atomically(history, json.dumps([asdict(e) for e in epochs]))
+        with suppress(OSError):
+            checkpoint.unlink()
+        self.progress.trained(name)
+        return model, epochs
+
+    def _file(self, name: str) -> Path:
+        return self.folder / STATE / "ladder" / f"{name.replace(' ', '-')}.safetensors"
+
+    def _checkpoint(self, name: str) -> Path:
+        return self._file(name).with_suffix(".checkpoint.safetensors")
+
+    def _write(self, name: str, model: nn.Module) -> None:
+        file = self._file(name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        tensors = {n: t.detach().cpu().contiguous().clone() for n, t in model_tensors(model).items()}
+        write_atomically(file, to_bytes(tensors))
+
+    def _read(self, name: str) -> dict[str, Tensor]:
+        file = self._file(name)
+        try:
+            return load_file(file)
+        except (SafetensorError, OSError) as error:
+            raise FileError(f"'{file}' is damaged ({error}); remove it and resume the ladder") from error
+
+
+def _put(model: nn.Module, values: Mapping[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, tensor in model_tensors(model).items():
+            tensor.copy_(values[name])
