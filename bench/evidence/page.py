@@ -108,7 +108,7 @@ def _results(name: str, evidence: Evidence) -> str:
     for setting in evidence.settings:
         parts.append(_dense(evidence, setting))
         for budget in evidence.budgets(setting):
-            parts.append(f"### {setting}, {budget}\n\n{_table(evidence, setting, budget)}")
+            parts.append(f"### {setting}, {budget.partition('@')[0]}\n\n{_table(evidence, setting, budget)}")
         mine = [file for file in drawn if file.startswith(f"{plain(setting)}-")]
         parts += [f"![{setting}]({PICTURES}/{file})" for file in mine]
     return "\n\n".join(parts)

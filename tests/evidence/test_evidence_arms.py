@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from bench.evidence.arms import ARMS, DEFAULT
-from bench.evidence.arms.masks import keep_zero
 from bench.evidence.arms.search import candidates, flow
 from bench.evidence.arms.structured import gate_scores
 from bench.evidence.case import Pruned, Trained
@@ -71,19 +70,6 @@ def test_the_table_has_every_reading() -> None:
     }
     assert {f"reconvene-{e}-{r}" for e in evaluators for r in get_args(Rectify)} <= ARMS.keys()
     assert all("|" not in about.line for about in ARMS.values())  # it would end a cell of a table
-
-
-def test_masks_stay_through_momentum_and_decay() -> None:
-    model = nn.Linear(4, 4, bias=False)
-    mask = torch.rand(4, 4) > 0.5
-    keep_zero(model, {"weight": mask})
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
-    for _ in range(3):
-        model(torch.randn(8, 4)).square().mean().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    assert not model.weight.detach()[~mask].any()
-    assert model.weight.detach()[mask].all()
 
 
 def test_a_mask_counts_its_weights() -> None:
