@@ -43,6 +43,14 @@ class Runtime(Protocol):
         """A session of the model file at `path` that computes with `threads` threads."""
         ...
 
+    def install(self, path: Path, into: Path) -> Path:
+        """The model file in the form that this engine opens fastest on this machine, written into a folder."""
+        ...
+
+    def open_installed(self, path: Path, *, threads: int = 1) -> Session:
+        """A session of a file that `install` wrote."""
+        ...
+
 
 def self_test(session: Session, artifact: Artifact, folder: Path) -> float:
     """The largest absolute difference between the session's and the stored output of the artifact's stored input.

@@ -9,6 +9,7 @@ from prunit.edge.session import Array, as_input, check_opening, engine
 from prunit.errors import FileError
 
 _FATAL_ONLY: Final = 4
+_WEIGHTS: Final = "weights.bin"
 
 
 class OnnxRuntime:
@@ -25,6 +26,32 @@ class OnnxRuntime:
         try:
             session = onnxruntime.InferenceSession(str(path), _options(threads), providers=["CPUExecutionProvider"])
         except Exception as error:  # the engine's exceptions share no base class of their own
+            raise FileError(f"cannot open '{path}' with onnxruntime: {_first_line(error)}") from error
+        return OnnxRuntimeSession(session, path)
+
+    def install(self, path: Path, into: Path) -> Path:
+        """Optimised for this CPU, with the weights in a file of their own, which `open_installed` maps."""
+        check_opening(path, 1)
+        onnxruntime = engine("onnxruntime", extra="edge")
+        model, options = into / "model.onnx", _options(1)
+        options.optimized_model_filepath = str(model)
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", _WEIGHTS)
+        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+        try:
+            onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise FileError(f"cannot install '{path}' with onnxruntime: {_first_line(error)}") from error
+        return model
+
+    def open_installed(self, path: Path, *, threads: int = 1) -> "OnnxRuntimeSession":
+        """Without a second optimisation, which would copy the weights."""
+        check_opening(path, threads)
+        onnxruntime = engine("onnxruntime", extra="edge")
+        options = _options(threads)
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        try:
+            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:
             raise FileError(f"cannot open '{path}' with onnxruntime: {_first_line(error)}") from error
         return OnnxRuntimeSession(session, path)
 

@@ -3,6 +3,7 @@
 It is what the others are compared with; it needs no compiled engine.
 """
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,14 @@ class Reference:
             return ReferenceSession(reference.ReferenceEvaluator(model), model.graph.input[0], path)
         except Exception as error:  # protobuf's, onnx's and numpy's: none share a base class
             raise FileError(f"cannot open '{path}' with the reference runtime: {error}") from error
+
+    def install(self, path: Path, into: Path) -> Path:
+        """A copy: this engine has no form of its own."""
+        check_opening(path, 1)
+        return Path(shutil.copy(path, into / "model.onnx"))
+
+    def open_installed(self, path: Path, *, threads: int = 1) -> "ReferenceSession":
+        return self.open(path, threads=threads)
 
 
 class ReferenceSession:

@@ -1,0 +1,247 @@
+"""A portfolio as this device runs it: optimised once, weights mapped from disk; the ONNX files stay as they are.
+
+An engine that optimises a model each time it opens it takes a hundred times as long to switch, and holds a copy of the
+weights for every session. So each variant is optimised once here and saved with its weights beside it, from where they
+are mapped: sessions and processes share them, and the system may drop and read them again. Such a file holds the layout
+of *this* CPU and engine; where either changed, or the file did, it is made anew from the portable one.
+"""
+
+import hashlib
+import os
+import platform
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+from pydantic import NonNegativeInt, ValidationError
+
+from prunit.edge import runtimes
+from prunit.edge.portfolio import Portfolio, Record, RelativePath, Sha256, Variant
+from prunit.edge.session import Runtime, Session, self_test
+from prunit.errors import DeviceError, FileError, PortfolioError, PrunitError
+from prunit.files import inside, sha256_of, write_atomically
+
+FOLDER: Final = ".installed"
+"""In the portfolio's folder, or where `cache` says: what only this device can use."""
+RECORD: Final = "installed.json"
+
+
+class InstalledFile(Record):
+    """A file that was written here; where its size and time are still these, its content is not read again."""
+
+    path: RelativePath
+    sha256: Sha256
+    bytes: NonNegativeInt
+    mtime_ns: int
+
+
+class InstalledVariant(Record):
+    """One variant in the engine's own form; `artifact_sha256` is that of the ONNX file that it was made of."""
+
+    artifact_sha256: Sha256
+    model: RelativePath
+    files: tuple[InstalledFile, ...]
+
+
+class Installed(Record):
+    """What was made for which engine on which CPU; `failed` holds the reason for variants that have only their file."""
+
+    format: Literal["prunit-installed"] = "prunit-installed"
+    version: Literal[1] = 1
+    engine: str
+    engine_version: str
+    cpu: str
+    variants: Mapping[str, InstalledVariant] = {}
+    failed: Mapping[str, str] = {}
+
+
+def install(
+    portfolio: Portfolio,
+    folder: Path,
+    *,
+    runtime: str | Runtime = runtimes.DEFAULT,
+    cache: Path | None = None,
+    on_variant: Callable[[str, int, int], None] | None = None,
+) -> Installed:
+    """Make the installed form of every variant that lacks a good one; what is good already stays.
+
+    A variant whose installed form does not give its stored output is left with its portable file. Raises `FileError`
+    where nothing can be written, `PortfolioError` for a variant whose own file is damaged.
+    """
+    engine, place = runtimes.runtime(runtime), place_of(folder, cache)
+    now = _here(engine)
+    before = read(place, engine)
+    done: dict[str, InstalledVariant] = {}
+    failed: dict[str, str] = {}
+    for i, variant in enumerate(portfolio.variants):
+        if on_variant:
+            on_variant(variant.name, i, len(portfolio.variants))
+        held = before.variants.get(variant.name) if before else None
+        if held and held.artifact_sha256 == variant.artifact.sha256 and not problem(place, held):
+            done[variant.name] = held
+            continue
+        if sha256_of(_portable(folder, variant)) != variant.artifact.sha256:
+            raise PortfolioError(f"'{variant.artifact.path}' was changed: its SHA-256 is not the manifest's")
+        try:
+            done[variant.name] = _installed(variant, folder, place, engine)
+        except OSError as error:
+            raise FileError(f"cannot install into '{place}': {error.strerror or error}") from error
+        except PrunitError as error:
+            failed[variant.name] = str(error)
+    found = now.model_copy(update={"variants": done, "failed": failed})
+    write_atomically(place / RECORD, found.model_dump_json(indent=1))
+    _remove_others(place, found)
+    return found
+
+
+def place_of(folder: Path, cache: Path | None = None) -> Path:
+    """Where the installed form of the portfolio in `folder` lies."""
+    return folder / FOLDER if cache is None else cache
+
+
+def read(place: Path, runtime: str | Runtime = runtimes.DEFAULT) -> Installed | None:
+    """What is installed in a place; None if nothing is, or it is of another engine, another version or another CPU."""
+    now = _here(runtimes.runtime(runtime))
+    try:
+        found = Installed.model_validate_json((place / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValidationError, ValueError):
+        return None
+    same = (found.engine, found.engine_version, found.cpu) == (now.engine, now.engine_version, now.cpu)
+    return found if same else None
+
+
+def problem(place: Path, variant: InstalledVariant) -> str:
+    """What is wrong with the files of an installed variant, '' if nothing is."""
+    for file in variant.files:
+        path = inside(place, file.path)
+        try:
+            status = path.stat()
+            if status.st_size != file.bytes:
+                return f"'{file.path}' has {status.st_size} bytes instead of {file.bytes}"
+            if status.st_mtime_ns != file.mtime_ns and sha256_of(path) != file.sha256:
+                return f"'{file.path}' was changed"
+        except OSError as error:
+            return f"'{file.path}' cannot be read: {error.strerror or error}"
+    return ""
+
+
+def opened(
+    variant: Variant,
+    folder: Path,
+    *,
+    runtime: str | Runtime = runtimes.DEFAULT,
+    threads: int = 1,
+    place: Path | None = None,
+    installed: Installed | None = None,
+) -> tuple[Session, str]:
+    """A session of a variant, from its installed form if that is good, and a note where it is not, else ''.
+
+    Raises `FileError` or `PortfolioError` if the portable file cannot be opened or is not the manifest's.
+    """
+    engine, note = runtimes.runtime(runtime), ""
+    held = installed.variants.get(variant.name) if installed else None
+    if held is not None and place is not None:
+        note = problem(place, held)
+        if held.artifact_sha256 != variant.artifact.sha256:
+            note = "it was made of another file"
+        if not note:
+            try:
+                return engine.open_installed(inside(place, held.model), threads=threads), ""
+            except PrunitError as error:
+                note = str(error)
+    file = _portable(folder, variant)
+    if sha256_of(file) != variant.artifact.sha256:
+        raise PortfolioError(f"'{variant.artifact.path}' was changed: its SHA-256 is not the manifest's")
+    return engine.open(file, threads=threads), note and f"the installed form is not used: {note}"
+
+
+def ready(
+    variant: Variant,
+    folder: Path,
+    *,
+    runtime: str | Runtime = runtimes.DEFAULT,
+    threads: int = 1,
+    place: Path | None = None,
+    installed: Installed | None = None,
+) -> tuple[Session, str]:
+    """As `opened`, after the self-test and a warm-up: the first request waits for nothing.
+
+    The test reads every page of the weights from the disk. Raises `PortfolioError` where the stored output is not met,
+    `FileError` or `DeviceError` where the variant cannot run here.
+    """
+    session: Session | None = None
+    try:
+        session, note = opened(variant, folder, runtime=runtime, threads=threads, place=place, installed=installed)
+        self_test(session, variant.artifact, folder)
+        session.run(np.zeros((1, *variant.artifact.input_shape), dtype=np.float32))
+        return session, note
+    except Exception as error:  # an engine's own may be of any kind
+        if session is not None:
+            session.close()
+        if isinstance(error, PrunitError):
+            raise
+        if isinstance(error, MemoryError):
+            raise DeviceError(f"no memory to open '{variant.name}'") from error
+        raise FileError(f"'{variant.name}' cannot be run here: {type(error).__name__}: {error}") from error
+
+
+def _portable(folder: Path, variant: Variant) -> Path:
+    file = inside(folder, variant.artifact.path)
+    if not file.is_file():
+        raise PortfolioError(f"'{variant.artifact.path}' is missing in '{folder}': copy the portfolio again")
+    return file
+
+
+def _installed(variant: Variant, folder: Path, place: Path, engine: Runtime) -> InstalledVariant:
+    """Written into a folder of its own, tried, and only then put in its place."""
+    place.mkdir(parents=True, exist_ok=True)
+    name = f"{variant.name}-{variant.artifact.sha256[:12]}"
+    staged = place / f".{name}.{os.getpid()}"
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir()
+    try:
+        model = engine.install(_portable(folder, variant), staged)
+        session = engine.open_installed(model, threads=1)
+        try:
+            self_test(session, variant.artifact, folder)
+        finally:
+            session.close()
+        shutil.rmtree(place / name, ignore_errors=True)
+        staged.rename(place / name)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    files: list[InstalledFile] = []
+    for path in sorted((place / name).iterdir()):
+        status = path.stat()
+        files.append(
+            InstalledFile(
+                path=f"{name}/{path.name}", sha256=sha256_of(path), bytes=status.st_size, mtime_ns=status.st_mtime_ns
+            )
+        )
+    return InstalledVariant(artifact_sha256=variant.artifact.sha256, model=f"{name}/{model.name}", files=tuple(files))
+
+
+def _remove_others(place: Path, installed: Installed) -> None:
+    """What belongs to no variant any more; a process that has it mapped keeps its pages."""
+    wanted = {held.model.partition("/")[0] for held in installed.variants.values()}
+    with suppress(OSError):
+        for path in place.iterdir():
+            if path.is_dir() and path.name not in wanted and not path.name.startswith("."):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _here(engine: Runtime) -> Installed:
+    return Installed(engine=engine.name, engine_version=engine.version(), cpu=cpu_features())
+
+
+def cpu_features() -> str:
+    """16 hex digits that differ for processors with other instructions: kernels and layouts are chosen by them."""
+    text = f"{platform.machine()} {platform.processor()}"
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        wanted = ("model name", "flags", "Features", "CPU implementer", "CPU part")
+        text += "".join(sorted({line for line in lines if line.startswith(wanted)}))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

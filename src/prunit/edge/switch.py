@@ -1,0 +1,402 @@
+"""`Switcher`: answers with the active variant, and makes another one active without losing a request.
+
+The next variant is opened, tested against its stored output and warmed in a thread of its own; then one assignment
+makes it the active one. A request is answered by the variant that was active when it came, to the end. A variant that
+cannot be opened, fails its self-test or fails on a request that others answer is put aside with its reason, and the
+last good one goes on.
+"""
+
+import gc
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from prunit.edge import runtimes
+from prunit.edge.install import Installed, install, place_of, ready
+from prunit.edge.portfolio import Portfolio, Variant
+from prunit.edge.session import Array, Runtime, Session
+from prunit.edge.wishes import Answer, Event, Wish
+from prunit.errors import ConfigError, DataError, DeviceError, PrunitError
+
+_EVENTS: Final = 1000
+"""So many of the last events are kept."""
+
+
+def _overtaken(name: str) -> DeviceError:
+    return DeviceError(f"a switch to '{name}' was asked for before this one was over")
+
+
+class _Held:
+    """An open session and how many requests it answers right now."""
+
+    def __init__(self, variant: Variant, session: Session, size_bytes: int) -> None:
+        self.variant, self.session, self.bytes = variant, session, size_bytes
+        self.users = 0
+
+
+class Switcher:
+    """The variants of a portfolio folder behind one `run`.
+
+    `resident` is how many variants stay open at most (None: all that were used; 1: the active one alone, while the next
+    one is being opened there are two). `memory_bytes` limits what open variants take by the manifest's figures. With
+    `installed` variants are brought into the engine's own form first, by themselves (see `install`). `start` is the
+    first variant, the most accurate one if it is not given.
+
+    Raises `PortfolioError` or `FileError` if not a single variant can be opened. It is for several threads at once.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        *,
+        start: str | None = None,
+        runtime: str | Runtime = runtimes.DEFAULT,
+        threads: int = 1,
+        resident: int | None = None,
+        memory_bytes: int | None = None,
+        installed: bool = True,
+        cache: Path | None = None,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> None:
+        if resident is not None and resident < 1:
+            raise ConfigError(f"resident={resident}: at least the active variant has to stay")
+        self.folder, self.portfolio = Path(folder), Portfolio.read(Path(folder))
+        if not self.portfolio.variants:
+            raise ConfigError(f"the portfolio in '{folder}' has no variant")
+        self._runtime, self._threads, self._cache = runtimes.runtime(runtime), threads, cache
+        self._resident, self._memory_bytes, self._on_event = resident, memory_bytes, on_event
+        self._lock = threading.RLock()  # whoever is told of an event may ask for more
+        self._held: OrderedDict[str, _Held] = OrderedDict()
+        """Open variants, the longest unused one first."""
+        self._failed: dict[str, str] = {}
+        self._events: deque[Event] = deque(maxlen=_EVENTS)
+        self._told: set[tuple[str, str, str]] = set()
+        self._work = threading.Condition()
+        self._wish: Wish | None = None
+        """What the thread is to do next."""
+        self._latest: Wish | None = None
+        """The last wish of all: an older one that is fulfilled later changes nothing."""
+        self._retired: list[_Held] = []
+        self._closing = False
+        self._installed: Installed | None = None
+        self._check_shapes()
+        if installed:
+            self._install()
+        self._active = self._first(start)
+        self._thread = threading.Thread(target=self._serve_wishes, name="prunit-switcher", daemon=True)
+        self._thread.start()
+
+    # ── answering ──
+
+    @property
+    def active(self) -> str:
+        """The variant that answers what comes now."""
+        return self._active.variant.name
+
+    def run(self, x_BCHW: Array, /) -> Answer:
+        """The answer of the active variant to a batch.
+
+        If the variant fails, another one answers the same batch. Raises `DataError` for a batch that no variant takes,
+        `DeviceError` once no variant is left.
+        """
+        held = self._taken()
+        try:
+            return Answer(held.session.run(x_BCHW), held.variant.name)
+        except DataError:
+            raise
+        except Exception as error:  # whatever an engine throws
+            failed = error
+        finally:
+            self._given_back(held)
+        return self._by_another(held, x_BCHW, failed)
+
+    def _taken(self) -> _Held:
+        with self._lock:
+            if self._closing:
+                raise DeviceError("the switcher is closed: it answers no more")
+            held = self._active
+            held.users += 1
+            return held
+
+    def _given_back(self, held: _Held) -> None:
+        with self._lock:
+            held.users -= 1
+
+    def _by_another(self, failed: _Held, x_BCHW: Array, error: Exception) -> Answer:
+        """The answer of the best variant that is left, which becomes the active one; the failed one is put aside."""
+        reason = f"failed on a request: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        others = [v for v in self._by_accuracy() if v.name != failed.variant.name and v.name not in self._failed]
+        # Open ones first: the request waits.
+        for variant in sorted(others, key=lambda v: v.name not in self._held):
+            try:
+                held = self._open(variant, users=1)
+            except PrunitError as problem:
+                self._put_aside(variant.name, str(problem))
+                continue
+            try:
+                output = held.session.run(x_BCHW)
+            except Exception:  # if nobody can answer it is the request's fault
+                self._given_back(held)
+                continue
+            self._put_aside(failed.variant.name, reason)
+            with self._lock:
+                held.users -= 1
+                if self._active is failed:
+                    self._active = held
+            self._note("switched", variant.name, f"'{failed.variant.name}' failed")
+            return Answer(output, variant.name)
+        if not others:
+            raise DeviceError(f"'{failed.variant.name}' {reason}; no other variant is left") from error
+        raise DeviceError(f"no variant answers this batch of shape {x_BCHW.shape}; '{failed.variant.name}' {reason}")
+
+    # ── switching ──
+
+    def switch(self, name: str) -> Wish:
+        """Make a variant the active one: at once if it is open, else as soon as it is; requests go on meanwhile.
+
+        A newer wish takes the place of one that waits. Raises `UnknownNameError` for a variant that does not exist;
+        whether the switch succeeded is in the wish.
+        """
+        self.portfolio.variant(name)
+        wish = Wish(name, time.perf_counter_ns())
+        reason = self._failed.get(name)
+        if reason:
+            wish.end(error=DeviceError(f"'{name}' was put aside: {reason}"))
+            return wish
+        with self._lock:
+            held, self._latest = self._held.get(name), wish
+            if held is not None:
+                self._activate(held, wish)
+        with self._work:
+            if self._wish:
+                self._wish.end(error=_overtaken(name))
+            self._wish = None if held is not None else wish
+            self._work.notify()
+        return wish
+
+    def _activate(self, held: _Held, wish: Wish) -> None:
+        """Under the lock: the swap itself is one assignment."""
+        before, self._active = self._active, held
+        if held.variant.name in self._held:
+            self._held.move_to_end(held.variant.name)
+        ms = (time.perf_counter_ns() - wish.asked_ns) / 1e6
+        if before is not held:
+            self._note("switched", held.variant.name, f"from '{before.variant.name}'", ms)
+        wish.end(ms=ms)
+
+    def _serve_wishes(self) -> None:
+        while True:
+            with self._work:
+                if self._wish is None and not self._closing:
+                    self._work.wait(0.02 if self._retired else None)
+                wish, self._wish = self._wish, None
+                if self._closing:
+                    if wish:
+                        wish.end(error=DeviceError("the switcher was closed"))
+                    return
+            if wish is not None:
+                self._fulfil(wish)
+            self._evict()
+
+    def _fulfil(self, wish: Wish) -> None:
+        variant = self.portfolio.variant(wish.variant)
+        started = time.perf_counter_ns()
+        try:
+            held = self._open(variant)
+        except PrunitError as error:
+            self._put_aside(variant.name, str(error))
+            wish.end(error=error)
+            return
+        self._note("loaded", variant.name, ms=(time.perf_counter_ns() - started) / 1e6)
+        with self._lock:
+            latest = self._latest
+            if latest is wish:
+                self._activate(held, wish)
+        if latest is not wish and latest is not None:
+            wish.end(error=_overtaken(latest.variant))
+
+    def _open(self, variant: Variant, *, users: int = 0) -> _Held:
+        """The held session of a variant, or a new one, tested and warm, that is held from now on.
+
+        `users` are counted as if they were answered already: a session that has some is not closed.
+        """
+        with self._lock:
+            if variant.name in self._held:
+                held = self._held[variant.name]
+                held.users += users
+                return held
+        new = self._opened(variant)
+        with self._lock:
+            held = self._held.setdefault(variant.name, new)
+            held.users += users
+        if held is not new:  # another thread was faster
+            new.session.close()
+        return held
+
+    def _opened(self, variant: Variant) -> _Held:
+        session, note = ready(
+            *(variant, self.folder),
+            runtime=self._runtime,
+            threads=self._threads,
+            place=place_of(self.folder, self._cache),
+            installed=self._installed,
+        )
+        if note:
+            self._note("note", variant.name, note)
+        metrics = variant.metrics
+        return _Held(variant, session, metrics.peak_memory_bytes or metrics.weight_bytes)
+
+    # ── what stays open ──
+
+    @property
+    def residents(self) -> tuple[str, ...]:
+        """The variants that are open, the longest unused one first."""
+        with self._lock:
+            return tuple(self._held)
+
+    def preload(self, *names: str) -> None:
+        """Open variants now, all without names, as far as the limits allow; a later switch to them takes no time."""
+        for variant in [self.portfolio.variant(n) for n in names] or self._by_accuracy():
+            if variant.name in self._failed:
+                continue
+            try:
+                self._open(variant)
+            except PrunitError as error:
+                self._put_aside(variant.name, str(error))
+        with self._work:
+            self._work.notify()
+
+    def _evict(self) -> None:
+        """Close what the limits do not allow, the longest unused first, and what was put aside, but the active one."""
+        with self._lock:
+            while self._too_many() and (oldest := self._oldest()) is not None:
+                self._retired.append(self._held.pop(oldest))
+                self._note("evicted", oldest)
+            ready = [held for held in self._retired if not held.users]
+            self._retired = [held for held in self._retired if held.users]
+        for held in ready:  # outside of the lock: closing a large session takes as long as many answers
+            held.session.close()
+        if ready:
+            gc.collect(0)
+
+    def _too_many(self) -> bool:
+        if self._resident is not None and len(self._held) > self._resident:
+            return True
+        return self._memory_bytes is not None and sum(h.bytes for h in self._held.values()) > self._memory_bytes
+
+    def _oldest(self) -> str | None:
+        return next((name for name, held in self._held.items() if held is not self._active), None)
+
+    # ── what went wrong, and what happened ──
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Variants that were put aside, each with its reason."""
+        with self._lock:
+            return dict(self._failed)
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """What happened, the oldest first."""
+        with self._lock:
+            return tuple(self._events)
+
+    def retry(self, name: str) -> None:
+        """Let a variant that was put aside be tried again: its file was copied anew, say."""
+        self.portfolio.variant(name)
+        with self._lock:
+            self._failed.pop(name, None)
+            self._told = {told for told in self._told if told[1] != name}
+
+    def _put_aside(self, name: str, reason: str) -> None:
+        with self._lock:
+            self._failed.setdefault(name, reason)
+            held = self._held.get(name)
+            if held is not None and held is not self._active:
+                self._retired.append(self._held.pop(name))
+            elif held is not None:
+                del self._held[name]
+                self._retired.append(held)
+        self._note("failed", name, reason)
+        with self._work:
+            self._work.notify()
+
+    def _note(self, kind: str, variant: str, why: str = "", ms: float = 0.0) -> None:
+        """Remember what happened; failures and notes once for each reason."""
+        told = (kind, variant, why)
+        if kind in ("failed", "note"):
+            if told in self._told:
+                return
+            self._told.add(told)
+        event = Event(time.time(), kind, variant, why, ms)
+        self._events.append(event)
+        if self._on_event:
+            self._on_event(event)
+
+    # ── beginning and end ──
+
+    def _by_accuracy(self) -> list[Variant]:
+        return sorted(self.portfolio.variants, key=lambda v: -(v.metrics.accuracy or 0.0))
+
+    def _check_shapes(self) -> None:
+        """Variants of another input shape than the most accurate one cannot stand in for it."""
+        shapes = {v.name: v.artifact.input_shape for v in self.portfolio.variants}
+        shape = shapes[self._by_accuracy()[0].name]
+        for name, own in shapes.items():
+            if own != shape:
+                self._put_aside(name, f"it takes images of shape {own}, the portfolio's are {shape}")
+
+    def _install(self) -> None:
+        try:
+            self._installed = install(self.portfolio, self.folder, runtime=self._runtime, cache=self._cache)
+        except PrunitError as error:  # a folder that cannot be written, a full disk: the files themselves do
+            self._note("install", "", str(error))
+            return
+        for name, reason in self._installed.failed.items():
+            self._note("note", name, f"not installed: {reason}")
+
+    def _first(self, start: str | None) -> _Held:
+        if start is not None:
+            self.portfolio.variant(start)
+        wanted = sorted(self._by_accuracy(), key=lambda v: v.name != start)
+        problem: PrunitError | None = None
+        for variant in wanted:
+            if variant.name in self._failed:
+                continue
+            try:
+                return self._open(variant)
+            except PrunitError as error:
+                problem = error
+                self._put_aside(variant.name, str(error))
+        assert problem is not None  # the most accurate variant has the shape that counts
+        raise problem
+
+    def close(self) -> None:
+        """End the thread and close all sessions; requests that are being answered are waited for."""
+        with self._work:
+            self._closing = True
+            self._work.notify()
+        self._thread.join()
+        while True:
+            with self._lock:
+                busy = [h for h in (*self._held.values(), *self._retired) if h.users]
+                if not busy:
+                    every = [*self._held.values(), *self._retired]
+                    self._held.clear()
+                    self._retired.clear()
+                    break
+            time.sleep(0.001)
+        for held in every:
+            held.session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
