@@ -18,8 +18,8 @@ from typing import Final, Self
 from prunit.edge import runtimes
 from prunit.edge.install import Installed, install, place_of, ready
 from prunit.edge.portfolio import Portfolio, Variant
-from prunit.edge.session import Array, Runtime, Session
-from prunit.edge.wishes import Answer, Event, Wish
+from prunit.edge.session import Array, Runtime
+from prunit.edge.wishes import Answer, Event, Held, Wish, bytes_of
 from prunit.errors import ConfigError, DataError, DeviceError, PrunitError
 
 _EVENTS: Final = 1000
@@ -28,14 +28,6 @@ _EVENTS: Final = 1000
 
 def _overtaken(name: str) -> DeviceError:
     return DeviceError(f"a switch to '{name}' was asked for before this one was over")
-
-
-class _Held:
-    """An open session and how many requests it answers right now."""
-
-    def __init__(self, variant: Variant, session: Session, size_bytes: int) -> None:
-        self.variant, self.session, self.bytes = variant, session, size_bytes
-        self.users = 0
 
 
 class Switcher:
@@ -70,7 +62,7 @@ class Switcher:
         self._runtime, self._threads, self._cache = runtimes.runtime(runtime), threads, cache
         self._resident, self._memory_bytes, self._on_event = resident, memory_bytes, on_event
         self._lock = threading.RLock()  # whoever is told of an event may ask for more
-        self._held: OrderedDict[str, _Held] = OrderedDict()
+        self._held: OrderedDict[str, Held] = OrderedDict()
         """Open variants, the longest unused one first."""
         self._failed: dict[str, str] = {}
         self._events: deque[Event] = deque(maxlen=_EVENTS)
@@ -80,7 +72,7 @@ class Switcher:
         """What the thread is to do next."""
         self._latest: Wish | None = None
         """The last wish of all: an older one that is fulfilled later changes nothing."""
-        self._retired: list[_Held] = []
+        self._retired: list[Held] = []
         self._closing = False
         self._installed: Installed | None = None
         self._check_shapes()
@@ -114,7 +106,7 @@ class Switcher:
             self._given_back(held)
         return self._by_another(held, x_BCHW, failed)
 
-    def _taken(self) -> _Held:
+    def _taken(self) -> Held:
         with self._lock:
             if self._closing:
                 raise DeviceError("the switcher is closed: it answers no more")
@@ -122,11 +114,11 @@ class Switcher:
             held.users += 1
             return held
 
-    def _given_back(self, held: _Held) -> None:
+    def _given_back(self, held: Held) -> None:
         with self._lock:
             held.users -= 1
 
-    def _by_another(self, failed: _Held, x_BCHW: Array, error: Exception) -> Answer:
+    def _by_another(self, failed: Held, x_BCHW: Array, error: Exception) -> Answer:
         """The answer of the best variant that is left, which becomes the active one; the failed one is put aside."""
         reason = f"failed on a request: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
         others = [v for v in self._by_accuracy() if v.name != failed.variant.name and v.name not in self._failed]
@@ -178,7 +170,7 @@ class Switcher:
             self._work.notify()
         return wish
 
-    def _activate(self, held: _Held, wish: Wish) -> None:
+    def _activate(self, held: Held, wish: Wish) -> None:
         """Under the lock: the swap itself is one assignment."""
         before, self._active = self._active, held
         if held.variant.name in self._held:
@@ -219,7 +211,7 @@ class Switcher:
         if latest is not wish and latest is not None:
             wish.end(error=_overtaken(latest.variant))
 
-    def _open(self, variant: Variant, *, users: int = 0) -> _Held:
+    def _open(self, variant: Variant, *, users: int = 0) -> Held:
         """The held session of a variant, or a new one, tested and warm, that is held from now on.
 
         `users` are counted as if they were answered already: a session that has some is not closed.
@@ -237,7 +229,7 @@ class Switcher:
             new.session.close()
         return held
 
-    def _opened(self, variant: Variant) -> _Held:
+    def _opened(self, variant: Variant) -> Held:
         session, note = ready(
             *(variant, self.folder),
             runtime=self._runtime,
@@ -247,8 +239,7 @@ class Switcher:
         )
         if note:
             self._note("note", variant.name, note)
-        metrics = variant.metrics
-        return _Held(variant, session, metrics.peak_memory_bytes or metrics.weight_bytes)
+        return Held(variant, session)
 
     # ── what stays open ──
 
@@ -259,9 +250,9 @@ class Switcher:
             return tuple(self._held)
 
     def preload(self, *names: str) -> None:
-        """Open variants now, all without names, as far as the limits allow; a later switch to them takes no time."""
+        """Open variants now, all without names, as far as the limits allow: later switches to them open nothing."""
         for variant in [self.portfolio.variant(n) for n in names] or self._by_accuracy():
-            if variant.name in self._failed:
+            if variant.name in self._failed or not self._room_for(variant):
                 continue
             try:
                 self._open(variant)
@@ -283,10 +274,15 @@ class Switcher:
         if ready:
             gc.collect(0)
 
-    def _too_many(self) -> bool:
-        if self._resident is not None and len(self._held) > self._resident:
+    def _too_many(self, more: int = 0, more_bytes: int = 0) -> bool:
+        if self._resident is not None and len(self._held) + more > self._resident:
             return True
-        return self._memory_bytes is not None and sum(h.bytes for h in self._held.values()) > self._memory_bytes
+        total = sum(bytes_of(held.variant) for held in self._held.values()) + more_bytes
+        return self._memory_bytes is not None and total > self._memory_bytes
+
+    def _room_for(self, variant: Variant) -> bool:
+        with self._lock:
+            return variant.name in self._held or not self._too_many(1, bytes_of(variant))
 
     def _oldest(self) -> str | None:
         return next((name for name, held in self._held.items() if held is not self._active), None)
@@ -359,7 +355,7 @@ class Switcher:
         for name, reason in self._installed.failed.items():
             self._note("note", name, f"not installed: {reason}")
 
-    def _first(self, start: str | None) -> _Held:
+    def _first(self, start: str | None) -> Held:
         if start is not None:
             self.portfolio.variant(start)
         wanted = sorted(self._by_accuracy(), key=lambda v: v.name != start)

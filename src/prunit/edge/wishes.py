@@ -4,7 +4,8 @@ import threading
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from prunit.edge.session import Array
+from prunit.edge.portfolio import Variant
+from prunit.edge.session import Array, Session
 from prunit.errors import PrunitError
 
 
@@ -47,3 +48,15 @@ class Wish:
         """Over: done, or not to be done."""
         self.ms, self.error = ms, error
         self._done.set()
+
+
+class Held:
+    """An open session and how many requests it answers right now."""
+
+    def __init__(self, variant: Variant, session: Session) -> None:
+        self.variant, self.session, self.users = variant, session, 0
+
+
+def bytes_of(variant: Variant) -> int:
+    """What a variant takes while it is open, by the manifest."""
+    return variant.metrics.peak_memory_bytes or variant.metrics.weight_bytes
