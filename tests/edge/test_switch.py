@@ -1,13 +1,10 @@
 """The switcher: nothing is lost, the right variant answers, and what goes wrong leaves the last good one serving."""
 
-import errno
 import json
-import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +12,11 @@ import numpy as np
 import pytest
 
 from prunit.edge import install as installing
-from prunit.edge.install import RECORD, install, opened, place_of, problem, read
 from prunit.edge.portfolio import Portfolio
 from prunit.edge.runtimes import runtime
 from prunit.edge.session import Array, Session
 from prunit.edge.switch import Switcher
-from prunit.errors import ConfigError, DataError, DeviceError, FileError, PortfolioError, UnknownNameError
+from prunit.errors import ConfigError, DataError, DeviceError, PortfolioError, UnknownNameError
 from tests.edge.folders import FACTORS, SHAPE, portfolio_in, variant_in
 
 X_BCHW = np.random.default_rng(1).standard_normal((1, *SHAPE), dtype=np.float32)
@@ -335,82 +331,3 @@ def test_a_portfolio_of_a_newer_prunit_is_refused(folder: Path) -> None:
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"version": 9}))
     with pytest.raises(PortfolioError, match="'version' is 9"):
         Switcher(folder)
-
-
-# ── installing ──
-
-
-def test_the_installed_form_is_made_once_and_made_anew_where_it_must_be(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    portfolio, place = Portfolio.read(folder), place_of(folder)
-    made = install(portfolio, folder)
-    assert set(made.variants) == set(FACTORS)
-    assert made.failed == {}
-    times = {file: file.stat().st_mtime_ns for file in place.rglob("*") if file.suffix in (".onnx", ".bin")}
-    assert len(times) == 6  # the weights lie beside the graph
-    assert install(portfolio, folder) == made
-    assert {file: file.stat().st_mtime_ns for file in times} == times
-    # A file that was changed since is made anew.
-    weights = place / made.variants["small"].files[1].path
-    weights.write_bytes(b"x" * weights.stat().st_size)
-    assert "was changed" in problem(place, made.variants["small"])
-    again = install(portfolio, folder)
-    assert again.variants["large"] == made.variants["large"]
-    session, note = opened(portfolio.variant("small"), folder, place=place, installed=again)
-    assert note == ""
-    assert gives(session.run(X_BCHW), X_BCHW, "small")
-    # Another CPU, or another engine: nothing of it may be used.
-    monkeypatch.setattr(installing, "cpu_features", lambda: "another")
-    assert read(place) is None
-    assert set(install(portfolio, folder).variants) == set(FACTORS)
-
-
-def test_the_portable_file_serves_where_the_installed_form_does_not(folder: Path) -> None:
-    portfolio, place = Portfolio.read(folder), place_of(folder)
-    made = install(portfolio, folder)
-    (place / made.variants["small"].model).unlink()
-    session, note = opened(portfolio.variant("small"), folder, place=place, installed=made)
-    assert "the installed form is not used" in note
-    assert gives(session.run(X_BCHW), X_BCHW, "small")
-    with Switcher(folder) as switcher:  # it repairs what is installed
-        assert (place / made.variants["small"].model).exists()
-        assert switcher.switch("small").wait(5)
-    (folder / "small.onnx").write_bytes(b"other")
-    with pytest.raises(PortfolioError, match=r"'small\.onnx' was changed"):
-        opened(portfolio.variant("small"), folder)
-
-
-@contextmanager
-def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "mkdir", refuse)
-        yield
-
-
-def test_a_full_disk_does_not_keep_it_from_serving(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with full_disk(monkeypatch):
-        with pytest.raises(FileError, match="cannot install into"):
-            install(Portfolio.read(folder), folder)
-        with Switcher(folder) as switcher:
-            assert [e.kind for e in switcher.events] == ["install"]
-            assert switcher.switch("small").wait(5)
-            assert switcher.run(X_BCHW).variant == "small"
-
-
-def test_a_folder_that_is_read_only_has_its_cache_elsewhere(folder: Path, tmp_path: Path) -> None:
-    with Switcher(folder, cache=tmp_path / "cache") as switcher:
-        assert (tmp_path / "cache" / RECORD).exists()
-        assert not (folder / installing.FOLDER).exists()
-        assert switcher.run(X_BCHW).variant == "large"
-
-
-def test_what_belongs_to_no_variant_any_more_is_removed(folder: Path) -> None:
-    portfolio = Portfolio.read(folder)
-    install(portfolio, folder)
-    fewer = portfolio.model_copy(update={"variants": portfolio.variants[:1]})
-    install(fewer, folder)
-    assert [path.name.partition("-")[0] for path in place_of(folder).iterdir() if path.is_dir()] == ["large"]
