@@ -41,7 +41,7 @@ TIMED: Final = {"vgg16": 16, "resnet50": 64}
 def levels(name: str, data_dir: Path | None, runs: int) -> list[dict[str, Any]]:
     """A row for each level of a network."""
     data = zoo.data.load("cifar10", data_dir=data_dir, subset=IMAGES[name], image_size=SIZE)
-    config = TrainConfig(epochs=3, batch_size=32, device="cpu", precision="32-true")
+    config = TrainConfig(epochs=4, batch_size=32, lr=0.02, device="cpu", precision="32-true")
     model = zoo.load(name, image_size=SIZE)
     example = example_of(data)
     graph = trace(model, example)
@@ -99,7 +99,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     rows = [row for name in PUBLISHED for row in levels(name, args.data_dir, args.runs)]
-    config = {"epochs": 3, "rewind": 1, "fraction": 0.5, "images": dict(IMAGES), "size": SIZE, "timed": dict(TIMED)}
+    config = {"epochs": 4, "lr": 0.02, "rewind": 1, "fraction": 0.5, "images": dict(IMAGES), "size": SIZE, "timed": dict(TIMED)}
     write(record("removal", rows, config=config, n=args.runs, percentile="median seconds", threads=1), args.json)
 
 
