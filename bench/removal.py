@@ -99,7 +99,15 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     rows = [row for name in PUBLISHED for row in levels(name, args.data_dir, args.runs)]
-    config = {"epochs": 4, "lr": 0.02, "rewind": 1, "fraction": 0.5, "images": dict(IMAGES), "size": SIZE, "timed": dict(TIMED)}
+    config = {
+        "epochs": 4,
+        "lr": 0.02,
+        "rewind": 1,
+        "fraction": 0.5,
+        "images": dict(IMAGES),
+        "size": SIZE,
+        "timed": dict(TIMED),
+    }
     write(record("removal", rows, config=config, n=args.runs, percentile="median seconds", threads=1), args.json)
 
 

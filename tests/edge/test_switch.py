@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 from prunit.edge import install as installing
+from prunit.edge.install import place_of
 from prunit.edge.portfolio import Portfolio
 from prunit.edge.runtimes import runtime
 from prunit.edge.session import Array, Session
 from prunit.edge.switch import Switcher
+from prunit.edge.wishes import LOG, Event, log_event, read_events
 from prunit.errors import ConfigError, DataError, DeviceError, PortfolioError, UnknownNameError
 from tests.edge.folders import FACTORS, SHAPE, portfolio_in, variant_in
 
@@ -290,6 +292,7 @@ def test_a_damaged_variant_leaves_the_last_good_one(folder: Path, harm: str, ins
         assert "small" in switcher.failed
         assert switcher.switch("small").wait(1)
         assert [e.variant for e in switcher.events if e.kind == "failed"] == ["small"]  # told once
+    assert [e.variant for e in read_events(place_of(folder) / LOG) if e.kind == "failed"] == ["small"]
 
 
 def test_no_memory_while_a_variant_is_opened(folder: Path) -> None:
@@ -331,3 +334,15 @@ def test_a_portfolio_of_a_newer_prunit_is_refused(folder: Path) -> None:
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"version": 9}))
     with pytest.raises(PortfolioError, match="'version' is 9"):
         Switcher(folder)
+
+
+def test_the_log_of_events_stays_short(tmp_path: Path) -> None:
+    log = tmp_path / "here" / LOG
+    for i in range(3000):
+        log_event(log, Event(float(i), "failed", "small", "x" * 200))
+    assert log.stat().st_size < 300_000
+    assert read_events(log)[-1].at == 2999
+    with log.open("a") as file:
+        file.write("no event\n{}\n")
+    assert read_events(log)[-1].at == 2999
+    assert read_events(tmp_path / "none") == []

@@ -3,6 +3,7 @@
 commands.py    what each command does
 options.py     what commands have in common
 sparse.py      `prunit ladder` and `prunit shrink`
+running.py     `prunit install`, `prunit simulate`, `prunit replay`
 shrinking.py   from a checkpoint with zeros to a small model
 planning.py    `prunit plan`
 inspecting.py  `prunit inspect`

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from prunit.cli import sparse
+from prunit.cli import running, sparse
 from prunit.cli.options import (
     AsJson,
     Budgets,
@@ -313,5 +313,5 @@ def methods(as_json: AsJson = False) -> None:
         show.listing(kind, lines)
 
 
-for each in (sparse.ladder, sparse.shrink):
+for each in (sparse.ladder, sparse.shrink, running.install, running.simulate, running.replay):
     app.command()(each)

@@ -1,6 +1,7 @@
 """`prunit inspect`: explain a plan, a portfolio, a weights file or an exported model."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -8,12 +9,17 @@ import typer
 from rich.markup import escape
 
 from prunit.cli import show
+from prunit.edge.install import place_of
 from prunit.edge.portfolio import MANIFEST, Portfolio
+from prunit.edge.wishes import LOG, read_events
 from prunit.errors import FileError, MissingExtraError, PortfolioError, PrunitError
 from prunit.files import sha256_of
 
 _STATE: Final = ".build"
 """The folder that a build works in, as `recipe.folder` has it; not imported, since a device has no torch."""
+
+_EVENTS: Final = 10
+"""So many of the last things that went wrong here are shown."""
 
 
 def explain(what: Path, *, as_json: bool) -> None:
@@ -49,6 +55,11 @@ def _portfolio(folder: Path, *, as_json: bool) -> None:
             out.print(f"[bold]{escape(v.name)}[/]  {escape(told)}")
         front = ", ".join(v.name for v in found.pareto("latency_ms")) if _measured(found) else ""
         out.print(f"\naccuracy against latency, not dominated: {escape(front) or 'not measured'}")
+        events = read_events(place_of(folder) / LOG)[-_EVENTS:]
+        for event in events:
+            when = datetime.fromtimestamp(event.at, UTC).isoformat(sep=" ", timespec="seconds")
+            told = f"{when} {event.kind} {event.variant}: {event.why}"
+            out.print(f"[yellow]on this device:[/] {escape(told)}", soft_wrap=True)
         if not problems:
             out.print("all files are there and match their sha256")
     if problems:

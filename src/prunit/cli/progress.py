@@ -25,6 +25,7 @@ _WORDS: Final = {
     "memory": "measuring memory",
     "probe": "measuring latency",
     "report": "writing the report",
+    "install": "installing",
 }
 _LOG_EVERY_S: Final = 30.0
 """How often a long stage says how far it is where there is no terminal."""

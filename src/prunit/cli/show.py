@@ -19,6 +19,8 @@ from prunit.report.summary import headline, latency_key
 if TYPE_CHECKING:
     from prunit.cli.shrinking import Shrunk
     from prunit.costs import Cost
+    from prunit.edge.replay import Replayed
+    from prunit.edge.simulate import Outcome
     from prunit.graph import ChannelGraph
     from prunit.recipe import Decision
     from prunit.recipe.sweeps import Sweep
@@ -201,6 +203,35 @@ def costs(dense: "Cost", small: "Cost") -> Table:
         less = numbers.times(before / max(after, 1))
         table.add_row(*map(_spaced, (name.removesuffix("_bytes"), write(before), write(after), less)))
     return table
+
+
+def outcomes(found: "Mapping[str, Outcome]", target_ms: float) -> None:
+    """What each policy delivers, a line each."""
+    out = console()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("policy", no_wrap=True)
+    heads = (f"in {target_ms:g} ms", "accuracy", "delivered", "p50 ms", "p99 ms", "switches", "macs")
+    for column in heads:
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, each in found.items():
+        shares = (f"{each.in_time:.2%}", f"{each.accuracy:.2%}", f"{each.delivered:.2%}")
+        times = (numbers.significant(each.p50_ms), numbers.significant(each.p99_ms))
+        cells = (*shares, *times, f"{each.switches:,}", _spaced(numbers.count(round(each.energy))))
+        table.add_row(escape(name), *cells)
+    out.print(table)
+    requests = max(each.requests for each in found.values())
+    out.print(f"{requests:,} requests; delivered: accuracy where late answers count nothing; macs: mean of a request")
+
+
+def replayed(found: "Replayed") -> None:
+    """What the switcher told of."""
+    out = console()
+    swaps = (
+        f"{numbers.significant(found.swap_p50_ms)} ms at the median, {numbers.significant(found.swap_p99_ms)} at p99"
+    )
+    out.print(f"{found.lost} requests without an answer; a switch took {swaps}")
+    for error in dict.fromkeys(found.switch_errors):
+        out.print(f"[yellow]a switch failed:[/] {escape(error)}")
 
 
 def trials(found: "Sweep") -> None:

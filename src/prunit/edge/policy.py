@@ -74,13 +74,19 @@ def _option(variant: Variant) -> Option:
 def late_share(rate: float, service_ms: float, target_ms: float) -> float:
     """The share of requests that are late in the long run at a rate of arrivals per second, 1 for an overload.
 
-    The tail of the waiting time in an M/D/1 queue, ρ exp(−2 (1 − ρ) t / (ρ s)), in its heavy-traffic form (Kingman
-    1962): random arrivals, equal service times s, ρ = rate · s.
+    The tail of the waiting time in an M/D/1 queue (random arrivals, equal service times s, ρ = rate · s) is
+    (1 − ρ) / (ρ e^x − 1) · exp(−x t / s) with e^x − 1 = x / ρ: the Cramér–Lundberg estimate (Asmussen, "Applied
+    probability and queues", 2003).
     """
     busy, free_ms = rate * service_ms / 1000, target_ms - service_ms
     if busy >= 1 or free_ms < 0:
         return 1.0
-    return busy * math.exp(-2 * (1 - busy) * free_ms / (busy * service_ms)) if busy > 0 else 0.0
+    if busy < 1e-9:
+        return 0.0
+    x = min(2 * (1 - busy) / busy, 2 - 2 * math.log(busy))  # above the root, from where Newton comes down to it
+    for _ in range(30):
+        x -= (math.exp(x) - 1 - x / busy) / (math.exp(x) - 1 / busy)
+    return min(1.0, (1 - busy) / (busy * math.exp(x) - 1) * math.exp(-x * free_ms / service_ms))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ computed at once: departures of a queue are cumulated maxima.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -85,10 +85,8 @@ class Simulation:
     """The policy is told how much slower answers are than measured, as `ServiceTimes` learns it."""
     battery: Callable[[float], float | None] = lambda now_s: None
     seed: int = 0
-    _by_name: dict[str, Option] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._by_name = {option.name: option for option in self.options}
         if self.target_ms <= 0 or self.step_s <= 0:
             raise ConfigError(f"target {self.target_ms:g} ms and step {self.step_s:g} s must be more than 0")
 
@@ -124,6 +122,8 @@ class Simulation:
                 slowdown=times.slowdown if self.learn else 1.0,
             )
             wanted = policy(conditions, self.options)
+            if not step:  # what a device begins with is no switch
+                active = wanted
             if wanted != (coming or active):
                 coming, ready_s = (wanted if wanted != active else ""), now_s + self.open_ms / 1000
             step += 1
@@ -145,7 +145,7 @@ class Simulation:
                     for _ in range(min(served, 20)):
                         times.observe(active, mean_ms)
                 now_s = until_s
-        return self._outcome(names, 1000 * latency_s, switches)
+        return outcome(self.options, names, 1000 * latency_s, self.target_ms, switches)
 
     def oracle(self, arrivals_s: np.ndarray) -> Outcome:
         """What one who knows every arrival could deliver who begins each step with an empty queue.
@@ -173,24 +173,28 @@ class Simulation:
             best = int(np.argmax(worth))
             names[first:last], latency_ms[first:last] = best, found[best]
             switches, before = switches + (before not in (-1, best)), best
-        return self._outcome(names, latency_ms, switches)
+        return outcome(self.options, names, latency_ms, self.target_ms, switches)
 
-    def _outcome(self, names: np.ndarray, latency_ms: np.ndarray, switches: int) -> Outcome:
-        in_time = latency_ms <= self.target_ms
-        accuracies = np.array([option.accuracy for option in self.options])[names]
-        energy = np.array([option.energy for option in self.options])[names]
-        counts = np.bincount(names, minlength=len(self.options))
-        return Outcome(
-            requests=len(names),
-            in_time=float(in_time.mean()),
-            accuracy=float(accuracies.mean()),
-            delivered=float((accuracies * in_time).mean()),
-            p50_ms=float(np.percentile(latency_ms, 50)),
-            p99_ms=float(np.percentile(latency_ms, 99)),
-            switches=switches,
-            energy=float(energy.mean()),
-            by_variant={o.name: float(n) / len(names) for o, n in zip(self.options, counts, strict=True)},
-        )
+
+def outcome(
+    options: Sequence[Option], names: np.ndarray, latency_ms: np.ndarray, target_ms: float, switches: int
+) -> Outcome:
+    """The figures of requests that were answered by the options with these indices after so many milliseconds each."""
+    in_time = latency_ms <= target_ms
+    accuracies = np.array([option.accuracy for option in options])[names]
+    energy = np.array([option.energy for option in options])[names]
+    counts = np.bincount(names, minlength=len(options))
+    return Outcome(
+        requests=len(names),
+        in_time=float(in_time.mean()),
+        accuracy=float(accuracies.mean()),
+        delivered=float((accuracies * in_time).mean()),
+        p50_ms=float(np.percentile(latency_ms, 50)),
+        p99_ms=float(np.percentile(latency_ms, 99)),
+        switches=switches,
+        energy=float(energy.mean()),
+        by_variant={o.name: float(n) / len(names) for o, n in zip(options, counts, strict=True)},
+    )
 
 
 def departures(arrivals_s: np.ndarray, took_s: np.ndarray, free_s: float) -> np.ndarray:

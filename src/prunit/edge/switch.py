@@ -19,11 +19,13 @@ from prunit.edge import runtimes
 from prunit.edge.install import Installed, install, place_of, ready
 from prunit.edge.portfolio import Portfolio, Variant
 from prunit.edge.session import Array, Runtime
-from prunit.edge.wishes import Answer, Event, Held, Wish, bytes_of
+from prunit.edge.wishes import LOG, Answer, Event, Held, Wish, bytes_of, log_event
 from prunit.errors import ConfigError, DataError, DeviceError, PrunitError
 
 _EVENTS: Final = 1000
 """So many of the last events are kept."""
+_WRONG: Final = ("failed", "note", "install")
+"""Kinds that are told once for each reason, and written to the log that `prunit inspect` shows."""
 
 
 def _overtaken(name: str) -> DeviceError:
@@ -33,10 +35,9 @@ def _overtaken(name: str) -> DeviceError:
 class Switcher:
     """The variants of a portfolio folder behind one `run`.
 
-    `resident` is how many variants stay open at most (None: all that were used; 1: the active one alone, while the next
-    one is being opened there are two). `memory_bytes` limits what open variants take by the manifest's figures. With
-    `installed` variants are brought into the engine's own form first, by themselves (see `install`). `start` is the
-    first variant, the most accurate one if it is not given.
+    `resident` is how many variants stay open at most (None: all that were used; 1: the active one, and the next while
+    it is opened); `memory_bytes` limits what they take by the manifest's figures. With `installed` variants are brought
+    into the engine's own form first (see `install`). `start` is the first variant, else it is the most accurate one.
 
     Raises `PortfolioError` or `FileError` if not a single variant can be opened. It is for several threads at once.
     """
@@ -110,9 +111,8 @@ class Switcher:
         with self._lock:
             if self._closing:
                 raise DeviceError("the switcher is closed: it answers no more")
-            held = self._active
-            held.users += 1
-            return held
+            self._active.users += 1
+            return self._active
 
     def _given_back(self, held: Held) -> None:
         with self._lock:
@@ -176,9 +176,9 @@ class Switcher:
         if held.variant.name in self._held:
             self._held.move_to_end(held.variant.name)
         ms = (time.perf_counter_ns() - wish.asked_ns) / 1e6
+        wish.end(ms=ms)
         if before is not held:
             self._note("switched", held.variant.name, f"from '{before.variant.name}'", ms)
-        wish.end(ms=ms)
 
     def _serve_wishes(self) -> None:
         while True:
@@ -324,11 +324,13 @@ class Switcher:
     def _note(self, kind: str, variant: str, why: str = "", ms: float = 0.0) -> None:
         """Remember what happened; failures and notes once for each reason."""
         told = (kind, variant, why)
-        if kind in ("failed", "note"):
+        if kind in _WRONG:
             if told in self._told:
                 return
             self._told.add(told)
         event = Event(time.time(), kind, variant, why, ms)
+        if kind in _WRONG:
+            log_event(place_of(self.folder, self._cache) / LOG, event)
         self._events.append(event)
         if self._on_event:
             self._on_event(event)

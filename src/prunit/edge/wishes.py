@@ -1,12 +1,19 @@
 """What a `Switcher` is asked for, what it answers, and what it tells of."""
 
+import json
 import threading
-from dataclasses import dataclass
-from typing import NamedTuple
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
 
 from prunit.edge.portfolio import Variant
 from prunit.edge.session import Array, Session
 from prunit.errors import PrunitError
+
+LOG: Final = "events.jsonl"
+"""Beside the installed form: what went wrong on this device, a line each."""
+_LONGEST_BYTES: Final = 1 << 18
 
 
 class Answer(NamedTuple):
@@ -28,6 +35,27 @@ class Event:
     variant: str
     why: str = ""
     ms: float = 0.0
+
+
+def log_event(file: Path, event: Event) -> None:
+    """Add a line to a log that stays below a quarter of a megabyte; if it cannot be written nothing happens."""
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.exists() and file.stat().st_size > _LONGEST_BYTES:
+            lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+            file.write_text("".join(lines[len(lines) // 2 :]), encoding="utf-8")
+        with file.open("a", encoding="utf-8") as log:
+            log.write(json.dumps(asdict(event)) + "\n")
+
+
+def read_events(file: Path) -> list[Event]:
+    """The events of a log, the oldest first; lines that are damaged are passed over."""
+    found: list[Event] = []
+    with suppress(OSError, UnicodeDecodeError):
+        for line in file.read_text(encoding="utf-8").splitlines():
+            with suppress(ValueError, TypeError):
+                found.append(Event(**json.loads(line)))
+    return found
 
 
 class Wish:

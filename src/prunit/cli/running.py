@@ -1,0 +1,139 @@
+"""`prunit install`, `prunit simulate` and `prunit replay`: a portfolio on a device. None of them needs torch."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from prunit.cli.options import AsJson
+from prunit.errors import ConfigError, PortfolioError
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A portfolio folder.")]
+Trace = Annotated[
+    Path,
+    typer.Option("--trace", help="Requests per second, a number a line, or a CSV of time stamps; .gz, .bz2, .tar."),
+]
+PolicyNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--policy",
+        help="accurate, queue, saver, fixed:VARIANT, schedule:8=small,20=dense. Can be repeated. (default: all)",
+    ),
+]
+Target = Annotated[float, typer.Option("--target", help="Milliseconds from a request's arrival to its answer.")]
+Scale = Annotated[float, typer.Option(help="Times the trace's rates.")]
+Start = Annotated[int, typer.Option(help="Second of the trace to begin with.")]
+Seconds = Annotated[int | None, typer.Option(help="Seconds of the trace.")]
+
+
+def install(
+    folder: Folder,
+    cache: Annotated[Path | None, typer.Option(help="Where to install, if not in DIR.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Bring the variants into the form that this device opens fastest; done by itself on first use otherwise."""
+    from prunit.cli.progress import Bars
+    from prunit.edge.install import install as run
+    from prunit.edge.install import place_of
+    from prunit.edge.portfolio import Portfolio
+
+    portfolio = Portfolio.read(folder)
+    with Bars() as bars:
+        found = run(
+            *(portfolio, folder),
+            cache=cache,
+            on_variant=lambda name, done, total: bars.tell(name, "install", done, total),
+        )
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+        return
+    typer.echo(f"{len(found.variants)} of {len(portfolio.variants)} variants installed for {found.engine}")
+    for name, reason in found.failed.items():
+        typer.echo(f"{name} stays as it is: {reason}")
+    typer.echo(f"in {place_of(folder, cache)}")
+
+
+def simulate(
+    folder: Folder,
+    trace: Trace,
+    policy: PolicyNames = None,
+    target: Target = 50.0,
+    scale: Scale = 1.0,
+    start: Start = 0,
+    seconds: Seconds = 86_400,
+    opening: Annotated[float, typer.Option(help="Milliseconds that opening a variant takes; 0: all are open.")] = 0.0,
+    as_json: AsJson = False,
+) -> None:
+    """What each policy would deliver on a trace of requests, from the measured times: a day in seconds."""
+    from prunit.cli import show
+    from prunit.edge.policy import options_of
+    from prunit.edge.policy import policy as policy_of
+    from prunit.edge.portfolio import Portfolio
+    from prunit.edge.simulate import Simulation, services_of
+
+    portfolio = Portfolio.read(folder)
+    options, services = options_of(portfolio), services_of(portfolio)
+    names = policy or [*(f"fixed:{o.name}" for o in options), "accurate", "queue", "saver"]
+    policies = {name: policy_of(name) for name in names}
+    arrivals_s = _arrivals(trace, scale, start, seconds)
+    simulation = Simulation(options, services, target, open_ms=opening)
+    found = {name: simulation.run(each, arrivals_s) for name, each in policies.items()}
+    found["oracle"] = simulation.oracle(arrivals_s)
+    if as_json:
+        typer.echo(json.dumps({name: asdict(each) for name, each in found.items()}, indent=2))
+        return
+    show.outcomes(found, target)
+
+
+def replay(
+    folder: Folder,
+    trace: Trace,
+    policy: Annotated[str, typer.Option("--policy", help="As for simulate.")] = "queue",
+    target: Target = 50.0,
+    scale: Scale = 1.0,
+    start: Start = 0,
+    seconds: Seconds = 30,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the inference engine.")] = 1,
+    resident: Annotated[int | None, typer.Option(min=1, help="Variants that stay open at most. (default: all)")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Play a trace of requests in real time against the variants, and compare with what is simulated."""
+    from prunit.cli import show
+    from prunit.edge.policy import options_of
+    from prunit.edge.policy import policy as policy_of
+    from prunit.edge.replay import replay as run
+    from prunit.edge.simulate import Simulation, services_of
+    from prunit.edge.switch import Switcher
+
+    chosen = policy_of(policy)
+    with Switcher(folder, threads=threads, resident=resident) as switcher:
+        options, services = options_of(switcher.portfolio), services_of(switcher.portfolio)
+        arrivals_s = _arrivals(trace, scale, start, seconds)
+        switcher.preload()
+        found = run(switcher, chosen, arrivals_s, options, target_ms=target)
+    simulated = Simulation(options, services, target).run(chosen, arrivals_s)
+    if as_json:
+        told: dict[str, Any] = {"replayed": asdict(found), "simulated": asdict(simulated)}
+        typer.echo(json.dumps(told, indent=2))
+        return
+    show.outcomes({"replayed": found.outcome, "simulated": simulated}, target)
+    show.replayed(found)
+    if found.lost:
+        raise PortfolioError(f"{found.lost} of {len(arrivals_s)} requests got no answer: {found.switch_errors[:1]}")
+
+
+def _arrivals(trace: Path, scale: float, start: int, seconds: int | None) -> Any:
+    from prunit.edge.traces import arrivals_of, rates_of
+
+    if scale <= 0:
+        raise ConfigError(f"--scale {scale:g}: it must be more than 0")
+    rates = rates_of(trace)
+    part = rates[start : None if seconds is None else start + seconds]
+    if not len(part):
+        raise ConfigError(f"--start {start}: the trace '{trace}' has {len(rates)} seconds")
+    arrivals_s = arrivals_of(part * scale)
+    if not len(arrivals_s):
+        raise ConfigError(f"the trace '{trace}' holds no request in these {len(part)} seconds: raise --scale")
+    return arrivals_s
