@@ -256,8 +256,8 @@ def trained() -> tuple[list[Option], dict[str, Service]]:
 def on_a_trace(file: Path, seconds: int) -> list[dict[str, Any]]:
     """Each policy and each single variant on a trace.
 
-    Its rates are scaled so that they keep the most accurate variant busy to 40 % at the median; the target is five times
-    what that variant takes for an answer.
+    Its rates are scaled so that they keep the most accurate variant busy to 40 % at the median; the target is five
+    times what that variant takes for an answer.
     """
     options, services = trained()
     rates = rates_of(file)[:seconds]

@@ -24,6 +24,7 @@ from prunit.recipe.recipes import RECIPES
 from prunit.recipe.reconvene import EVALUATORS
 from prunit.scores import SCORES
 from prunit.surgery import Rectify, check_runs, compact
+from tests.edge.folders import portfolio_in
 from tests.nets import random_plan
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -152,6 +153,7 @@ COMMANDS = [(page_id(page), command) for page in PAGES for command in commands(p
 @pytest.mark.usefixtures("one_thread")
 def test_python_blocks_run(page: Path, line: int, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    portfolio_in(tmp_path / "portfolio")  # what a page may take for granted once it has shown how to build one
     with torch.random.fork_rng():
         # Newlines in front, so that a traceback shows the line of the page.
         exec(compile("\n" * (line - 1) + text, str(page), "exec"), {"__name__": "__main__"})
