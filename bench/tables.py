@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from bench import device_tables
+from bench import device_tables, edge_tables
 from bench._common import RESULTS, ROOT, table
 
 PAGE: Final = ROOT / "docs" / "benchmarks.md"
@@ -220,6 +220,8 @@ TABLES: Final[Mapping[str, Callable[[Result], str]]] = {
     "latency_profile": device_tables.latency_profile,
     "peak_memory": device_tables.peak_memory,
     "training_time": device_tables.training_time,
+    "removal": edge_tables.removal,
+    "switching": edge_tables.switching,
     "readme_example": readme_example,
 }
 ON_README: Final = ("readme_example",)
