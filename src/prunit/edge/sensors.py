@@ -47,7 +47,7 @@ def read(root: Path = Path("/")) -> Readings:
 
 
 def _number(file: Path) -> float | None:
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, IndexError):  # some drivers give an empty file
         return float(file.read_text(encoding="ascii").split()[0])
     return None
 
