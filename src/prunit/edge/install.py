@@ -166,16 +166,19 @@ def ready(
     threads: int = 1,
     place: Path | None = None,
     installed: Installed | None = None,
+    test: bool = True,
 ) -> tuple[Session, str]:
     """As `opened`, after the self-test and a warm-up: the first request waits for nothing.
 
-    The test reads every page of the weights from the disk. Raises `PortfolioError` where the stored output is not met,
+    A warm-up reads every page of the weights from the disk. Without `test` it is all: for a variant that has passed
+    the test before, from files that have not changed since. Raises `PortfolioError` where the stored output is not met,
     `FileError` or `DeviceError` where the variant cannot run here.
     """
     session: Session | None = None
     try:
         session, note = opened(variant, folder, runtime=runtime, threads=threads, place=place, installed=installed)
-        self_test(session, variant.artifact, folder)
+        if test:
+            self_test(session, variant.artifact, folder)
         session.run(np.zeros((1, *variant.artifact.input_shape), dtype=np.float32))
         return session, note
     except Exception as error:  # an engine's own may be of any kind

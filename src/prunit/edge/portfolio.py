@@ -246,6 +246,36 @@ class Portfolio(Record):
         ascending = sorted(front, key=lambda point: abs(point[0]))
         return tuple(variant for _, _, variant in ascending)
 
+    def adding(self, *variants: Variant) -> Self:
+        """The portfolio with these variants too; one of the same name is replaced. Files are not touched."""
+        names = {variant.name for variant in variants}
+        rest = (variant for variant in self.variants if variant.name not in names)
+        return type(self).model_validate(self.model_copy(update={"variants": (*rest, *variants)}).model_dump())
+
+    def without(self, *names: str) -> Self:
+        """The portfolio without these variants; their files stay. `UnknownNameError` for one that is not there."""
+        gone = {self.variant(name).name for name in names}
+        return self.model_copy(update={"variants": tuple(v for v in self.variants if v.name not in gone)})
+
+    def thinned(self, count: int, x: str = "latency_ms", y: str = "accuracy") -> Self:
+        """The portfolio with at most so many variants, those that together cover most of the front of two metrics.
+
+        Both ends of the front stay; of the others the one goes, again and again, without which the least area under the
+        front is lost. What is not on the front goes first.
+        """
+        if count < 1:
+            raise PortfolioError(f"a portfolio of {count} variants: at least one has to stay")
+        front = list(self.pareto(x, y))
+        while len(front) > count:
+            points = [(abs(_cost(v, x) or 0.0), -(_cost(v, y) or 0.0)) for v in front]
+            # Between its neighbours a point adds a rectangle: cheaper than the next one, better than the one before.
+            areas = [
+                (points[i + 1][0] - points[i][0]) * (points[i][1] - points[i - 1][1]) for i in range(1, len(front) - 1)
+            ]
+            del front[1 + areas.index(min(areas)) if areas else 0]
+        kept = {variant.name for variant in front}
+        return self.model_copy(update={"variants": tuple(v for v in self.variants if v.name in kept)})
+
     def verify(self, folder: Path) -> list[str]:
         """What is wrong with the files in `folder`, a line each: missing, of another size, of another content."""
         problems: list[str] = []

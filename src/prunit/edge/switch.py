@@ -12,7 +12,6 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 from prunit.edge import runtimes
@@ -66,11 +65,11 @@ class Switcher:
         self._held: OrderedDict[str, Held] = OrderedDict()
         """Open variants, the longest unused one first."""
         self._failed: dict[str, str] = {}
+        self._tested: set[str] = set()
         self._events: deque[Event] = deque(maxlen=_EVENTS)
         self._told: set[tuple[str, str, str]] = set()
         self._work = threading.Condition()
         self._wish: Wish | None = None
-        """What the thread is to do next."""
         self._latest: Wish | None = None
         """The last wish of all: an older one that is fulfilled later changes nothing."""
         self._retired: list[Held] = []
@@ -236,9 +235,11 @@ class Switcher:
             threads=self._threads,
             place=place_of(self.folder, self._cache),
             installed=self._installed,
+            test=variant.name not in self._tested,
         )
         if note:
             self._note("note", variant.name, note)
+        self._tested.add(variant.name)
         return Held(variant, session)
 
     # ── what stays open ──
@@ -291,7 +292,7 @@ class Switcher:
 
     @property
     def failed(self) -> dict[str, str]:
-        """Variants that were put aside, each with its reason."""
+        """Variants that were put aside, with the reason."""
         with self._lock:
             return dict(self._failed)
 
@@ -306,6 +307,7 @@ class Switcher:
         self.portfolio.variant(name)
         with self._lock:
             self._failed.pop(name, None)
+            self._tested.discard(name)
             self._told = {told for told in self._told if told[1] != name}
 
     def _put_aside(self, name: str, reason: str) -> None:
@@ -394,7 +396,5 @@ class Switcher:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
