@@ -49,6 +49,7 @@ def switching(result: Result) -> str:
             *(f"{row['ms'][p]:.2f}" for p in ("p50", "p99")),
             *(f"{row['overhead_ms'][p]:.2f}" for p in ("p50", "p99")),
             f"{existing['ms']['p50'] / row['ms']['p50']:.1f}×",
+            f"{existing['overhead_ms']['p50'] / row['overhead_ms']['p50']:.0f}×",
         )
         for row in parts["first answer"]
     ]
@@ -61,7 +62,7 @@ def switching(result: Result) -> str:
     ]
     texts = [
         "From the decision to the first answer, ms, and how much longer that is than the variant's usual answer:",
-        table(("way", "n", "p50", "p99", "longer, p50", "longer, p99", "less, at p50"), answers),
+        table(("way", "n", "p50", "p99", "longer, p50", "longer, p99", "less", "less of the longer"), answers),
         f"The swap between open variants alone: {swap['us']['p50']:.1f} µs at p50, {swap['us']['p99']:.1f} at p99"
         f" (n = {swap['n']}).",
         "Memory, MB more than before the first one was opened:",
