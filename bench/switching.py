@@ -266,7 +266,7 @@ def on_a_trace(file: Path, seconds: int) -> list[dict[str, Any]]:
     arrivals_s = arrivals_of(rates * scale)
     target_ms = 5 * best_ms
     simulation = Simulation(options, services, target_ms)
-    policies = [*(f"fixed:{o.name}" for o in options), "accurate", "queue"]
+    policies = [*(f"fixed:{o.name}" for o in options), "accurate", "queue", "delivered"]
     found = {name: simulation.run(policy(name), arrivals_s) for name in policies} | {
         "oracle": simulation.oracle(arrivals_s)
     }

@@ -11,6 +11,7 @@ from prunit.edge.policy import (
     POLICIES,
     Accurate,
     Conditions,
+    Delivered,
     Fixed,
     Option,
     Queue,
@@ -76,6 +77,21 @@ def test_a_queue_is_drained_and_no_sooner_left_than_it_holds() -> None:
     rate = next(r for r in range(1, 200) if late_share(r, 10.0, 50) > 0.005)
     assert chosen(replace(QUIET, arrival_rate=rate), OPTIONS) == "large"
     assert chosen(replace(small, arrival_rate=rate), OPTIONS) == "middle"
+
+
+def test_what_is_delivered_counts_late_answers_and_poor_ones() -> None:
+    chosen = Delivered()
+    # 2 % of the large one's answers are late: less than the middle one's lower accuracy costs.
+    rate = next(r for r in range(1, 100) if late_share(r, 10.0, 50) > 0.02)
+    conditions = replace(QUIET, arrival_rate=rate)
+    assert chosen(conditions, OPTIONS) == "large"
+    assert Accurate()(conditions, OPTIONS) == "middle"
+    assert [chosen(replace(QUIET, arrival_rate=r), OPTIONS) for r in (120, 600, 5000)] == ["middle", "small", "small"]
+    assert chosen(replace(QUIET, queue_length=20), OPTIONS) == "small"
+    assert chosen(replace(QUIET, queue_length=90, arrival_rate=250), OPTIONS) == "small"
+    assert chosen(replace(QUIET, active="small", active_for_s=1.0), OPTIONS) == "small"
+    assert chosen(replace(QUIET, active="small"), OPTIONS) == "large"
+    assert chosen(replace(QUIET, memory_bytes=50), OPTIONS) == "middle"
 
 
 def test_an_emptier_battery_allows_cheaper_variants() -> None:

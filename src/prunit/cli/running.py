@@ -75,7 +75,7 @@ def simulate(
 
     portfolio = Portfolio.read(folder)
     options, services = options_of(portfolio), services_of(portfolio)
-    names = policy or [*(f"fixed:{o.name}" for o in options), "accurate", "queue", "saver"]
+    names = policy or [*(f"fixed:{o.name}" for o in options), "accurate", "queue", "delivered", "saver"]
     policies = {name: policy_of(name) for name in names}
     arrivals_s = _arrivals(trace, scale, start, seconds)
     simulation = Simulation(options, services, target, open_ms=opening)

@@ -6,6 +6,7 @@ and served, and gives the same answers.
 
     accurate   the most accurate variant that keeps a share of the answers in time at this rate of arrivals
     queue      the same with the queue as it is; to a faster variant at once, to a slower one after a while
+    delivered  the variant whose accuracy times its share of answers in time is highest
     saver      as `queue`, but the lower the battery or the hotter the device, the cheaper the variants it may choose
     fixed      one variant, always
     schedule   variants by the time of day
@@ -132,6 +133,43 @@ class Queue:
         return (conditions.queue_length + 1) * option.service_ms * conditions.slowdown <= conditions.target_ms
 
 
+@dataclass(frozen=True)
+class Delivered:
+    """The variant that delivers most: its accuracy times the share of its answers that is in time.
+
+    A few late answers of an accurate variant may be worth more than answers in time of a poor one. Slower variants
+    only after `dwell_s` on the present one and for a gain of `gain` at least.
+    """
+
+    gain: float = 0.005
+    dwell_s: float = 2.0
+
+    def __call__(self, conditions: Conditions, options: Sequence[Option]) -> str:
+        """The name of the variant."""
+        allowed = _allowed(conditions, options)
+        worth = {o.name: self._worth(o, conditions) for o in allowed}
+        best = max(allowed, key=lambda o: (worth[o.name], -o.service_ms), default=None)
+        if best is None or worth[best.name] < 1e-6:
+            return _best([], conditions, options)
+        active = next((o for o in allowed if o.name == conditions.active), None)
+        if active is not None and best.service_ms > active.service_ms and worth[active.name] > 0:
+            early = conditions.active_for_s < self.dwell_s
+            if early or worth[best.name] < worth[active.name] + self.gain:
+                return active.name
+        return best.name
+
+    def _worth(self, option: Option, conditions: Conditions) -> float:
+        """Accuracy times the share in time, of what waits and of what comes in the next `dwell_s`."""
+        service_ms, rate = option.service_ms * conditions.slowdown, conditions.arrival_rate
+        late, waiting = _late(option, conditions), conditions.queue_length
+        over_ms = (waiting + 1) * service_ms - conditions.target_ms
+        if over_ms > 0 and late < 1:
+            # What waits is late, and so is what comes until the server has caught up.
+            catching_up_s = over_ms / 1000 / (1 - rate * service_ms / 1000)
+            late += (1 - late) * min(1.0, (waiting + rate * catching_up_s) / (waiting + rate * self.dwell_s))
+        return option.accuracy * (1 - late)
+
+
 def _late(option: Option, conditions: Conditions) -> float:
     return late_share(conditions.arrival_rate, option.service_ms * conditions.slowdown, conditions.target_ms)
 
@@ -193,6 +231,7 @@ class Schedule:
 POLICIES: Final[Mapping[str, Callable[..., Policy]]] = {
     "accurate": Accurate,
     "queue": Queue,
+    "delivered": Delivered,
     "saver": Saver,
     "fixed": Fixed,
     "schedule": Schedule,
