@@ -197,7 +197,7 @@ class _Climb:
         origin: dict[str, Any] = {"recipe": RECIPE, "method": sparse.method, "density": f"{kept:.4g}"}
         origin |= {"tolerance": sparse.tolerance} if sparse.tolerance else {}
         plan = replace(removed.plan, origin=origin)
-        work.put(rung.name, plan, removed.model, history, seconds={"earlier levels": before_s})
+        work.put(rung.name, plan, removed.model, history, seconds={"levels": before_s})
         return work.export(rung.name, plan, None, history)
 
     def _dense(self) -> tuple[nn.Module, list[Epoch]]:
