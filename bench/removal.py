@@ -11,6 +11,7 @@ import argparse
 import copy
 import statistics
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ from prunit.recipe.ladders import prunable, smallest_dropped
 from prunit.recipe.source import example_of
 from prunit.surgery import compact
 from prunit.train import TrainConfig, evaluate, train
+from prunit.train.sparse import Masks
 from prunit.zeros import difference, remove_zeros
 
 PUBLISHED: Final = {
@@ -38,7 +40,7 @@ TIMED: Final = {"vgg16": 16, "resnet50": 64}
 """Of the images that the seconds are for, those of the networks as they are used where the network takes any."""
 
 
-def levels(name: str, data_dir: Path | None, runs: int) -> list[dict[str, Any]]:
+def levels(name: str, data_dir: Path | None, runs: int) -> Iterator[dict[str, Any]]:
     """A row for each level of a network."""
     data = zoo.data.load("cifar10", data_dir=data_dir, subset=IMAGES[name], image_size=SIZE)
     config = TrainConfig(epochs=4, batch_size=32, lr=0.02, device="cpu", precision="32-true")
@@ -50,16 +52,14 @@ def levels(name: str, data_dir: Path | None, runs: int) -> list[dict[str, Any]]:
     for epoch in train(model, data, config):
         if epoch.index == 1:
             start = copy.deepcopy(model)
-    rows, masks = [], {}
+    masks: Masks = {}
     for level in range(1, len(PUBLISHED[name]) + 1):
         masks = smallest_dropped(model, names, masks, 0.5)
         model = copy.deepcopy(start)
         list(train(model, data, config, masks=masks, first=1))
         row = removed(model, TIMED[name], runs) | {"published": PUBLISHED[name][level - 1]}
         alive = sum(int(mask.sum()) for mask in masks.values())
-        rows.append({"net": name, "compression": 2**level, "weights": alive, **row, "accuracy": evaluate(model, data)})
-        print(rows[-1], flush=True)
-    return rows
+        yield {"net": name, "compression": 2**level, "weights": alive, **row, "accuracy": evaluate(model, data)}
 
 
 def removed(model: nn.Module, size: int, runs: int) -> dict[str, Any]:
@@ -98,17 +98,19 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="of the removal, for its seconds; default 5")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [row for name in PUBLISHED for row in levels(name, args.data_dir, args.runs)]
-    config = {
-        "epochs": 4,
-        "lr": 0.02,
-        "rewind": 1,
-        "fraction": 0.5,
-        "images": dict(IMAGES),
-        "size": SIZE,
-        "timed": dict(TIMED),
-    }
-    write(record("removal", rows, config=config, n=args.runs, percentile="median seconds", threads=1), args.json)
+    rows = []
+    for name in PUBLISHED:
+        for row in levels(name, args.data_dir, args.runs):
+            print(row, flush=True)
+            rows.append(row)
+            stored(rows, args.runs, args.json)  # what is there of a run that was stopped is worth as much
+
+
+def stored(rows: list[dict[str, Any]], runs: int, file: Path) -> None:
+    """Write what has been measured so far."""
+    config = {"epochs": 4, "lr": 0.02, "rewind": 1, "fraction": 0.5, "images": dict(IMAGES), "size": SIZE}
+    config |= {"timed": dict(TIMED)}
+    write(record("removal", rows, config=config, n=runs, percentile="median seconds", threads=1), file)
 
 
 if __name__ == "__main__":
