@@ -1,6 +1,7 @@
 """Removal of zeros: the outputs stay, whatever the network; and what it takes for that."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -107,7 +108,7 @@ def test_without_a_bias_the_batch_norm_takes_the_constant() -> None:
     assert removed.error < EXACT
 
 
-def test_without_either_the_layer_gets_a_bias_that_files_know_of(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_without_either_the_layer_gets_a_bias_that_files_know_of(tmp_path: Path) -> None:
     def make() -> nn.Module:
         torch.manual_seed(0)
         return nn.Sequential(filters(1.0, 0.0), normed([0.5, 0.25]), nn.ReLU(), reader(2, 1, bias=False))
@@ -214,6 +215,24 @@ def test_single_precision_and_the_mode_of_training() -> None:
     removed = remove_zeros(model, torch.zeros(1, 3, 32, 32))
     assert model.training
     assert 0 < removed.error < 1e-4
+
+
+def test_what_is_written_into_a_constant_through_a_view_is_not_constant() -> None:
+    class Padded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.head = filters(1.0, 2.0), reader(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            wide = torch.zeros(len(x), 3, 6, 6, dtype=x.dtype)
+            wide[:, :2] = self.one(x)
+            return self.head(wide)
+
+    removed = remove_zeros(Padded(), IMAGE)
+    assert removed.error < EXACT
+    assert removed.plan.keep["one"] == (0, 1)
+    uses, _ = uses_of(Padded(), (IMAGE,), {})
+    assert uses[1].constants.isnan().all()
 
 
 def test_channels_that_a_layer_norm_looks_at_stay() -> None:

@@ -9,7 +9,7 @@ constant is constant.
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import torch
@@ -61,14 +61,9 @@ def uses_of(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
 
 @dataclass
 class _Call:
-    """A `Use` whose surroundings are not known yet."""
+    """A `Use` whose batch norm is not known yet, and what its output was."""
 
-    weight: str
-    constants: Tensor
-    reads: Tensor
-    padded: bool
-    groups: int
-    transposed: bool
+    use: Use
     output: int
     norms: list[str] = field(default_factory=list)
 
@@ -95,31 +90,23 @@ class _Follower(TorchDispatchMode):
     def depends(self, tensor: Tensor, varies: Tensor | None) -> None:
         """Note which elements of a tensor depend on the input; none of them needs no note."""
         self._alive.append(tensor)  # or its id would be given to another one
+        # Also what is constant now: it may be written to through a view of it.
+        self._by_memory[tensor.untyped_storage().data_ptr()].append(id(tensor))
         if varies is not None and not varies.any():
             self._varies.pop(id(tensor), None)
             return
         self._varies[id(tensor)] = varies
-        self._by_memory[tensor.untyped_storage().data_ptr()].append(id(tensor))
 
     def uses(self, outputs: list[Tensor]) -> list[Use]:
         """All calls, once the model has run and has returned `outputs`."""
         for tensor in outputs:
             self._read[id(tensor)] += 1
-        return [
-            Use(
-                call.weight,
-                call.constants,
-                call.reads,
-                call.padded,
-                call.groups,
-                call.transposed,
-                # The shift of a batch norm that runs twice, or is not the only reader, is not this layer's alone.
-                call.norms[0]
-                if len(call.norms) == self._read[call.output] == 1 and self._norms[call.norms[0]] == 1
-                else "",
-            )
-            for call in self._calls
-        ]
+        return [replace(call.use, norm=self._norm_of(call)) for call in self._calls]
+
+    def _norm_of(self, call: _Call) -> str:
+        """The shift of a batch norm that runs twice, or is not the only reader, is not this layer's alone."""
+        alone = len(call.norms) == self._read[call.output] == 1
+        return call.norms[0] if alone and self._norms[call.norms[0]] == 1 else ""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -203,7 +190,7 @@ class _Follower(TorchDispatchMode):
         own = weight if name == "convolution" else weight.t()
         # The maximum of bytes takes a fraction of the time of `any`.
         reads = (own != 0).view(torch.uint8).flatten(2).amax(2).bool() if own.ndim > 2 else own != 0
-        self._calls.append(_Call(known, constants, reads, padded, groups, transposed, id(out)))
+        self._calls.append(_Call(Use(known, constants, reads, padded, groups, transposed, norm=""), id(out)))
         return varies.to(weight.device), reads
 
     def _weighted(self, name: str, args: Any, out: Tensor) -> Tensor | None:

@@ -9,7 +9,7 @@ bias can follow; there one constant channel stays and stands for all the others,
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 import torch
@@ -27,7 +27,6 @@ from prunit.surgery import compact, give_bias
 
 Padded = Literal["merge", "keep", "fold"]
 """What happens to constants that a padded convolution reads: one of them stands for all; all stay; as a bias anyway."""
-PADDED: Final = ("merge", "keep", "fold")
 
 _SMALLEST: Final = 1e-3
 """A constant that stands for the others is at least so large beside the largest one: their weights grow by the rest."""
@@ -40,8 +39,7 @@ class Removed:
     unread     no weight that is not zero reads it
     constants  it is constant wherever it is read, and zero or added to the readers' biases there
     merged     it is constant, and its weights now read another constant channel
-    `error` is the largest difference between the outputs of both
-    models on the example, relative to the largest output.
+    `error` is the largest difference between the outputs of both models, relative to the largest output.
     """
 
     model: nn.Module
@@ -63,8 +61,8 @@ def remove_zeros(
     outputs differ although they should not. In training mode batch norm would compute statistics of constants: train
     first, then remove.
     """
-    if padded not in PADDED:
-        raise unknown("treatment of padded constants", str(padded), PADDED)
+    if padded not in get_args(Padded):
+        raise unknown("treatment of padded constants", str(padded), get_args(Padded))
     model = unwrapped(model)
     graph = trace(model, example) if graph is None else graph
     args, kwargs = _noise(as_inputs(example))

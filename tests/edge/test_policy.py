@@ -1,6 +1,7 @@
 """Policies: always a variant that exists, and the right one."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -137,6 +138,8 @@ def test_the_share_of_late_answers_is_that_of_a_queue(busy: float) -> None:
     assert late_share(100 * busy, 10.0, target) == pytest.approx(0.02, rel=0.3)
     assert late_share(101, 10.0, 1e6) == 1
     assert late_share(1, 10.0, 9.0) == 1
+    assert late_share(999.9999999999999, 1.0, 50.0) == 1
+    assert late_share(99.999, 10.0, 50.0) == pytest.approx(1, abs=1e-3)
     assert late_share(0, 10.0, 20.0) == 0
 
 
@@ -149,7 +152,7 @@ def test_slower_answers_are_learned() -> None:
     assert times.slowdown == pytest.approx(2.0, rel=1e-3)
 
 
-def test_options_come_from_the_manifest(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_options_come_from_the_manifest(tmp_path: Path) -> None:
     portfolio = portfolio_in(tmp_path)
     found = options_of(portfolio)
     assert [o.name for o in found] == ["large", "middle", "small"]

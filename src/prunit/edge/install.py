@@ -1,6 +1,6 @@
 """A portfolio as this device runs it: optimised once, weights mapped from disk; the ONNX files stay as they are.
 
-An engine that optimises a model each time it opens it takes a hundred times as long to switch, and holds a copy of the
+An engine that optimises a model each time it opens it takes many times as long to open it, and holds a copy of the
 weights for every session. So each variant is optimised once here and saved with its weights beside it, from where they
 are mapped: sessions and processes share them, and the system may drop and read them again. Such a file holds the layout
 of *this* CPU and engine; where either changed, or the file did, it is made anew from the portable one.
@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import NonNegativeInt, ValidationError
 
 from prunit.edge import runtimes
-from prunit.edge.portfolio import Portfolio, Record, RelativePath, Sha256, Variant
+from prunit.edge.portfolio import Portfolio, Record, RelativePath, Sha256, Variant, file_problem
 from prunit.edge.session import Runtime, Session, self_test
 from prunit.errors import DeviceError, FileError, PortfolioError, PrunitError
 from prunit.files import inside, sha256_of, write_atomically
@@ -83,10 +83,9 @@ def install(
         if held and held.artifact_sha256 == variant.artifact.sha256 and not problem(place, held):
             done[variant.name] = held
             continue
-        if sha256_of(_portable(folder, variant)) != variant.artifact.sha256:
-            raise PortfolioError(f"'{variant.artifact.path}' was changed: its SHA-256 is not the manifest's")
+        file = _portable(folder, variant)
         try:
-            done[variant.name] = _installed(variant, folder, place, engine)
+            done[variant.name] = _installed(variant, file, folder, place, engine)
         except OSError as error:
             raise FileError(f"cannot install into '{place}': {error.strerror or error}") from error
         except PrunitError as error:
@@ -116,16 +115,20 @@ def read(place: Path, runtime: str | Runtime = runtimes.DEFAULT) -> Installed | 
 def problem(place: Path, variant: InstalledVariant) -> str:
     """What is wrong with the files of an installed variant, '' if nothing is."""
     for file in variant.files:
-        path = inside(place, file.path)
-        try:
-            status = path.stat()
-            if status.st_size != file.bytes:
-                return f"'{file.path}' has {status.st_size} bytes instead of {file.bytes}"
-            if status.st_mtime_ns != file.mtime_ns and sha256_of(path) != file.sha256:
-                return f"'{file.path}' was changed"
-        except OSError as error:
-            return f"'{file.path}' cannot be read: {error.strerror or error}"
+        if not _as_written(inside(place, file.path), file):
+            wrong = file_problem(place, file.path, file.bytes, file.sha256)
+            if wrong:
+                return wrong
     return ""
+
+
+def _as_written(path: Path, file: InstalledFile) -> bool:
+    """Size and time are those of then: the content need not be read."""
+    try:
+        status = path.stat()
+    except OSError:
+        return False
+    return (status.st_size, status.st_mtime_ns) == (file.bytes, file.mtime_ns)
 
 
 def opened(
@@ -152,10 +155,7 @@ def opened(
                 return engine.open_installed(inside(place, held.model), threads=threads), ""
             except PrunitError as error:
                 note = str(error)
-    file = _portable(folder, variant)
-    if sha256_of(file) != variant.artifact.sha256:
-        raise PortfolioError(f"'{variant.artifact.path}' was changed: its SHA-256 is not the manifest's")
-    return engine.open(file, threads=threads), note and f"the installed form is not used: {note}"
+    return engine.open(_portable(folder, variant), threads=threads), note and f"the installed form is not used: {note}"
 
 
 def ready(
@@ -192,13 +192,14 @@ def ready(
 
 
 def _portable(folder: Path, variant: Variant) -> Path:
-    file = inside(folder, variant.artifact.path)
-    if not file.is_file():
-        raise PortfolioError(f"'{variant.artifact.path}' is missing in '{folder}': copy the portfolio again")
-    return file
+    """The variant's own file; `PortfolioError` if it is not the manifest's."""
+    wrong = file_problem(folder, variant.artifact.path, None, variant.artifact.sha256)
+    if wrong:
+        raise PortfolioError(f"{wrong}; copy the portfolio to '{folder}' again")
+    return inside(folder, variant.artifact.path)
 
 
-def _installed(variant: Variant, folder: Path, place: Path, engine: Runtime) -> InstalledVariant:
+def _installed(variant: Variant, file: Path, folder: Path, place: Path, engine: Runtime) -> InstalledVariant:
     """Written into a folder of its own, tried, and only then put in its place."""
     place.mkdir(parents=True, exist_ok=True)
     name = f"{variant.name}-{variant.artifact.sha256[:12]}"
@@ -206,7 +207,7 @@ def _installed(variant: Variant, folder: Path, place: Path, engine: Runtime) -> 
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir()
     try:
-        model = engine.install(_portable(folder, variant), staged)
+        model = engine.install(file, staged)
         session = engine.open_installed(model, threads=1)
         try:
             self_test(session, variant.artifact, folder)

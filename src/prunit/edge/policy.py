@@ -80,13 +80,13 @@ def late_share(rate: float, service_ms: float, target_ms: float) -> float:
     probability and queues", 2003).
     """
     busy, free_ms = rate * service_ms / 1000, target_ms - service_ms
-    if busy >= 1 or free_ms < 0:
+    if busy > 1 - 1e-6 or free_ms < 0:  # just below 1 the root is 0 within rounding, and all but all are late
         return 1.0
     if busy < 1e-9:
         return 0.0
     x = min(2 * (1 - busy) / busy, 2 - 2 * math.log(busy))  # above the root, from where Newton comes down to it
     for _ in range(30):
-        x -= (math.exp(x) - 1 - x / busy) / (math.exp(x) - 1 / busy)
+        x -= (math.expm1(x) - x / busy) / (math.exp(x) - 1 / busy)
     return min(1.0, (1 - busy) / (busy * math.exp(x) - 1) * math.exp(-x * free_ms / service_ms))
 
 
@@ -274,6 +274,18 @@ def _best(found: Sequence[Option], conditions: Conditions, options: Sequence[Opt
         return max(found, key=lambda o: (o.accuracy, -o.service_ms)).name
     left = _allowed(conditions, options) or [min(options, key=lambda o: o.memory_bytes)]
     return min(left, key=lambda o: o.service_ms).name
+
+
+@dataclass
+class ArrivalRate:
+    """Requests per second of late: an exponential mean over about a second."""
+
+    per_s: float = 0.0
+
+    def observe(self, arrived: int, seconds: float) -> float:
+        """The rate, after so many requests have arrived in so many seconds."""
+        self.per_s += min(1.0, seconds) * (arrived / seconds - self.per_s)
+        return self.per_s
 
 
 @dataclass

@@ -287,7 +287,7 @@ class Portfolio(Record):
                 *((file.path, file.bytes, file.sha256) for file in (variant.plan, variant.weights) if file),
             ]
             for path, size, sha256 in files:
-                problem = _file_problem(folder, path, size, sha256)
+                problem = file_problem(folder, path, size, sha256)
                 if problem:
                     problems.append(f"variant '{variant.name}': {problem}")
         return problems
@@ -301,7 +301,8 @@ def _cost(variant: Variant, metric: str) -> float | None:
     return -value if value is not None and metric == "accuracy" else value
 
 
-def _file_problem(folder: Path, path: str, size: int | None, sha256: str) -> str | None:
+def file_problem(folder: Path, path: str, size: int | None, sha256: str) -> str | None:
+    """What is wrong with a file of a folder, None if nothing is; without `size` only the content counts."""
     try:
         file = inside(folder, path)
         if not file.is_file():

@@ -2,13 +2,12 @@
 
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from prunit.edge.policy import Conditions, Option, Policy, ServiceTimes
+from prunit.edge.policy import ArrivalRate, Conditions, Option, Policy, ServiceTimes
 from prunit.edge.session import Array
 from prunit.edge.simulate import Outcome, outcome
 from prunit.edge.switch import Switcher
@@ -115,20 +114,19 @@ class _Run:
 
     def ask(self) -> None:
         """Ask the policy every step, and do what it says."""
-        counts: deque[int] = deque([0], maxlen=2)
-        recent = 0.0
+        rate, before = ArrivalRate(), 0
         while not self.over.wait(self.step_s):
             now = time.perf_counter()
             come = int(np.searchsorted(self.arrivals_s, now - self.started))
-            counts.append(come)
-            recent += min(1.0, self.step_s) * ((counts[-1] - counts[0]) / self.step_s - recent)
+            rate.observe(come - before, self.step_s)
+            before = come
             active = self.switcher.active
             wanted = self.policy(
                 Conditions(
                     now_s=now - self.started,
                     active=active,
                     active_for_s=now - self.since,
-                    arrival_rate=recent,
+                    arrival_rate=rate.per_s,
                     queue_length=max(come - self.answered, 0),
                     target_ms=self.target_ms,
                     slowdown=self.times.slowdown if self.learn else 1.0,

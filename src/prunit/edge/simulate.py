@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from prunit.edge.policy import Conditions, Option, Policy, ServiceTimes
+from prunit.edge.policy import ArrivalRate, Conditions, Option, Policy, ServiceTimes
 from prunit.edge.portfolio import Portfolio
 from prunit.errors import ConfigError
 
@@ -104,18 +104,17 @@ class Simulation:
         index = {option.name: i for i, option in enumerate(self.options)}
         steps = int(arrivals_s[-1] / self.step_s) + 2
         bounds = np.searchsorted(arrivals_s, np.arange(steps + 1) * self.step_s)
-        recent, step = 0.0, 0
+        rate, step = ArrivalRate(), 0
         while waiting < len(arrivals_s):
             now_s = step * self.step_s
             come = int(bounds[min(step, steps)])
             if step:
-                per_s = (come - int(bounds[min(step - 1, steps)])) / self.step_s
-                recent += min(1.0, self.step_s) * (per_s - recent)
+                rate.observe(come - int(bounds[min(step - 1, steps)]), self.step_s)
             conditions = Conditions(
                 now_s=now_s,
                 active=active,
                 active_for_s=now_s - since_s,
-                arrival_rate=recent,
+                arrival_rate=rate.per_s,
                 queue_length=max(come - waiting, 0),
                 target_ms=self.target_ms,
                 battery=self.battery(now_s),

@@ -133,11 +133,11 @@ class Switcher:
             except Exception:  # if nobody can answer it is the request's fault
                 self._given_back(held)
                 continue
-            self._put_aside(failed.variant.name, reason)
             with self._lock:
                 held.users -= 1
                 if self._active is failed:
                     self._active = held
+            self._put_aside(failed.variant.name, reason)
             self._note("switched", variant.name, f"'{failed.variant.name}' failed")
             return Answer(output, variant.name)
         if not others:
@@ -313,11 +313,8 @@ class Switcher:
     def _put_aside(self, name: str, reason: str) -> None:
         with self._lock:
             self._failed.setdefault(name, reason)
-            held = self._held.get(name)
-            if held is not None and held is not self._active:
-                self._retired.append(self._held.pop(name))
-            elif held is not None:
-                del self._held[name]
+            held = self._held.pop(name, None)
+            if held is not None:
                 self._retired.append(held)
         self._note("failed", name, reason)
         with self._work:
@@ -325,15 +322,15 @@ class Switcher:
 
     def _note(self, kind: str, variant: str, why: str = "", ms: float = 0.0) -> None:
         """Remember what happened; failures and notes once for each reason."""
-        told = (kind, variant, why)
-        if kind in _WRONG:
+        event, told = Event(time.time(), kind, variant, why, ms), (kind, variant, why)
+        with self._lock:
             if told in self._told:
                 return
-            self._told.add(told)
-        event = Event(time.time(), kind, variant, why, ms)
+            if kind in _WRONG:
+                self._told.add(told)
+            self._events.append(event)
         if kind in _WRONG:
             log_event(place_of(self.folder, self._cache) / LOG, event)
-        self._events.append(event)
         if self._on_event:
             self._on_event(event)
 
