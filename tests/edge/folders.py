@@ -7,12 +7,20 @@ import numpy as np
 
 from prunit.edge import onnx_writer
 from prunit.edge.portfolio import Artifact, Latency, Metrics, Portfolio, Preprocessing, Variant
+from prunit.edge.session import Array
 from prunit.files import sha256_of
 
 SHAPE = (3, 4, 4)
 FACTORS = {"large": 4.0, "middle": 2.0, "small": 1.0}
 ACCURACIES = {"large": 0.9, "middle": 0.8, "small": 0.6}
 SERVICE_MS = {"large": 8.0, "middle": 3.0, "small": 1.0}
+X_BCHW = np.random.default_rng(1).standard_normal((1, *SHAPE), dtype=np.float32)
+"""An image."""
+
+
+def gives(output: Array, x_BCHW: Array, name: str) -> bool:
+    """The output is what the variant of that name makes of the input."""
+    return bool(np.allclose(output, x_BCHW * FACTORS[name], atol=1e-4))
 
 
 def variant_in(folder: Path, name: str, factor: float, *, shape: tuple[int, int, int] = SHAPE) -> Variant:

@@ -6,28 +6,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from prunit.edge import install as installing
 from prunit.edge.install import RECORD, install, opened, place_of, problem, read
 from prunit.edge.portfolio import Portfolio
-from prunit.edge.session import Array
 from prunit.edge.switch import Switcher
 from prunit.errors import FileError, PortfolioError
-from tests.edge.folders import FACTORS, SHAPE, portfolio_in
-
-X_BCHW = np.random.default_rng(1).standard_normal((1, *SHAPE), dtype=np.float32)
+from tests.edge.folders import FACTORS, X_BCHW, gives, portfolio_in
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     portfolio_in(tmp_path / "portfolio")
     return tmp_path / "portfolio"
-
-
-def gives(output: Array, x_BCHW: Array, name: str) -> bool:
-    return bool(np.allclose(output, x_BCHW * FACTORS[name], atol=1e-4))
 
 
 def test_the_installed_form_is_made_once_and_made_anew_where_it_must_be(

@@ -105,7 +105,7 @@ def test_a_replay_is_what_the_simulation_says(tmp_path: Path) -> None:
         def turns(conditions: Conditions, options: object) -> str:
             return ("large", "small")[int(conditions.now_s / 0.5) % 2]
 
-        found = replay(switcher, turns, arrivals, options, target_ms=1000.0, step_s=0.1)
+        found = replay(switcher, turns, arrivals, options, target_ms=60_000.0, step_s=0.1)
     assert found.lost == 0
     assert found.switch_errors == ()
     assert found.outcome.requests == len(arrivals)

@@ -19,19 +19,13 @@ from prunit.edge.session import Array, Session
 from prunit.edge.switch import Switcher
 from prunit.edge.wishes import LOG, Event, log_event, read_events
 from prunit.errors import ConfigError, DataError, DeviceError, PortfolioError, UnknownNameError
-from tests.edge.folders import FACTORS, SHAPE, portfolio_in, variant_in
-
-X_BCHW = np.random.default_rng(1).standard_normal((1, *SHAPE), dtype=np.float32)
+from tests.edge.folders import FACTORS, SHAPE, X_BCHW, gives, portfolio_in, variant_in
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     portfolio_in(tmp_path / "portfolio")
     return tmp_path / "portfolio"
-
-
-def gives(output: Array, x_BCHW: Array, name: str) -> bool:
-    return bool(np.allclose(output, x_BCHW * FACTORS[name], atol=1e-4))
 
 
 def until(true: Callable[[], bool], seconds: float = 5.0) -> bool:
@@ -44,12 +38,13 @@ def until(true: Callable[[], bool], seconds: float = 5.0) -> bool:
 
 
 class Wrapped:
-    """ONNX Runtime, whose sessions of chosen files do something else; `slow_s` is how long each takes to open."""
+    """ONNX Runtime, whose sessions of chosen files do something else; none is opened while `gate` is closed."""
 
     name = "onnxruntime"
 
-    def __init__(self, act: Callable[[str, Session, Array], Array] | None = None, *, slow_s: float = 0.0) -> None:
-        self.inner, self.act, self.slow_s = runtime(), act, slow_s
+    def __init__(self, act: Callable[[str, Session, Array], Array] | None = None) -> None:
+        self.inner, self.act, self.gate = runtime(), act, threading.Event()
+        self.gate.set()
         self.closed: list[str] = []
         self.opened: list[str] = []
 
@@ -67,7 +62,7 @@ class Wrapped:
 
     def _wrap(self, name: str, session: Session) -> Session:
         runtime = self
-        time.sleep(self.slow_s)
+        assert self.gate.wait(10)
         self.opened.append(name)
 
         class Own:
@@ -168,18 +163,24 @@ def test_requests_end_on_the_variant_that_they_began_on(folder: Path) -> None:
 
 
 def test_while_the_next_one_is_opened_requests_go_on(folder: Path) -> None:
-    with Switcher(folder, runtime=Wrapped(slow_s=0.3), start="large") as switcher:
+    engine = Wrapped()
+    with Switcher(folder, runtime=engine, start="large") as switcher:
+        engine.gate.clear()
         wish = switcher.switch("small")
         assert switcher.run(X_BCHW).variant == "large"
-        assert not wish.wait(0)
+        assert not wish.wait(0.3)
+        engine.gate.set()
         assert wish.wait(5)
         assert switcher.active == "small"
         assert wish.ms >= 300
 
 
 def test_the_last_wish_counts(folder: Path) -> None:
-    with Switcher(folder, runtime=Wrapped(slow_s=0.2), start="large") as switcher:
+    engine = Wrapped()
+    with Switcher(folder, runtime=engine, start="large") as switcher:
+        engine.gate.clear()
         first, second, third = switcher.switch("middle"), switcher.switch("small"), switcher.switch("large")
+        engine.gate.set()
         assert all(wish.wait(5) for wish in (first, second, third))
         assert third.error is None
         assert "asked for before this one was over" in str(first.error)

@@ -24,6 +24,8 @@ from prunit.cli.options import (
     ScoreName,
     Seed,
     Settings,
+    Subset,
+    Threads,
     config_of,
     dataset_of,
 )
@@ -63,7 +65,7 @@ def build(
     mode: ModeName = None,
     score: ScoreName = None,
     round_to: RoundTo = None,
-    subset: Annotated[int | None, typer.Option(help="Train on N images, evenly from all classes.")] = None,
+    subset: Subset = None,
     image_size: ImageSize = None,
     config: ConfigFile = None,
     settings: Settings = None,
@@ -111,7 +113,7 @@ def sweep(
     seed: Seed = None,
     device: Device = None,
     round_to: RoundTo = None,
-    subset: Annotated[int | None, typer.Option(help="Train on N images, evenly from all classes.")] = None,
+    subset: Subset = None,
     image_size: ImageSize = None,
     eta: Annotated[int, typer.Option(help="One of so many goes on from each rung.")] = 3,
     held_out: Annotated[float, typer.Option(help="Share of the training images that judges the trials.")] = 0.2,
@@ -214,7 +216,7 @@ def inspect(
 @app.command()
 def bench(
     folder: Annotated[Path, typer.Argument(help="A portfolio folder.")],
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the inference engine.")] = 1,
+    threads: Threads = 1,
     batch: Annotated[int, typer.Option(min=1, help="The batch size measured besides 1.")] = 32,
     seconds: Annotated[float, typer.Option(min=0.1, help="How long each batch size is measured.")] = 5.0,
     save: Annotated[bool, typer.Option("--save", help="Write the figures into portfolio.json.")] = False,
@@ -263,7 +265,7 @@ def layers(
 def probe_device(
     files: Annotated[list[Path], typer.Argument(metavar="LAYERS…", help="Files that prunit layers wrote.")],
     out: Annotated[Path, typer.Option(help="The profile to write.")] = Path("profile.json"),
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the inference engine.")] = 1,
+    threads: Threads = 1,
     as_json: AsJson = False,
 ) -> None:
     """Measure what layers take on this device at many widths, for budgets such as latency=5ms@profile.json.

@@ -55,6 +55,8 @@ RoundTo = Annotated[
 Seed = Annotated[int | None, typer.Option(help="Initial weights, data order, random scores. (default: 0)")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N. (default: auto)")]
 ImageSize = Annotated[int | None, typer.Option("--image-size", help="Bring images to this side in pixels.")]
+Subset = Annotated[int | None, typer.Option(help="Train on N images, evenly from all classes.")]
+Threads = Annotated[int, typer.Option(min=1, help="Threads of the inference engine.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file with any settings.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="Any setting as a.b=c, for example train.lr=0.05. Can be repeated.")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from prunit.cli.options import AsJson
+from prunit.cli.options import AsJson, Threads
 from prunit.errors import ConfigError, PortfolioError
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A portfolio folder.")]
@@ -95,7 +95,7 @@ def replay(
     scale: Scale = 1.0,
     start: Start = 0,
     seconds: Seconds = 30,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the inference engine.")] = 1,
+    threads: Threads = 1,
     resident: Annotated[int | None, typer.Option(min=1, help="Variants that stay open at most. (default: all)")] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -18,6 +18,7 @@ from prunit.cli.options import (
     Options,
     Seed,
     Settings,
+    Subset,
     config_of,
     dataset_of,
 )
@@ -43,7 +44,7 @@ def ladder(
     epochs: Annotated[int | None, typer.Option(help="Epochs of each training. (default: 30)")] = None,
     seed: Seed = None,
     device: Device = None,
-    subset: Annotated[int | None, typer.Option(help="Train on N images, evenly from all classes.")] = None,
+    subset: Subset = None,
     image_size: ImageSize = None,
     config: ConfigFile = None,
     settings: Settings = None,

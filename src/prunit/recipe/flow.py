@@ -6,7 +6,7 @@ after each epoch, so a build that was killed at any moment goes on with `resume=
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -58,6 +58,7 @@ from prunit.store import save as save_weights
 from prunit.surgery import check_runs, compact, rectify
 from prunit.train import Epoch, device_named, evaluate, train
 from prunit.train.accuracy import check_model
+from prunit.train.sparse import Masks
 from prunit.version import VERSION
 
 
@@ -153,9 +154,6 @@ _TOLD: Final = (
 """What a plan's origin says that the manifest tells of a variant."""
 
 
-_NONE: Final[Mapping[str, float]] = {}
-
-
 @dataclass(frozen=True)
 class Work:
     """The steps of one build; each leaves its result in the folder, and reads it back if it is there."""
@@ -208,30 +206,49 @@ class Work:
             prune = self.config.prune_of(name)
             rectify(model, dense, prune.rectifier, seed=prune.seed)
         del dense
-        settings = self.config.train
-        epochs: list[Epoch] = []
-
-        def on_training_step(done: int, total: int) -> None:
-            note = f"{epochs[-1].test_accuracy:.1%} at epoch {epochs[-1].index}/{settings.epochs}" if epochs else ""
-            self.progress(name, "train", done, total, note)
-
-        for epoch in train(model, self.dataset, settings, checkpoint=checkpoint, on_step=on_training_step):
-            epochs.append(epoch)
+        epochs = list(self.epochs(name, model, checkpoint))
         save_weights(model, plan, weights)
-        write_atomically(history, json.dumps([asdict(e) for e in epochs]))
-        with suppress(OSError):  # it is of no more use, and of no harm
-            checkpoint.unlink()
-        self.progress.trained(name)
+        self.trained(name, history, epochs, checkpoint)
         return epochs
 
+    def epochs(
+        self, name: str, model: nn.Module, checkpoint: Path, *, masks: Masks | None = None, first: int = 0
+    ) -> Iterator[Epoch]:
+        """The epochs of a training as they end, its progress told; as `train` has them."""
+        last: Epoch | None = None
+
+        def on_training_step(done: int, total: int) -> None:
+            note = f"{last.test_accuracy:.1%} at epoch {last.index}/{last.epochs}" if last else ""
+            self.progress(name, "train", done, total, note)
+
+        settings = self.config.train
+        for epoch in train(
+            *(model, self.dataset, settings), checkpoint=checkpoint, on_step=on_training_step, masks=masks, first=first
+        ):
+            last = epoch
+            yield epoch
+
+    def trained(self, name: str, history: Path, epochs: Sequence[Epoch], checkpoint: Path) -> None:
+        """Write down the epochs of a training whose weights are stored; its checkpoint is of no more use."""
+        write_atomically(history, json.dumps([asdict(e) for e in epochs]))
+        with suppress(OSError):
+            checkpoint.unlink()
+        self.progress.trained(name)
+
     def put(
-        self, name: str, plan: Plan, model: nn.Module, epochs: Sequence[Epoch], *, seconds: Mapping[str, float] = _NONE
+        self,
+        name: str,
+        plan: Plan,
+        model: nn.Module,
+        epochs: Sequence[Epoch],
+        *,
+        seconds: Mapping[str, float] | None = None,
     ) -> None:
         """Write down a variant that was trained elsewhere, as `plan` and `train` do; what is there already stays."""
         weights, history = self.folder / f"{name}.safetensors", self._state(name, "history.json")
         if history.exists() and weights.exists():
             return
-        write_atomically(self._state(name, "seconds.json"), json.dumps(dict(seconds)))
+        write_atomically(self._state(name, "seconds.json"), json.dumps(dict(seconds or {})))
         write_atomically(self.folder / f"{name}.plan.json", plan.to_json())
         save_weights(model, plan, weights)
         write_atomically(history, json.dumps([asdict(e) for e in epochs]))

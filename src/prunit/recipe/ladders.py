@@ -6,11 +6,9 @@ others back to what they were early in the first training, and train again. One 
 Each level leaves a file when it is done, so a ladder that was killed at any moment goes on with `resume=True`.
 """
 
-import json
 import math
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +21,7 @@ from torch import Tensor, nn
 
 from prunit.batches import Dataset
 from prunit.costs import cost_of
-from prunit.edge.portfolio import Portfolio
+from prunit.edge.portfolio import Portfolio, Variant
 from prunit.errors import ConfigError, FileError, unknown
 from prunit.files import write_atomically
 from prunit.graph import ChannelGraph, trace
@@ -34,7 +32,7 @@ from prunit.recipe.folder import STATE, check_folder, is_started, open_folder, r
 from prunit.recipe.progress import OnStep, Progress
 from prunit.recipe.source import ModelLike, Source, check_exports, check_trains, example_of, loaded
 from prunit.scores import SCORES, score_weights
-from prunit.train import Epoch, device_named, train
+from prunit.train import Epoch, device_named
 from prunit.train.accuracy import check_model
 from prunit.train.checkpoint import model_tensors
 from prunit.train.sparse import Masks
@@ -77,9 +75,7 @@ def ladder(
         check_exports(dense, dataset)
     folder = open_folder(Path(out), settings, resume=resume, defaults=BuildConfig().model_dump(mode="json"))
     work = Work(config, folder, dataset, source, graph, progress)
-    climb = _Climb(config, folder, dataset, source, graph, progress, prunable(graph))
-    variants = climb.variants(work, rungs)
-    portfolio = work.measure(variants)
+    portfolio = work.measure(_Climb(work, prunable(graph)).variants(rungs))
     work.report(portfolio)
     return portfolio
 
@@ -146,53 +142,47 @@ def smallest_dropped(model: nn.Module, names: list[str], masks: Masks, fraction:
 class _Climb:
     """The trainings of a ladder; each leaves its weights and its epochs in the folder's state."""
 
-    config: BuildConfig
-    folder: Path
-    dataset: Dataset
-    source: Source
-    graph: ChannelGraph
-    progress: Progress
+    work: Work
     names: list[str]
+    """Of the weights of which single ones may go."""
 
-    def variants(self, work: Work, rungs: list[Rung]) -> list[Any]:
+    def variants(self, rungs: list[Rung]) -> list[Variant]:
         """The records of all variants, the dense one first."""
-        imp = self.config.sparse.method == IMP
+        work, sparse = self.work, self.work.config.sparse
+        imp = sparse.method == IMP
         levels = max(rung.level for rung in rungs) if imp else 0
         trainings = [f"level {n}" for n in range(levels + 1)] if imp else ["level 0", *(r.name for r in rungs)]
-        macs = cost_of(self.graph).macs
+        # A masked weight is computed with: each training costs what the dense one does.
+        costs = dict.fromkeys(trainings, cost_of(work.graph).macs)
         names = ["dense", *(rung.name for rung in rungs)]
-        self.progress.plan_to_train(
-            dict.fromkeys(trainings, macs), probe_s=2 * self.config.probe.seconds, exports=names
-        )
+        work.progress.plan_to_train(costs, probe_s=2 * work.config.probe.seconds, exports=names)
         model, history = self._dense()
-        work.put("dense", keep_all(self.graph), model, history)
-        found = [work.export("dense", keep_all(self.graph), None, history)]
+        work.put("dense", keep_all(work.graph), model, history)
+        found = [work.export("dense", keep_all(work.graph), None, history)]
         masks: Masks = {}
         before = sum(epoch.seconds for epoch in history)
         by_level = {rung.level: rung for rung in rungs}
         if not imp:
             for rung in rungs:
                 masks = self._mask(rung.density)
-                model, history = self._trained(rung.name, masks, self.source.make(), 0)
-                found.append(self._variant(work, rung, model, masks, history, 0.0))
+                model, history = self._trained(rung.name, masks, work.source.make(), 0)
+                found.append(self._variant(rung, model, masks, history, 0.0))
             return found
         for level in range(1, levels + 1):
-            masks = smallest_dropped(model, self.names, masks, self.config.sparse.fraction)
-            rewound = self.source.make()
+            masks = smallest_dropped(model, self.names, masks, sparse.fraction)
+            rewound = work.source.make()
             _put(rewound, self._read("rewind"))
-            model, history = self._trained(f"level {level}", masks, rewound, rewind_of(self.config))
+            model, history = self._trained(f"level {level}", masks, rewound, rewind_of(work.config))
             if level in by_level:
-                found.append(self._variant(work, by_level[level], model, masks, history, before))
+                found.append(self._variant(by_level[level], model, masks, history, before))
             before += sum(epoch.seconds for epoch in history)
         return found
 
-    def _variant(
-        self, work: Work, rung: Rung, model: nn.Module, masks: Masks, history: list[Epoch], before_s: float
-    ) -> Any:
-        sparse = self.config.sparse
+    def _variant(self, rung: Rung, model: nn.Module, masks: Masks, history: list[Epoch], before_s: float) -> Variant:
+        work, sparse = self.work, self.work.config.sparse
         if sparse.tolerance:
             model = without_small_filters(model, sparse.tolerance)
-        removed = remove_zeros(model.eval(), example_of(self.dataset), graph=self.graph)
+        removed = remove_zeros(model.eval(), example_of(work.dataset), graph=work.graph)
         kept = sum(int(mask.sum()) for mask in masks.values()) / sum(mask.numel() for mask in masks.values())
         origin: dict[str, Any] = {"recipe": RECIPE, "method": sparse.method, "density": f"{kept:.4g}"}
         origin |= {"tolerance": sparse.tolerance} if sparse.tolerance else {}
@@ -202,29 +192,28 @@ class _Climb:
 
     def _dense(self) -> tuple[nn.Module, list[Epoch]]:
         """The dense model after its training; on the way the weights to rewind to are kept."""
-        rewind, start = rewind_of(self.config), self._file("rewind")
-        if self.config.sparse.method != IMP:
-            return self._trained("level 0", {}, self.source.make(), 0)
+        rewind, start, make = rewind_of(self.work.config), self._file("rewind"), self.work.source.make
+        if self.work.config.sparse.method != IMP:
+            return self._trained("level 0", {}, make(), 0)
         if not start.exists():  # without them a checkpoint is of no use: it is past that epoch, or starts anew anyway
             for file in (self._file("level 0"), self._checkpoint("level 0")):
                 file.unlink(missing_ok=True)
             if not rewind:
-                self._write("rewind", self.source.make())
-        return self._trained("level 0", {}, self.source.make(), 0, keep_at=rewind)
+                self._write("rewind", make())
+        return self._trained("level 0", {}, make(), 0, keep_at=rewind)
 
     def _mask(self, density: float) -> Masks:
         """The mask of a score at initialisation: the highest-scored weights of all layers together."""
-        prune, sparse = self.config.prune, self.config.sparse
-        batches = self.dataset.scoring_batches(per_class=prune.per_class, batch_size=256, seed=prune.seed)
-        model = self.source.make()
+        work, prune = self.work, self.work.config.prune
+        batches = work.dataset.scoring_batches(per_class=prune.per_class, batch_size=256, seed=prune.seed)
         scores = score_weights(
-            model,
-            self.graph,
-            sparse.method,
+            work.source.make(),
+            work.graph,
+            work.config.sparse.method,
             batches,
             density=density,
             seed=prune.seed,
-            on_round=lambda done, total: self.progress(f"density {density:.3g}", "prune", done, total),
+            on_round=lambda done, total: work.progress(f"density {density:.3g}", "prune", done, total),
         )
         flat = torch.cat([scores[n].reshape(-1) for n in self.names])
         kept = torch.zeros(len(flat), dtype=torch.bool)
@@ -239,32 +228,21 @@ class _Climb:
         file, history = self._file(name), self._file(name).with_suffix(".json")
         if file.exists() and history.exists():
             _put(model, self._read(name))
-            self.progress.trained(name)
+            self.work.progress.trained(name)
             return model, read_history(history)
         epochs: list[Epoch] = []
-
-        def on_training_step(done: int, total: int) -> None:
-            note = f"{epochs[-1].test_accuracy:.1%} at epoch {epochs[-1].index}/{epochs[-1].epochs}" if epochs else ""
-            self.progress(name, "train", done, total, note)
-
         checkpoint = self._checkpoint(name)
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        settings = self.config.train
-        for epoch in train(
-            *(model, self.dataset, settings), checkpoint=checkpoint, on_step=on_training_step, masks=masks, first=first
-        ):
+        for epoch in self.work.epochs(name, model, checkpoint, masks=masks, first=first):
             epochs.append(epoch)
             if epoch.index == keep_at and not self._file("rewind").exists():
                 self._write("rewind", model)
         self._write(name, model)
-        write_atomically(history, json.dumps([asdict(e) for e in epochs]))
-        with suppress(OSError):
-            checkpoint.unlink()
-        self.progress.trained(name)
+        self.work.trained(name, history, epochs, checkpoint)
         return model, epochs
 
     def _file(self, name: str) -> Path:
-        return self.folder / STATE / "ladder" / f"{name.replace(' ', '-')}.safetensors"
+        return self.work.folder / STATE / "ladder" / f"{name.replace(' ', '-')}.safetensors"
 
     def _checkpoint(self, name: str) -> Path:
         return self._file(name).with_suffix(".checkpoint.safetensors")
