@@ -39,6 +39,10 @@ def test_policies_are_compared_on_a_trace(folder: Path, tmp_path: Path) -> None:
     found = json.loads(prunit("simulate", folder, *arguments).out)
     assert set(found) == {"queue:dwell_s=1", "oracle"}
     assert found["oracle"]["requests"] == 320
+    (tmp_path / "link.txt").write_text("1000\n")
+    over = ("--bandwidth", tmp_path / "link.txt", "--request-kb", 2)
+    slower = json.loads(prunit("simulate", folder, *arguments, *over).out)
+    assert slower["queue:dwell_s=1"]["p50_ms"] >= found["queue:dwell_s=1"]["p50_ms"] + 15
 
 
 def test_a_trace_is_replayed_beside_its_simulation(folder: Path, tmp_path: Path) -> None:
@@ -66,6 +70,8 @@ def test_mistakes(folder: Path, tmp_path: Path) -> None:
         (("simulate", tmp_path, "--trace", trace), "is no portfolio"),
         (("replay", tmp_path, "--trace", trace), "is no portfolio"),
         (("install", tmp_path), "is no portfolio"),
+        (("simulate", folder, "--trace", trace, "--bandwidth", tmp_path / "no.csv"), "there is no trace"),
+        (("simulate", folder, "--trace", trace, "--bandwidth", trace, "--request-kb", 0), "it must be more than 0"),
     ):
         result = prunit(*arguments)
         assert result.code == 2, result.out

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from prunit.edge.link import Link
 from prunit.edge.policy import Conditions, Fixed, Option, Queue
 from prunit.edge.replay import replay
 from prunit.edge.simulate import Service, Simulation, departures, services_of
 from prunit.edge.switch import Switcher
-from prunit.edge.traces import arrivals_of, rates_of
+from prunit.edge.traces import arrivals_of, bandwidth_of, rates_of
 from prunit.errors import ConfigError, FileError
 from tests.edge.folders import portfolio_in
 
@@ -93,6 +94,43 @@ def test_opening_a_variant_takes_its_time() -> None:
         assert found.switches == 1
 
 
+def test_a_link_carries_one_request_after_the_other() -> None:
+    link = Link([80.0, 8.0, 0.0], 1000)  # 8 kbit each: 0.1 s in the first second, 1 s in the second, never in the third
+    found = link.arrivals(np.array([0.0, 0.0, 0.5, 0.95, 2.5]))
+    # The fourth has 4 kbit carried until second 1, the rest takes 0.5 s; the fifth waits until the link is back.
+    np.testing.assert_allclose(found, [0.1, 0.2, 0.6, 1.5, 3.1], atol=1e-4)
+    assert len(link.arrivals(np.empty(0))) == 0
+    assert [link.kbps_at(s) for s in (0.5, 1.5, 4.2)] == [80.0, 8.0, 8.0]
+    for kbps, size in (([], 10), ([0.0], 10), ([5.0], 0)):
+        with pytest.raises(ConfigError):
+            Link(kbps, size)
+
+
+def test_a_slow_link_leaves_less_of_the_target() -> None:
+    """The link takes 20 of 35 ms, later hardly any: only then is there time for the large variant and its queue."""
+    rates = np.full(60, 20.0)
+    link = Link([*[400.0] * 30, *[40_000.0] * 30], 1000)
+    simulation = Simulation(OPTIONS, EXACT, target_ms=35.0, link=link)
+    sent = arrivals_of(rates)
+    queue, large = simulation.run(Queue(), sent), simulation.run(Fixed("large"), sent)
+    assert queue.p50_ms < large.p50_ms
+    assert large.in_time < queue.in_time
+    assert 0.2 < queue.by_variant["large"] < 0.6
+    latency_ms = 1000 * (link.arrivals(sent) - sent)
+    assert large.p50_ms >= float(np.percentile(latency_ms, 50)) + 10
+    assert simulation.oracle(sent).delivered >= queue.delivered
+
+
+def test_a_replay_over_a_link_counts_from_the_sending(tmp_path: Path) -> None:
+    portfolio_in(tmp_path)
+    sent = np.arange(0, 0.5, 0.1)
+    with Switcher(tmp_path) as switcher:
+        options = [Option(v.name, v.metrics.accuracy or 0, 1.0) for v in switcher.portfolio.variants]
+        found = replay(switcher, Fixed("small"), sent, options, target_ms=60_000.0, link=Link([160.0], 1000))
+    assert found.lost == 0
+    assert found.outcome.p50_ms >= 50  # 8 kbit at 160 kbit/s
+
+
 def test_a_replay_is_what_the_simulation_says(tmp_path: Path) -> None:
     portfolio_in(tmp_path)
     arrivals = arrivals_of(np.full(2, 60.0))
@@ -114,6 +152,20 @@ def test_a_replay_is_what_the_simulation_says(tmp_path: Path) -> None:
     services = {o.name: Service(0.05, 0.05, 0.05) for o in options}
     simulated = Simulation(options, services, target_ms=1000.0, step_s=0.1).run(turns, arrivals)
     assert found.outcome.by_variant["large"] == pytest.approx(simulated.by_variant["large"], abs=0.25)
+
+
+def test_bandwidths_are_read_from_what_people_have(tmp_path: Path) -> None:
+    (tmp_path / "plain.txt").write_text("100\n200\n")
+    (tmp_path / "seconds.csv").write_text("trace,second,kbps\na,0,5\na,1,7\n")
+    (tmp_path / "pieces.csv").write_text("duration_ms,bandwidth_kbps\n500,100\n1000,300\n700,50\n")
+    assert bandwidth_of(tmp_path / "plain.txt").tolist() == [100, 200]
+    assert bandwidth_of(tmp_path / "seconds.csv").tolist() == [5, 7]
+    np.testing.assert_allclose(bandwidth_of(tmp_path / "pieces.csv"), [200, 175])
+    (tmp_path / "no.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "minus.txt").write_text("-1\n")
+    for name, complaint in (("no.csv", "is no trace of a bandwidth"), ("minus.txt", "negative"), ("x", "there is no")):
+        with pytest.raises(FileError, match=complaint):
+            bandwidth_of(tmp_path / name)
 
 
 def test_rates_are_read_from_what_people_have(tmp_path: Path) -> None:

@@ -26,6 +26,11 @@ Target = Annotated[float, typer.Option("--target", help="Milliseconds from a req
 Scale = Annotated[float, typer.Option(help="Times the trace's rates.")]
 Start = Annotated[int, typer.Option(help="Second of the trace to begin with.")]
 Seconds = Annotated[int | None, typer.Option(help="Seconds of the trace.")]
+Bandwidth = Annotated[
+    Path | None,
+    typer.Option("--bandwidth", help="A recorded link over which requests come: kbit/s a line, or a CSV with kbps."),
+]
+RequestKb = Annotated[float, typer.Option("--request-kb", help="Kilobytes that the link carries for each request.")]
 
 
 def install(
@@ -63,6 +68,8 @@ def simulate(
     scale: Scale = 1.0,
     start: Start = 0,
     seconds: Seconds = 86_400,
+    bandwidth: Bandwidth = None,
+    request_kb: RequestKb = 30.0,
     opening: Annotated[float, typer.Option(help="Milliseconds that opening a variant takes; 0: all are open.")] = 0.0,
     as_json: AsJson = False,
 ) -> None:
@@ -77,10 +84,10 @@ def simulate(
     options, services = options_of(portfolio), services_of(portfolio)
     names = policy or [*(f"fixed:{o.name}" for o in options), "accurate", "queue", "delivered", "saver"]
     policies = {name: policy_of(name) for name in names}
-    arrivals_s = _arrivals(trace, scale, start, seconds)
-    simulation = Simulation(options, services, target, open_ms=opening)
-    found = {name: simulation.run(each, arrivals_s) for name, each in policies.items()}
-    found["oracle"] = simulation.oracle(arrivals_s)
+    sent_s = _sent(trace, scale, start, seconds)
+    simulation = Simulation(options, services, target, open_ms=opening, link=_link(bandwidth, request_kb))
+    found = {name: simulation.run(each, sent_s) for name, each in policies.items()}
+    found["oracle"] = simulation.oracle(sent_s)
     if as_json:
         typer.echo(json.dumps({name: asdict(each) for name, each in found.items()}, indent=2))
         return
@@ -96,6 +103,8 @@ def replay(
     start: Start = 0,
     seconds: Seconds = 30,
     threads: Threads = 1,
+    bandwidth: Bandwidth = None,
+    request_kb: RequestKb = 30.0,
     resident: Annotated[int | None, typer.Option(min=1, help="Variants that stay open at most. (default: all)")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -110,10 +119,10 @@ def replay(
     chosen = policy_of(policy)
     with Switcher(folder, threads=threads, resident=resident) as switcher:
         options, services = options_of(switcher.portfolio), services_of(switcher.portfolio)
-        arrivals_s = _arrivals(trace, scale, start, seconds)
+        sent_s, link = _sent(trace, scale, start, seconds), _link(bandwidth, request_kb)
         switcher.preload()
-        found = run(switcher, chosen, arrivals_s, options, target_ms=target)
-    simulated = Simulation(options, services, target).run(chosen, arrivals_s)
+        found = run(switcher, chosen, sent_s, options, target_ms=target, link=link)
+    simulated = Simulation(options, services, target, link=link).run(chosen, sent_s)
     if as_json:
         told: dict[str, Any] = {"replayed": asdict(found), "simulated": asdict(simulated)}
         typer.echo(json.dumps(told, indent=2))
@@ -121,10 +130,10 @@ def replay(
     show.outcomes({"replayed": found.outcome, "simulated": simulated}, target)
     show.replayed(found)
     if found.lost:
-        raise PortfolioError(f"{found.lost} of {len(arrivals_s)} requests got no answer: {found.switch_errors[:1]}")
+        raise PortfolioError(f"{found.lost} of {len(sent_s)} requests got no answer: {found.switch_errors[:1]}")
 
 
-def _arrivals(trace: Path, scale: float, start: int, seconds: int | None) -> Any:
+def _sent(trace: Path, scale: float, start: int, seconds: int | None) -> Any:
     from prunit.edge.traces import arrivals_of, rates_of
 
     if scale <= 0:
@@ -133,7 +142,18 @@ def _arrivals(trace: Path, scale: float, start: int, seconds: int | None) -> Any
     part = rates[start : None if seconds is None else start + seconds]
     if not len(part):
         raise ConfigError(f"--start {start}: the trace '{trace}' has {len(rates)} seconds")
-    arrivals_s = arrivals_of(part * scale)
-    if not len(arrivals_s):
+    sent_s = arrivals_of(part * scale)
+    if not len(sent_s):
         raise ConfigError(f"the trace '{trace}' holds no request in these {len(part)} seconds: raise --scale")
-    return arrivals_s
+    return sent_s
+
+
+def _link(bandwidth: Path | None, request_kb: float) -> Any:
+    from prunit.edge.link import Link
+    from prunit.edge.traces import bandwidth_of
+
+    if bandwidth is None:
+        return None
+    if request_kb <= 0:
+        raise ConfigError(f"--request-kb {request_kb:g}: it must be more than 0")
+    return Link(bandwidth_of(bandwidth).tolist(), round(1000 * request_kb))

@@ -38,7 +38,8 @@ class Conditions:
 
     `arrival_rate` in requests per second; `queue_length` of requests that wait; `target_ms` from a request's arrival
     to its answer; `memory_bytes` that variants may take; `battery` 0 to 1, while not charging; `throttled`: the device
-    has lowered its clock, or is about to; `slowdown` how many times longer answers take now than the options say.
+    has lowered its clock, or is about to; `slowdown` how many times longer answers take now than the options say;
+    `bandwidth_kbps` of the link over which requests of `request_bytes` come, if the target counts from their sending.
     """
 
     now_s: float
@@ -52,6 +53,14 @@ class Conditions:
     throttled: bool = False
     slowdown: float = 1.0
     bandwidth_kbps: float | None = None
+    request_bytes: int = 0
+
+    @property
+    def left_ms(self) -> float:
+        """What is left of the target when a request has crossed the link."""
+        if self.bandwidth_kbps is None:
+            return self.target_ms
+        return self.target_ms - 8 * self.request_bytes / max(self.bandwidth_kbps, 1e-9)
 
 
 Policy = Callable[[Conditions, Sequence[Option]], str]
@@ -130,7 +139,7 @@ class Queue:
         slower = active is not None and option.service_ms > active.service_ms
         if _late(option, conditions) > self.late * (self.margin if slower else 1):
             return False
-        return (conditions.queue_length + 1) * option.service_ms * conditions.slowdown <= conditions.target_ms
+        return (conditions.queue_length + 1) * option.service_ms * conditions.slowdown <= conditions.left_ms
 
 
 @dataclass(frozen=True)
@@ -162,7 +171,7 @@ class Delivered:
         """Accuracy times the share in time, of what waits and of what comes in the next `dwell_s`."""
         service_ms, rate = option.service_ms * conditions.slowdown, conditions.arrival_rate
         late, waiting = _late(option, conditions), conditions.queue_length
-        over_ms = (waiting + 1) * service_ms - conditions.target_ms
+        over_ms = (waiting + 1) * service_ms - conditions.left_ms
         if over_ms > 0 and late < 1:
             # What waits is late, and so is what comes until the server has caught up.
             catching_up_s = over_ms / 1000 / (1 - rate * service_ms / 1000)
@@ -171,7 +180,7 @@ class Delivered:
 
 
 def _late(option: Option, conditions: Conditions) -> float:
-    return late_share(conditions.arrival_rate, option.service_ms * conditions.slowdown, conditions.target_ms)
+    return late_share(conditions.arrival_rate, option.service_ms * conditions.slowdown, conditions.left_ms)
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,16 @@
 """A trace of requests for real: against a `Switcher`, in real time, to check what `simulate` says."""
 
-import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from prunit.edge.policy import ArrivalRate, Conditions, Option, Policy, ServiceTimes
+from prunit.edge.link import Link
+from prunit.edge.policy import Option, Policy
 from prunit.edge.session import Array
 from prunit.edge.simulate import Outcome, outcome
+from prunit.edge.steering import Load, Steering
 from prunit.edge.switch import Switcher
 from prunit.errors import PrunitError
 
@@ -29,71 +30,69 @@ class Replayed:
 def replay(
     switcher: Switcher,
     policy: Policy,
-    arrivals_s: np.ndarray,
+    sent_s: np.ndarray,
     options: Sequence[Option],
     *,
     target_ms: float,
     step_s: float = 0.25,
     learn: bool = True,
+    link: Link | None = None,
 ) -> Replayed:
-    """What a policy delivers in real time: as long as the last arrival says, one request after the other.
+    """What a policy delivers in real time: as long as the last request says, one request after the other.
 
     Requests wait in a queue from the moment at which they arrive, whether or not this process wakes in time for it;
-    one thread answers them in order, on a random image. The policy is asked every `step_s`.
+    one thread answers them in order, on a random image. The policy is asked every `step_s`. With a `link` requests
+    arrive when it has carried them; that alone is computed.
     """
     shape = switcher.portfolio.variant(switcher.active).artifact.input_shape
     rng = np.random.default_rng(0)
     images: list[Array] = [rng.standard_normal((1, *shape), dtype=np.float32) for _ in range(8)]
-    run = _Run(switcher, policy, arrivals_s, options, target_ms, step_s, ServiceTimes(_expected(options)), learn)
-    asking = threading.Thread(target=run.ask, daemon=True)
-    run.begin()
-    asking.start()
+    run = _Run(switcher, sent_s, link.arrivals(sent_s) if link else sent_s, time.perf_counter() + 0.05)
+    steering = Steering(
+        *(switcher, policy, options, run.load),
+        target_ms=target_ms,
+        step_s=step_s,
+        learn=learn,
+        link=link,
+        clock=lambda: time.perf_counter() - run.started,
+    )
+    steering.start()
     try:
-        run.answer(images)
+        run.answer(images, steering)
     finally:
-        run.over.set()
-        asking.join()
+        steering.close()
     names = {option.name: i for i, option in enumerate(options)}
     answered = np.array([names[name] for name in run.names if name is not None], dtype=np.int16)
     latency_ms = np.array([ms for name, ms in zip(run.names, run.latencies_ms, strict=True) if name is not None])
     swaps = [event.ms for event in switcher.events if event.kind == "switched"] or [0.0]
     return Replayed(
-        outcome=outcome(options, answered, latency_ms, target_ms, run.switches),
-        lost=run.names.count(None) + len(arrivals_s) - len(run.names),
-        switch_errors=tuple(run.errors),
+        outcome=outcome(options, answered, latency_ms, target_ms, steering.switches),
+        lost=run.names.count(None) + len(sent_s) - len(run.names),
+        switch_errors=(*run.errors, *steering.errors),
         swap_p50_ms=float(np.percentile(swaps, 50)),
         swap_p99_ms=float(np.percentile(swaps, 99)),
     )
 
 
-def _expected(options: Sequence[Option]) -> dict[str, float]:
-    return {option.name: option.service_ms for option in options}
-
-
 @dataclass
 class _Run:
     switcher: Switcher
-    policy: Policy
+    sent_s: np.ndarray
     arrivals_s: np.ndarray
-    options: Sequence[Option]
-    target_ms: float
-    step_s: float
-    times: ServiceTimes
-    learn: bool
+    started: float
+    names: list[str | None] = field(default_factory=list[str | None])
+    latencies_ms: list[float] = field(default_factory=list[float])
+    errors: list[str] = field(default_factory=list[str])
+    answered: int = 0
 
-    def begin(self) -> None:
-        self.over = threading.Event()
-        self.names: list[str | None] = []
-        self.latencies_ms: list[float] = []
-        self.errors: list[str] = []
-        self.switches = 0
-        self.answered = 0
-        self.started = time.perf_counter() + 0.05
-        self.since = self.started
+    def load(self) -> Load:
+        """What has come and what waits, at this moment."""
+        come = int(np.searchsorted(self.arrivals_s, time.perf_counter() - self.started))
+        return Load(come, max(come - self.answered, 0))
 
-    def answer(self, images: Sequence[Array]) -> None:
+    def answer(self, images: Sequence[Array], steering: Steering) -> None:
         """Answer every request at its time or as soon as the ones before it are answered."""
-        for i, arrival_s in enumerate(self.arrivals_s.tolist()):
+        for i, (sent_s, arrival_s) in enumerate(zip(self.sent_s.tolist(), self.arrivals_s.tolist(), strict=True)):
             wait_s = self.started + arrival_s - time.perf_counter()
             if wait_s > 0.0005:
                 time.sleep(wait_s - 0.0003)
@@ -107,35 +106,7 @@ class _Run:
                 self.errors.append(str(error))
             done = time.perf_counter()
             if name is not None:
-                self.times.observe(name, 1000 * (done - begun))
+                steering.observe(name, 1000 * (done - begun))
             self.names.append(name)
-            self.latencies_ms.append(1000 * (done - self.started - arrival_s))
+            self.latencies_ms.append(1000 * (done - self.started - sent_s))
             self.answered = i + 1
-
-    def ask(self) -> None:
-        """Ask the policy every step, and do what it says."""
-        rate, before = ArrivalRate(), 0
-        while not self.over.wait(self.step_s):
-            now = time.perf_counter()
-            come = int(np.searchsorted(self.arrivals_s, now - self.started))
-            rate.observe(come - before, self.step_s)
-            before = come
-            active = self.switcher.active
-            wanted = self.policy(
-                Conditions(
-                    now_s=now - self.started,
-                    active=active,
-                    active_for_s=now - self.since,
-                    arrival_rate=rate.per_s,
-                    queue_length=max(come - self.answered, 0),
-                    target_ms=self.target_ms,
-                    slowdown=self.times.slowdown if self.learn else 1.0,
-                ),
-                self.options,
-            )
-            if wanted != active:
-                wish = self.switcher.switch(wanted)
-                if wish.wait(10) and wish.error is None:
-                    self.switches, self.since = self.switches + 1, time.perf_counter()
-                elif wish.error is not None:
-                    self.errors.append(str(wish.error))

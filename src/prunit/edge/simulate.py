@@ -11,6 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from prunit.edge.link import Link
 from prunit.edge.policy import ArrivalRate, Conditions, Option, Policy, ServiceTimes
 from prunit.edge.portfolio import Portfolio
 from prunit.errors import ConfigError
@@ -84,16 +85,19 @@ class Simulation:
     learn: bool = True
     """The policy is told how much slower answers are than measured, as `ServiceTimes` learns it."""
     battery: Callable[[float], float | None] = lambda now_s: None
+    link: Link | None = None
+    """Over which requests come; what is given is when they are sent then, and latencies count from there."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.target_ms <= 0 or self.step_s <= 0:
             raise ConfigError(f"target {self.target_ms:g} ms and step {self.step_s:g} s must be more than 0")
 
-    def run(self, policy: Policy, arrivals_s: np.ndarray) -> Outcome:
-        """What the policy delivers on these arrivals, ascending times in seconds."""
-        if not len(arrivals_s):
+    def run(self, policy: Policy, sent_s: np.ndarray) -> Outcome:
+        """What the policy delivers on requests that are sent at these ascending times, in seconds."""
+        if not len(sent_s):
             raise ConfigError("the trace holds no request")
+        arrivals_s = self.link.arrivals(sent_s) if self.link else sent_s
         rng = np.random.default_rng(self.seed)
         times = ServiceTimes({o.name: o.service_ms for o in self.options})
         active = max(self.options, key=lambda o: o.accuracy).name
@@ -119,6 +123,8 @@ class Simulation:
                 target_ms=self.target_ms,
                 battery=self.battery(now_s),
                 slowdown=times.slowdown if self.learn else 1.0,
+                bandwidth_kbps=self.link.kbps_at(now_s) if self.link else None,
+                request_bytes=self.link.request_bytes if self.link else 0,
             )
             wanted = policy(conditions, self.options)
             if not step:  # what a device begins with is no switch
@@ -138,7 +144,7 @@ class Simulation:
                 served = int(np.searchsorted(leaves - took, until_s)) if last > first else 0
                 if served:
                     free_s, waiting = float(leaves[served - 1]), first + served
-                    latency_s[first:waiting] = leaves[:served] - arrivals_s[first:waiting]
+                    latency_s[first:waiting] = leaves[:served] - sent_s[first:waiting]
                     names[first:waiting] = index[active]
                     mean_ms = 1000 * float(took[:served].mean())
                     for _ in range(min(served, 20)):
@@ -146,13 +152,14 @@ class Simulation:
                 now_s = until_s
         return outcome(self.options, names, 1000 * latency_s, self.target_ms, switches)
 
-    def oracle(self, arrivals_s: np.ndarray) -> Outcome:
+    def oracle(self, sent_s: np.ndarray) -> Outcome:
         """What one who knows every arrival could deliver who begins each step with an empty queue.
 
         In each step the variant that delivers most there. No policy can know that, or is given that start: it is what
         to measure regret by.
         """
         rng = np.random.default_rng(self.seed)
+        arrivals_s = self.link.arrivals(sent_s) if self.link else sent_s
         accuracies = np.array([option.accuracy for option in self.options])
         names = np.empty(len(arrivals_s), dtype=np.int16)
         latency_ms = np.empty(len(arrivals_s))
@@ -162,10 +169,10 @@ class Simulation:
         for step, (first, last) in enumerate(pairwise(bounds)):
             if first == last:
                 continue
-            mine = arrivals_s[first:last]
+            mine, sent = arrivals_s[first:last], sent_s[first:last]
             pace = self.slowdown(step * self.step_s)
             found = [
-                1000 * (departures(mine, self.services[o.name].draw(last - first, rng) * pace, 0.0) - mine)
+                1000 * (departures(mine, self.services[o.name].draw(last - first, rng) * pace, 0.0) - sent)
                 for o in self.options
             ]
             worth = [a * int((ms <= self.target_ms).sum()) for a, ms in zip(accuracies, found, strict=True)]

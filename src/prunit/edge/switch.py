@@ -146,14 +146,14 @@ class Switcher:
 
     # ── switching ──
 
-    def switch(self, name: str) -> Wish:
+    def switch(self, name: str, *, why: str = "") -> Wish:
         """Make a variant the active one: at once if it is open, else as soon as it is; requests go on meanwhile.
 
-        A newer wish takes the place of one that waits. Raises `UnknownNameError` for a variant that does not exist;
-        whether the switch succeeded is in the wish.
+        A newer wish takes the place of one that waits. `why` goes into the event; whether it succeeded is in the wish.
+        Raises `UnknownNameError` for a variant that does not exist.
         """
         self.portfolio.variant(name)
-        wish = Wish(name, time.perf_counter_ns())
+        wish = Wish(name, time.perf_counter_ns(), why)
         reason = self._failed.get(name)
         if reason:
             wish.end(error=DeviceError(f"'{name}' was put aside: {reason}"))
@@ -177,7 +177,7 @@ class Switcher:
         ms = (time.perf_counter_ns() - wish.asked_ns) / 1e6
         wish.end(ms=ms)
         if before is not held:
-            self._note("switched", held.variant.name, f"from '{before.variant.name}'", ms)
+            self._note("switched", held.variant.name, wish.why or f"from '{before.variant.name}'", ms)
 
     def _serve_wishes(self) -> None:
         while True:

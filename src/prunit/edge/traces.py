@@ -1,4 +1,4 @@
-"""Request rates over time, read from what people have: a number a second, or a time stamp a request."""
+"""Rates over time, read from what people have: requests (a number a second, or a time stamp each), and bandwidth."""
 
 import bz2
 import csv
@@ -18,6 +18,7 @@ _STAMPS: Final = ("timestamp", "time", "end_timestamp", "start_timestamp", "arri
 """Columns that tell when a request came, in seconds or as a date, in lower case."""
 _RATES: Final = ("requests", "rate", "rps", "requests_per_s")
 """Columns that tell how many came in each second."""
+_BANDWIDTHS: Final = ("kbps", "bandwidth_kbps")
 
 
 def rates_of(file: Path) -> np.ndarray:
@@ -26,6 +27,24 @@ def rates_of(file: Path) -> np.ndarray:
     The file holds a number a line (requests per second), or is a CSV with a column of time stamps (one request a line)
     or of requests per second; .gz, .bz2 and .tar archives of one file are opened. Raises `FileError` for anything else.
     """
+    lines = _lines(file)
+    try:
+        rates = _from_csv(lines) if "," in lines[0] else np.array(" ".join(lines).split(), dtype=float)
+    except ValueError as error:
+        raise FileError(
+            f"'{file}' is no trace: {error}; it takes a number of requests a second on each line, or a CSV with a"
+            f" column {', '.join(_STAMPS[:3])} or {', '.join(_RATES[:3])}"
+        ) from error
+    return _checked(rates, file)
+
+
+def _checked(rates: np.ndarray, file: Path) -> np.ndarray:
+    if not np.isfinite(rates).all() or (rates < 0).any():
+        raise FileError(f"the trace '{file}' holds rates that are negative or not finite")
+    return rates
+
+
+def _lines(file: Path) -> list[str]:
     try:
         text = _text(file)
     except FileNotFoundError as error:
@@ -35,16 +54,42 @@ def rates_of(file: Path) -> np.ndarray:
     lines = [line for line in text.splitlines() if line.strip()]
     if not lines:
         raise FileError(f"the trace '{file}' is empty")
+    return lines
+
+
+def bandwidth_of(file: Path) -> np.ndarray:
+    """Kilobits per second in each second of a recorded link.
+
+    The file holds a number a line, or is a CSV with a column `kbps` or `bandwidth_kbps`; rows with a `duration_ms` of
+    their own are put together to seconds. Of a file of several recordings (column `trace`) they follow each other.
+    Raises `FileError` for anything else.
+    """
+    lines = _lines(file)
     try:
-        rates = _from_csv(lines) if "," in lines[0] else np.array(" ".join(lines).split(), dtype=float)
-    except ValueError as error:
+        if "," not in lines[0]:
+            kbps = np.array(" ".join(lines).split(), dtype=float)
+        else:
+            rows = list(csv.DictReader(lines))
+            names = {name.strip().lower(): name for name in rows[0] if name}
+            column = next((names[name] for name in _BANDWIDTHS if name in names), None)
+            if column is None:
+                raise ValueError(f"its columns are {', '.join(names)}")
+            kbps = np.array([row[column] for row in rows], dtype=float)
+            if "duration_ms" in names:
+                kbps = _by_second(kbps, np.array([row[names["duration_ms"]] for row in rows], dtype=float))
+    except (ValueError, IndexError) as error:
         raise FileError(
-            f"'{file}' is no trace: {error}; it takes a number of requests a second on each line, or a CSV with a"
-            f" column {', '.join(_STAMPS[:3])} or {', '.join(_RATES[:3])}"
+            f"'{file}' is no trace of a bandwidth: {error}; it takes kilobits a second on each line, or a CSV with a"
+            f" column {' or '.join(_BANDWIDTHS)}"
         ) from error
-    if not np.isfinite(rates).all() or (rates < 0).any():
-        raise FileError(f"the trace '{file}' holds rates that are negative or not finite")
-    return rates
+    return _checked(kbps, file)
+
+
+def _by_second(kbps: np.ndarray, duration_ms: np.ndarray) -> np.ndarray:
+    """Means over whole seconds of values that hold for a time each."""
+    ends_s = np.concatenate(([0.0], np.cumsum(duration_ms) / 1000))
+    carried = np.concatenate(([0.0], np.cumsum(kbps * duration_ms / 1000)))
+    return np.diff(np.interp(np.arange(int(ends_s[-1]) + 1), ends_s, carried))
 
 
 def arrivals_of(rates: Sequence[float] | np.ndarray, *, seed: int = 0) -> np.ndarray:

@@ -61,8 +61,8 @@ def read_events(file: Path) -> list[Event]:
 class Wish:
     """A switch that was asked for; `wait` says when it is over."""
 
-    def __init__(self, variant: str, asked_ns: int) -> None:
-        self.variant, self.asked_ns = variant, asked_ns
+    def __init__(self, variant: str, asked_ns: int, why: str = "") -> None:
+        self.variant, self.asked_ns, self.why = variant, asked_ns, why
         self.error: PrunitError | None = None
         self.ms = 0.0
         """From the wish to the variant being active."""
