@@ -152,7 +152,8 @@ class Steering:
         available = self.readings.memory_bytes
         if available is None:
             return self._memory_bytes
-        held = sum(bytes_of(self.switcher.portfolio.variant(name)) for name in self.switcher.residents)
+        residents = self.switcher.residents
+        held = sum(bytes_of(v) for v in self.switcher.portfolio.variants if v.name in residents)
         return available + held if self._memory_bytes is None else min(available + held, self._memory_bytes)
 
     def _loop(self) -> None:

@@ -9,22 +9,17 @@ last good one goes on.
 import gc
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Self
+from typing import Self
 
 from prunit.edge import runtimes
 from prunit.edge.install import Installed, install, place_of, ready
 from prunit.edge.portfolio import Portfolio, Variant
 from prunit.edge.session import Array, Runtime
-from prunit.edge.wishes import LOG, Answer, Event, Held, Wish, bytes_of, log_event
+from prunit.edge.wishes import LOG, Answer, Event, Held, Journal, Wish, bytes_of
 from prunit.errors import ConfigError, DataError, DeviceError, PrunitError
-
-_EVENTS: Final = 1000
-"""So many of the last events are kept."""
-_WRONG: Final = ("failed", "note", "install")
-"""Kinds that are told once for each reason, and written to the log that `prunit inspect` shows."""
 
 
 def _overtaken(name: str) -> DeviceError:
@@ -60,14 +55,13 @@ class Switcher:
         if not self.portfolio.variants:
             raise ConfigError(f"the portfolio in '{folder}' has no variant")
         self._runtime, self._threads, self._cache = runtimes.runtime(runtime), threads, cache
-        self._resident, self._memory_bytes, self._on_event = resident, memory_bytes, on_event
+        self._resident, self._memory_bytes = resident, memory_bytes
         self._lock = threading.RLock()  # whoever is told of an event may ask for more
         self._held: OrderedDict[str, Held] = OrderedDict()
         """Open variants, the longest unused one first."""
         self._failed: dict[str, str] = {}
         self._tested: set[str] = set()
-        self._events: deque[Event] = deque(maxlen=_EVENTS)
-        self._told: set[tuple[str, str, str]] = set()
+        self._journal = Journal(place_of(self.folder, cache) / LOG, on_event)
         self._work = threading.Condition()
         self._wish: Wish | None = None
         self._latest: Wish | None = None
@@ -89,13 +83,13 @@ class Switcher:
         """The variant that answers what comes now."""
         return self._active.variant.name
 
-    def run(self, x_BCHW: Array, /) -> Answer:
-        """The answer of the active variant to a batch.
+    def run(self, x_BCHW: Array, variant: str | None = None, /) -> Answer:
+        """The answer of the active variant to a batch, or of the one that is named, which is opened if need be.
 
-        If the variant fails, another one answers the same batch. Raises `DataError` for a batch that no variant takes,
-        `DeviceError` once no variant is left.
+        If the active variant fails, another one answers the same batch. Raises `DataError` for a batch that no variant
+        takes, `DeviceError` once no variant is left, or if the named one was put aside or fails.
         """
-        held = self._taken()
+        held = self._taken() if variant is None else self._taken_by_name(variant)
         try:
             return Answer(held.session.run(x_BCHW), held.variant.name)
         except DataError:
@@ -104,6 +98,8 @@ class Switcher:
             failed = error
         finally:
             self._given_back(held)
+        if variant is not None:
+            raise DeviceError(f"'{variant}' failed on a request: {type(failed).__name__}") from failed
         return self._by_another(held, x_BCHW, failed)
 
     def _taken(self) -> Held:
@@ -112,6 +108,19 @@ class Switcher:
                 raise DeviceError("the switcher is closed: it answers no more")
             self._active.users += 1
             return self._active
+
+    def _taken_by_name(self, name: str) -> Held:
+        variant = self.portfolio.variant(name)
+        with self._lock:
+            reason = "the switcher is closed" if self._closing else self._failed.get(name)
+            opened = name in self._held
+        if reason:
+            raise DeviceError(f"'{name}' cannot answer: {reason}")
+        held = self._open(variant, users=1)
+        if not opened:  # the limits may have been passed
+            with self._work:
+                self._work.notify()
+        return held
 
     def _given_back(self, held: Held) -> None:
         with self._lock:
@@ -299,8 +308,7 @@ class Switcher:
     @property
     def events(self) -> tuple[Event, ...]:
         """What happened, the oldest first."""
-        with self._lock:
-            return tuple(self._events)
+        return self._journal.events
 
     def retry(self, name: str) -> None:
         """Let a variant that was put aside be tried again: its file was copied anew, say."""
@@ -308,7 +316,7 @@ class Switcher:
         with self._lock:
             self._failed.pop(name, None)
             self._tested.discard(name)
-            self._told = {told for told in self._told if told[1] != name}
+        self._journal.forget(name)
 
     def _put_aside(self, name: str, reason: str) -> None:
         with self._lock:
@@ -321,18 +329,7 @@ class Switcher:
             self._work.notify()
 
     def _note(self, kind: str, variant: str, why: str = "", ms: float = 0.0) -> None:
-        """Remember what happened; failures and notes once for each reason."""
-        event, told = Event(time.time(), kind, variant, why, ms), (kind, variant, why)
-        with self._lock:
-            if told in self._told:
-                return
-            if kind in _WRONG:
-                self._told.add(told)
-            self._events.append(event)
-        if kind in _WRONG:
-            log_event(place_of(self.folder, self._cache) / LOG, event)
-        if self._on_event:
-            self._on_event(event)
+        self._journal.note(Event(time.time(), kind, variant, why, ms))
 
     # ── beginning and end ──
 

@@ -2,6 +2,8 @@
 
 import json
 import threading
+from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +16,10 @@ from prunit.errors import PrunitError
 LOG: Final = "events.jsonl"
 """Beside the installed form: what went wrong on this device, a line each."""
 _LONGEST_BYTES: Final = 1 << 18
+_EVENTS: Final = 1000
+"""So many of the last events are kept."""
+_WRONG: Final = ("failed", "note", "install", "refused")
+"""Kinds that are told once for each reason, and written to the log that `prunit inspect` shows."""
 
 
 class Answer(NamedTuple):
@@ -25,7 +31,7 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a variant: `kind` is switched, loaded, evicted, failed, note or install.
+    """Something that happened to a variant: `kind` is switched, loaded, evicted, failed, note, install, reloaded or refused.
 
     `ms` is how long it took: of a switch from the wish to the new variant being active.
     """
@@ -35,6 +41,40 @@ class Event:
     variant: str
     why: str = ""
     ms: float = 0.0
+
+
+class Journal:
+    """The last events, from any thread; what went wrong is told once for each reason, and written to a log."""
+
+    def __init__(self, file: Path, on_event: Callable[[Event], None] | None = None) -> None:
+        self._file, self._on_event, self._lock = file, on_event, threading.Lock()
+        self._events: deque[Event] = deque(maxlen=_EVENTS)
+        self._told: set[tuple[str, str, str]] = set()
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """The oldest first."""
+        with self._lock:
+            return tuple(self._events)
+
+    def note(self, event: Event) -> None:
+        """Remember what happened."""
+        told = (event.kind, event.variant, event.why)
+        with self._lock:
+            if told in self._told:
+                return
+            if event.kind in _WRONG:
+                self._told.add(told)
+            self._events.append(event)
+        if event.kind in _WRONG:
+            log_event(self._file, event)
+        if self._on_event:
+            self._on_event(event)
+
+    def forget(self, variant: str) -> None:
+        """Tell the same of this variant again: it is another one now."""
+        with self._lock:
+            self._told = {told for told in self._told if told[1] != variant}
 
 
 def log_event(file: Path, event: Event) -> None:

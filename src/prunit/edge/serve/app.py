@@ -1,0 +1,307 @@
+"""The addresses of the server, and what each answers."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
+from importlib import resources
+from typing import Any, Final
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from prunit.edge.portfolio import Variant
+from prunit.edge.serve import images, protocol
+from prunit.edge.serve.front import Front
+from prunit.edge.serve.logs import tell
+from prunit.edge.serve.openapi import description
+from prunit.edge.serve.service import Service
+from prunit.edge.serve.settings import Refusal, Settings
+from prunit.errors import PrunitError
+
+_TICK_S: Final = 0.5
+_PAGE: Final = {"page.html": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
+_SMALL_BYTES: Final = 10_000
+_BEST: Final = 5
+
+
+def make(settings: Settings) -> Starlette:
+    """The application; its service opens when the server starts, and requests get 503 until it has."""
+    service = Service(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncGenerator[None, None]:
+        loop = asyncio.get_running_loop()
+        opening = asyncio.create_task(asyncio.to_thread(_open, service, loop))
+        yield
+        await opening
+        await asyncio.to_thread(service.close)
+
+    pages = Pages(service)
+    app = Starlette(routes=pages.routes(), lifespan=lifespan, middleware=[Middleware(Front, service=service)])
+    # Errors pass to Front, which says less of them than the handlers that come with it.
+    app.exception_handlers = {HTTPException: _raise, 500: _raise}
+    app.state.settings, app.state.service = settings, service
+    return app
+
+
+def _open(service: Service, loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        service.open(loop)
+    except PrunitError as error:
+        service.state, service.problem = "failed", "the portfolio cannot be served; the server's log says why"
+        tell("the portfolio cannot be served", level=40, why=str(error))
+
+
+def _raise(request: Request, error: Exception) -> Response:
+    raise error
+
+
+class Pages:
+    """Every address, by method."""
+
+    def __init__(self, service: Service) -> None:
+        self.service, self.settings = service, service.settings
+        self._files = {name: resources.files(__package__ or "").joinpath(name).read_bytes() for name in _PAGE}
+
+    def routes(self) -> list[Route]:
+        """All addresses."""
+        get, post = ["GET"], ["POST"]
+        table: list[tuple[str, Callable[..., Any], list[str]]] = [
+            ("/v2/models/{model}/infer", self.infer, post),
+            ("/v2/models/{model}/versions/{version}/infer", self.infer, post),
+            ("/v1/classify", self.classify, post),
+            ("/v2/health/live", self.live, get),
+            ("/v2/health/ready", self.ready, get),
+            ("/v2", self.server, get),
+            ("/v2/models/{model}", self.model, get),
+            ("/v2/models/{model}/versions/{version}", self.model, get),
+            ("/v2/models/{model}/ready", self.model_ready, get),
+            ("/v2/models/{model}/versions/{version}/ready", self.model_ready, get),
+            ("/v2/models/{model}/config", self.config, get),
+            ("/v2/models/{model}/versions/{version}/config", self.config, get),
+            ("/v2/repository/index", self.index, post),
+            ("/v1/status", self.status, get),
+            ("/v1/pin", self.pin, post),
+            ("/v1/target", self.target, post),
+            ("/metrics", self.metrics, get),
+            ("/events", self.events, get),
+            ("/openapi.json", self.openapi, get),
+            ("/", self.page, get),
+            ("/page.css", self.page, get),
+            ("/page.js", self.page, get),
+        ]
+        return [Route(path, endpoint, methods=methods) for path, endpoint, methods in table]
+
+    # ── inference ──
+
+    async def infer(self, request: Request) -> Response:
+        """POST /v2/models/MODEL[/versions/VARIANT]/infer."""
+        began = time.perf_counter()
+        variant = self._variant(request)
+        body = await self._body(request)
+        length = _length(request)
+        artifact = (variant or self.service.portfolio.variants[0]).artifact
+        asked = protocol.parse(
+            body, length, artifact, self.service.portfolio.preprocessing, most=max(self.settings.max_batch, 1)
+        )
+        found = await self.service.infer(asked.x_BCHW, variant.name if variant else None, asked.timeout_ms)
+        figures = {
+            "queue_ms": round(found.queue_ms, 3),
+            "compute_ms": round(found.compute_ms, 3),
+            "batch": found.batch,
+        }
+        portfolio = self.service.portfolio
+        body, head = protocol.answer(
+            *(asked, found.output, artifact, portfolio.classes),
+            model=portfolio.name,
+            variant=found.variant,
+            figures=figures,
+        )
+        headers = {"x-prunit-variant": found.variant}
+        if head is not None:
+            headers[protocol.HEADER] = str(head)
+        self.service.count(found, 1000 * (time.perf_counter() - began))
+        return Response(body, headers=headers, media_type="application/octet-stream" if head else "application/json")
+
+    async def classify(self, request: Request) -> Response:
+        """POST /v1/classify: a JPEG or PNG file in, its best labels out."""
+        began = time.perf_counter()
+        self._ready()
+        body = await self._body(request)
+        if not body:
+            raise Refusal(400, "the body is empty: send an image file, curl --data-binary @photo.jpg")
+        portfolio = self.service.portfolio
+        # Decoding takes long and holds no lock.
+        x_BCHW = await asyncio.to_thread(images.decode, body, portfolio.preprocessing, self.settings.max_pixels)
+        found = await self.service.infer(x_BCHW)
+        shares = protocol.softmax(found.output.reshape(1, -1))[0]
+        best = (-shares).argsort(kind="stable")[:_BEST].tolist()
+        self.service.count(found, 1000 * (time.perf_counter() - began))
+        return JSONResponse(
+            {
+                "labels": [
+                    {"label": portfolio.classes[i] if i < len(portfolio.classes) else str(i), "share": float(shares[i])}
+                    for i in best
+                ],
+                "variant": found.variant,
+                "queue_ms": round(found.queue_ms, 3),
+                "compute_ms": round(found.compute_ms, 3),
+            }
+        )
+
+    # ── what there is ──
+
+    async def live(self, request: Request) -> Response:
+        """GET /v2/health/live."""
+        return Response(status_code=200)
+
+    async def ready(self, request: Request) -> Response:
+        """GET /v2/health/ready: 503 before the first variant is open, and once the server is told to end."""
+        return Response(status_code=200 if self.service.state == "ready" else 503)
+
+    async def server(self, request: Request) -> Response:
+        """GET /v2."""
+        return JSONResponse(protocol.server_metadata())
+
+    async def model(self, request: Request) -> Response:
+        """GET /v2/models/MODEL[/versions/VARIANT]."""
+        variant = self._variant(request) or self.service.portfolio.variants[0]
+        return JSONResponse(protocol.model_metadata(self.service.portfolio, variant.artifact))
+
+    async def model_ready(self, request: Request) -> Response:
+        """GET /v2/models/MODEL[/versions/VARIANT]/ready."""
+        variant = self._variant(request)
+        if variant is not None:
+            self.service.check(variant.name)
+        return Response(status_code=200 if self.service.state == "ready" else 503)
+
+    async def config(self, request: Request) -> Response:
+        """GET /v2/models/MODEL[/versions/VARIANT]/config."""
+        variant = self._variant(request) or self.service.portfolio.variants[0]
+        return JSONResponse(
+            protocol.model_config(self.service.portfolio, variant.artifact, max(self.settings.max_batch, 1))
+        )
+
+    async def index(self, request: Request) -> Response:
+        """POST /v2/repository/index: each variant as a version of the one model."""
+        self._ready()
+        failed = self.service.switcher.failed
+        rows = [
+            {
+                "name": self.service.portfolio.name,
+                "version": variant.name,
+                "state": "UNAVAILABLE" if variant.name in failed else "READY",
+                "reason": "put aside" if variant.name in failed else "",
+            }
+            for variant in self.service.portfolio.variants
+        ]
+        return JSONResponse(rows)
+
+    # ── watching and changing ──
+
+    async def status(self, request: Request) -> Response:
+        """GET /v1/status: what the page shows, as JSON."""
+        self._ready()
+        return JSONResponse({**self.service.board.read(), "history": list(self.service.board.history)})
+
+    async def metrics(self, request: Request) -> Response:
+        """GET /metrics."""
+        body, kind = self.service.figures.page()
+        return Response(body, headers={"content-type": kind})
+
+    async def events(self, request: Request) -> Response:
+        """GET /events: the status twice a second, and at once when something happens (server-sent events)."""
+        self._ready()
+        return StreamingResponse(self._events(request), media_type="text/event-stream")
+
+    async def _events(self, request: Request) -> AsyncGenerator[bytes, None]:
+        happened = asyncio.Event()
+        stop = self.service.listen(happened.set)
+        try:
+            history = True
+            while self.service.state == "ready":
+                status = self.service.board.read()
+                if history:
+                    status["history"], history = list(self.service.board.history), False
+                yield b"data: " + json.dumps(status).encode() + b"\n\n"
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(happened.wait(), _TICK_S)
+                happened.clear()
+        finally:
+            stop()
+
+    async def pin(self, request: Request) -> Response:
+        """POST /v1/pin {"variant": NAME or null}."""
+        told = await self._told(request)
+        variant = told.get("variant")
+        if "variant" not in told or not (variant is None or isinstance(variant, str)):
+            raise Refusal(400, 'the body must be {"variant": "NAME"}, or null to leave the choice to the policy')
+        await asyncio.to_thread(self.service.change, pinned=variant, unpin=variant is None)
+        tell("pinned", variant=variant)
+        return JSONResponse({"pinned": variant, "active": self.service.switcher.active})
+
+    async def target(self, request: Request) -> Response:
+        """POST /v1/target {"ms": NUMBER}."""
+        ms = (await self._told(request)).get("ms")
+        if not isinstance(ms, int | float) or isinstance(ms, bool) or not 0.1 <= ms <= 600_000:
+            raise Refusal(400, 'the body must be {"ms": NUMBER} from 0.1 to 600000')
+        await asyncio.to_thread(self.service.change, target_ms=float(ms))
+        tell("target", ms=ms)
+        return JSONResponse({"target_ms": ms})
+
+    async def openapi(self, request: Request) -> Response:
+        """GET /openapi.json."""
+        return JSONResponse(description())
+
+    async def page(self, request: Request) -> Response:
+        """GET /, /page.css, /page.js."""
+        name = request.url.path.lstrip("/") or "page.html"
+        return Response(self._files[name], media_type=_PAGE[name])
+
+    # ── what they have in common ──
+
+    def _ready(self) -> None:
+        if self.service.state not in ("ready", "draining"):
+            raise Refusal(503, self.service.problem or "the server is starting", retry_after_s=1)
+
+    def _variant(self, request: Request) -> Variant | None:
+        """The version that is asked for, None without one."""
+        self._ready()
+        name, version = request.path_params["model"], request.path_params.get("version")
+        if name != self.service.portfolio.name:
+            raise Refusal(404, f"there is no such model; the one here is '{self.service.portfolio.name}'")
+        return self.service.check(version) if version else None
+
+    async def _body(self, request: Request) -> bytes:
+        encoding = request.headers.get("content-encoding", "identity")
+        if encoding != "identity":
+            raise Refusal(415, "compressed bodies are not read: send it as it is")
+        return await request.body()
+
+    async def _told(self, request: Request) -> dict[str, Any]:
+        self._ready()
+        body = await self._body(request)
+        if len(body) > _SMALL_BYTES:
+            raise Refusal(413, "the body is too long")
+        try:
+            told = json.loads(body)
+        except (ValueError, RecursionError):
+            told = None
+        if not isinstance(told, dict):
+            raise Refusal(400, "the body must be a JSON object")
+        return told
+
+
+def _length(request: Request) -> int | None:
+    text = request.headers.get(protocol.HEADER)
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 12:
+        raise Refusal(400, f"{protocol.HEADER} must be a number of bytes")
+    return int(text)

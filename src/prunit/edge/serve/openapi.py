@@ -1,0 +1,116 @@
+"""The description of the server's addresses (OpenAPI 3.1)."""
+
+from typing import Any
+
+from prunit.version import VERSION
+
+_OBJECT: dict[str, Any] = {"type": "object"}
+_ERRORS = {
+    "400": "the request is malformed",
+    "401": "the token is missing or wrong",
+    "403": "the server was started without a token",
+    "404": "no such model or version",
+    "405": "another method is needed",
+    "408": "the request came too slowly",
+    "413": "the body or the image is too large",
+    "415": "the body is of another kind",
+    "421": "the server answers to localhost only",
+    "422": "the output is not finite",
+    "429": "the queue is full; see Retry-After",
+    "431": "the head is too long",
+    "500": "the server failed",
+    "503": "the server is not ready",
+    "504": "the request's time was over",
+}
+
+
+def description() -> dict[str, Any]:
+    """Every address with what it takes and answers."""
+    model, version = _parameter("model"), _parameter("version")
+    infer = {
+        "summary": "Open Inference Protocol v2: tensors in, scores out; the server chooses the variant without a version",
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": _infer_request()}, "application/octet-stream": {}},
+        },
+    }
+    classify = {
+        "summary": "An image file in, its best labels out",
+        "requestBody": {
+            "required": True,
+            "content": {
+                kind: {"schema": {"type": "string", "format": "binary"}} for kind in ("image/jpeg", "image/png")
+            },
+        },
+    }
+    change = {"security": [{"token": []}]}
+    paths: dict[str, Any] = {
+        "/v2/health/live": {"get": _answering({"summary": "The process answers"})},
+        "/v2/health/ready": {"get": _answering({"summary": "A variant is open"})},
+        "/v2": {"get": _answering({"summary": "Server metadata"})},
+        "/v2/repository/index": {"post": _answering({"summary": "The variants as versions"})},
+        "/v2/models/{model}": {"parameters": [model], "get": _answering({"summary": "Model metadata"})},
+        "/v2/models/{model}/ready": {"parameters": [model], "get": _answering({"summary": "The model answers"})},
+        "/v2/models/{model}/config": {"parameters": [model], "get": _answering({"summary": "Model configuration"})},
+        "/v2/models/{model}/infer": {"parameters": [model], "post": _answering(infer)},
+        "/v2/models/{model}/versions/{version}": {
+            "parameters": [model, version],
+            "get": _answering({"summary": "Model metadata"}),
+        },
+        "/v2/models/{model}/versions/{version}/ready": {
+            "parameters": [model, version],
+            "get": _answering({"summary": "The variant answers"}),
+        },
+        "/v2/models/{model}/versions/{version}/infer": {"parameters": [model, version], "post": _answering(infer)},
+        "/v1/classify": {"post": _answering(classify)},
+        "/v1/status": {"get": _answering({"summary": "What the page shows"})},
+        "/v1/pin": {
+            "post": _answering({**change, "requestBody": _json_body({"variant": {"type": ["string", "null"]}})})
+        },
+        "/v1/target": {"post": _answering({**change, "requestBody": _json_body({"ms": {"type": "number"}})})},
+        "/metrics": {"get": _answering({"summary": "Figures for Prometheus"})},
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "prunit serve", "version": VERSION},
+        "paths": paths,
+        "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
+    }
+
+
+def _parameter(name: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+
+
+def _answering(operation: dict[str, Any]) -> dict[str, Any]:
+    responses = {code: {"description": text} for code, text in {"200": "done", **_ERRORS}.items()}
+    return {**operation, "responses": responses}
+
+
+def _json_body(properties: dict[str, Any]) -> dict[str, Any]:
+    schema = {**_OBJECT, "properties": properties, "required": list(properties), "additionalProperties": False}
+    return {"required": True, "content": {"application/json": {"schema": schema}}}
+
+
+def _infer_request() -> dict[str, Any]:
+    tensor = {
+        **_OBJECT,
+        "properties": {
+            "name": {"type": "string"},
+            "datatype": {"enum": ["FP32", "UINT8"]},
+            "shape": {"type": "array", "items": {"type": "integer"}},
+            "data": {"type": "array"},
+            "parameters": _OBJECT,
+        },
+        "required": ["name", "datatype", "shape"],
+    }
+    return {
+        **_OBJECT,
+        "properties": {
+            "id": {"type": "string"},
+            "parameters": _OBJECT,
+            "inputs": {"type": "array", "items": tensor, "minItems": 1, "maxItems": 1},
+            "outputs": {"type": "array", "items": _OBJECT},
+        },
+        "required": ["inputs"],
+    }

@@ -1,0 +1,238 @@
+"""The Open Inference Protocol, version 2 (also: KServe v2), over HTTP: from bytes to tensors and back.
+
+Tensors stand in the JSON, or behind it as raw little-endian bytes (the binary tensor data extension: the length of the
+JSON is in the header `Inference-Header-Content-Length`). Pure functions; what a client did wrong is a `Refusal`.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn, cast
+
+import numpy as np
+
+from prunit.edge.portfolio import Artifact, Portfolio, Preprocessing
+from prunit.edge.serve.settings import Refusal
+from prunit.edge.session import Array
+from prunit.version import VERSION
+
+HEADER: Final = "inference-header-content-length"
+EXTENSIONS: Final = ("binary_tensor_data", "model_repository", "classification", "schedule_timeout")
+_LONGEST_ID: Final = 256
+_SIZES: Final = {"FP32": 4, "UINT8": 1}
+_KINDS: Final = {"FP32": np.dtype("<f4"), "UINT8": np.dtype("u1")}
+
+
+@dataclass(frozen=True)
+class InferRequest:
+    """What a client wants: x_BCHW (float32, normalised), and how it wants the answer."""
+
+    x_BCHW: Array
+    id: str = ""
+    timeout_ms: float | None = None
+    binary: bool = False
+    classes: int = 0
+    """So many best classes as texts "score:index:label" instead of the scores; 0: the scores."""
+
+
+def parse(
+    body: bytes | bytearray, json_length: int | None, artifact: Artifact, preprocessing: Preprocessing, most: int
+) -> InferRequest:
+    """The request in a body whose JSON has `json_length` bytes (None: all of it); `most` images at most.
+
+    The input is FP32 of shape (B, C, H, W), or UINT8: images from 0 to 255, which are normalised here.
+    """
+    view = memoryview(body)
+    if json_length is not None and not 0 <= json_length <= len(view):
+        raise Refusal(400, f"{HEADER} is {json_length}, and the body has {len(view)} bytes")
+    head = _json(view if json_length is None else view[:json_length])
+    raw = view[len(view) if json_length is None else json_length :]
+    inputs = head.get("inputs")
+    if not isinstance(inputs, list) or len(cast("list[Any]", inputs)) != 1:
+        raise Refusal(400, f"'inputs' must hold one tensor, '{artifact.input_name}'")
+    x_BCHW = _tensor(_object(inputs[0], "inputs[0]"), raw, artifact, preprocessing, most)
+    parameters = _object(head.get("parameters", {}), "parameters")
+    binary, classes = _wanted(head, parameters, artifact)
+    name = head.get("id", "")
+    if not isinstance(name, str) or len(name) > _LONGEST_ID:
+        raise Refusal(400, f"'id' must be a text of at most {_LONGEST_ID} characters")
+    return InferRequest(x_BCHW, name, _timeout_ms(parameters), binary, classes)
+
+
+def answer(
+    request: InferRequest,
+    output: Array,
+    artifact: Artifact,
+    labels: Sequence[str],
+    *,
+    model: str,
+    variant: str,
+    figures: dict[str, Any],
+) -> tuple[bytes, int | None]:
+    """The body of the answer, and the length of its JSON if binary data follow it."""
+    tensor: dict[str, Any] = {"name": artifact.output_name, "datatype": "FP32", "shape": list(output.shape)}
+    data = b""
+    if request.classes:
+        texts = _best(output, request.classes, labels)
+        tensor |= {"datatype": "BYTES", "shape": [len(output), len(texts) // max(len(output), 1)]}
+        if request.binary:
+            encoded = [text.encode() for text in texts]
+            data = b"".join(len(each).to_bytes(4, "little") + each for each in encoded)
+        else:
+            tensor["data"] = texts
+    elif request.binary:
+        data = np.ascontiguousarray(output, dtype="<f4").tobytes()
+    else:
+        tensor["data"] = output.ravel().tolist()
+    if request.binary:
+        tensor["parameters"] = {"binary_data_size": len(data)}
+    found: dict[str, Any] = {"model_name": model, "model_version": variant, "parameters": figures, "outputs": [tensor]}
+    if request.id:
+        found["id"] = request.id
+    try:
+        head = json.dumps(found, separators=(",", ":"), allow_nan=False).encode()
+    except ValueError:
+        raise Refusal(422, "the output is not finite, which JSON cannot say: the input is too large") from None
+    return head + data, len(head) if request.binary else None
+
+
+def server_metadata() -> dict[str, Any]:
+    """Of GET /v2."""
+    return {"name": "prunit", "version": VERSION, "extensions": list(EXTENSIONS)}
+
+
+def model_metadata(portfolio: Portfolio, artifact: Artifact) -> dict[str, Any]:
+    """Of GET /v2/models/NAME: one model, whose versions are the variants."""
+    return {
+        "name": portfolio.name,
+        "versions": [variant.name for variant in portfolio.variants],
+        "platform": "onnxruntime_onnx",
+        "inputs": [{"name": artifact.input_name, "datatype": "FP32", "shape": [-1, *artifact.input_shape]}],
+        "outputs": [{"name": artifact.output_name, "datatype": "FP32", "shape": [-1, len(portfolio.classes)]}],
+    }
+
+
+def model_config(portfolio: Portfolio, artifact: Artifact, max_batch: int) -> dict[str, Any]:
+    """Of GET /v2/models/NAME/config (model configuration extension): what clients ask for before they batch."""
+    return {
+        "name": portfolio.name,
+        "platform": "onnxruntime_onnx",
+        "max_batch_size": max_batch,
+        "input": [{"name": artifact.input_name, "data_type": "TYPE_FP32", "dims": list(artifact.input_shape)}],
+        "output": [{"name": artifact.output_name, "data_type": "TYPE_FP32", "dims": [len(portfolio.classes)]}],
+    }
+
+
+def softmax(output_BK: Array) -> Array:
+    """Shares that add up to 1, of each row of scores."""
+    shifted = np.exp(output_BK - output_BK.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+def _json(text: memoryview) -> dict[str, Any]:
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(f"{constant} is no number in JSON")
+
+    try:
+        return _object(json.loads(bytes(text), parse_constant=refuse), "the body")
+    except (ValueError, RecursionError) as error:
+        raise Refusal(400, f"the body is no JSON: {str(error)[:120]}") from None
+
+
+def _object(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise Refusal(400, f"{where} must be a JSON object")
+    return cast("dict[str, Any]", value)
+
+
+def _count(value: Any, where: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise Refusal(400, f"{where} must be a whole number from 0")
+    return value
+
+
+def _tensor(
+    tensor: dict[str, Any], raw: memoryview, artifact: Artifact, preprocessing: Preprocessing, most: int
+) -> Array:
+    if tensor.get("name") != artifact.input_name:
+        raise Refusal(400, f"the input is called '{artifact.input_name}'")
+    datatype, shape = tensor.get("datatype"), tensor.get("shape")
+    if datatype not in _KINDS:
+        raise Refusal(400, "the input's datatype must be FP32, or UINT8 for images from 0 to 255")
+    wanted = list(artifact.input_shape)
+    sizes = [_count(size, "a size in 'shape'") for size in shape] if isinstance(shape, list) else []  # pyright: ignore[reportUnknownVariableType]
+    if len(sizes) != 4 or sizes[1:] != wanted:
+        raise Refusal(400, f"the input's shape must be (images, {', '.join(map(str, wanted))})")
+    if not 1 <= sizes[0] <= most:
+        raise Refusal(400, f"{sizes[0]} images in one request: 1 to {most} can be asked")
+    parameters = _object(tensor.get("parameters", {}), "the input's parameters")
+    size = parameters.get("binary_data_size")
+    if size is not None:
+        if "data" in tensor:
+            raise Refusal(400, "the input has both data and a binary_data_size")
+        count = math.prod(sizes) * _SIZES[datatype]
+        if _count(size, "binary_data_size") != count or len(raw) != count:
+            raise Refusal(400, f"the input's shape needs {count} bytes: {size} are announced, {len(raw)} follow")
+        x_BCHW = np.frombuffer(raw, _KINDS[datatype]).reshape(sizes)
+    else:
+        x_BCHW = _from_json(tensor.get("data"), len(raw), sizes, datatype)
+    if datatype == "UINT8":
+        return preprocessing.normalise(x_BCHW.astype(np.uint8))
+    x_BCHW = x_BCHW.astype(np.float32, copy=False)
+    if not np.isfinite(x_BCHW).all():
+        raise Refusal(400, "the input holds values that are not finite in float32")
+    return x_BCHW
+
+
+def _from_json(data: Any, follow: int, sizes: list[int], datatype: str) -> Any:
+    if follow:
+        raise Refusal(400, f"{follow} bytes follow the JSON, and no input has a binary_data_size")
+    if not isinstance(data, list):
+        raise Refusal(400, "the input's 'data' must be a list of numbers")
+    try:
+        found: Any = np.array(cast("list[Any]", data))
+    except (ValueError, OverflowError):  # rows of different lengths
+        raise Refusal(400, "the input's 'data' is no tensor: its rows differ in length") from None
+    if found.dtype.kind not in "iuf" or found.size != math.prod(sizes):
+        raise Refusal(400, f"the input's 'data' must be {math.prod(sizes)} numbers")
+    if found.ndim != 1 and list(found.shape) != sizes:
+        raise Refusal(400, f"the input's 'data' has shape {found.shape}, and 'shape' says {tuple(sizes)}")
+    if datatype == "UINT8" and (found.dtype.kind == "f" or found.min() < 0 or found.max() > 255):
+        raise Refusal(400, "UINT8 values must be whole numbers from 0 to 255")
+    with np.errstate(over="ignore"):  # what is too large for float32 is refused as not finite
+        return found.astype(np.float64).reshape(sizes).astype(np.float32)
+
+
+def _wanted(head: dict[str, Any], parameters: dict[str, Any], artifact: Artifact) -> tuple[bool, int]:
+    """Whether the output is wanted in binary, and how many classes of it."""
+    binary = parameters.get("binary_data_output", False) is True
+    outputs = head.get("outputs")
+    if outputs is None or outputs == []:
+        return binary, 0
+    if not isinstance(outputs, list) or len(cast("list[Any]", outputs)) != 1:
+        raise Refusal(400, f"'outputs' may name one tensor, '{artifact.output_name}'")
+    output = _object(outputs[0], "outputs[0]")
+    if output.get("name") != artifact.output_name:
+        raise Refusal(400, f"the output is called '{artifact.output_name}'")
+    own = _object(output.get("parameters", {}), "the output's parameters")
+    if "shared_memory_region" in own:
+        raise Refusal(400, "shared memory is not supported")
+    binary = own.get("binary_data", binary) is True
+    return binary, _count(own.get("classification", 0), "classification")
+
+
+def _timeout_ms(parameters: dict[str, Any]) -> float | None:
+    """Of a request's parameter `timeout`, in microseconds; 0 means none."""
+    timeout_us = _count(parameters.get("timeout", 0), "timeout (microseconds)")
+    return timeout_us / 1000 if timeout_us else None
+
+
+def _best(output: Array, count: int, labels: Sequence[str]) -> list[str]:
+    rows = output.reshape(len(output), -1)
+    order = np.argsort(-rows, axis=1, kind="stable")[:, :count]
+    return [
+        f"{rows[i, j]:f}:{j}" + (f":{labels[j]}" if j < len(labels) else "")
+        for i, row in enumerate(order)
+        for j in row.tolist()
+    ]

@@ -1,0 +1,112 @@
+"""What a server is told when it is started, and errors that become answers."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from prunit.errors import ConfigError, FileError
+
+TOKEN_VARIABLE: Final = "PRUNIT_TOKEN"
+_UNITS: Final = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything but the portfolio; the limits protect a small device from a large or slow client.
+
+    `queue` requests wait at most (more get 429), `max_batch` images are answered together at most; `read_timeout_s` from
+    a request's first byte to its last; `drain_s` for requests that are being answered when the server is told to end;
+    `linger_s` of it for clients that keep a connection and are told to close it; `reload_s` between two looks at the
+    manifest; `token` changes things (and is needed for all requests but health with `token_for_all`).
+    """
+
+    folder: Path
+    host: str = "127.0.0.1"
+    port: int = 8000
+    target_ms: float = 20.0
+    policy: str = "queue"
+    threads: int = 1
+    workers: int = 1
+    cpus: tuple[int, ...] = ()
+    memory_bytes: int | None = None
+    cache: Path | None = None
+    queue: int = 256
+    max_batch: int = 16
+    max_body_bytes: int = 16_000_000
+    max_pixels: int = 20_000_000
+    max_connections: int = 512
+    max_head_bytes: int = 16_384
+    max_headers: int = 64
+    read_timeout_s: float = 10.0
+    keep_alive_s: float = 75.0
+    drain_s: float = 10.0
+    linger_s: float = 0.5
+    reload_s: float = 1.0
+    token: str | None = None
+    token_for_all: bool = False
+    access_log: bool = False
+    shared: Path | None = None
+    """Where several workers tell each other of their state; None: there is one."""
+
+    def __post_init__(self) -> None:
+        for name in ("target_ms", "threads", "workers", "queue", "max_batch", "max_body_bytes", "max_pixels"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}: it must be more than 0")
+        if self.token is not None and len(self.token) < 8:
+            raise ConfigError("the token is shorter than 8 characters: make one with `openssl rand -hex 16`")
+        if self.token_for_all and self.token is None:
+            raise ConfigError(f"inference needs a token, and there is none: set {TOKEN_VARIABLE} or give a token file")
+
+    @property
+    def local(self) -> bool:
+        """Only programs on this machine can connect."""
+        return self.host in _LOOPBACK
+
+
+class Refusal(Exception):
+    """A request that is not answered: the status code and one line for the client."""
+
+    def __init__(self, status: int, message: str, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.status, self.retry_after_s = status, retry_after_s
+
+
+def bytes_of_text(text: str) -> int:
+    """A size as people write it: 200MB, 1.5 GB, 4096. Raises `ConfigError`."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKmMgG]?[bB]?)\s*", text)
+    unit = found[2].upper() if found else ""
+    unit = unit if unit in _UNITS else f"{unit}B"
+    if not found or float(found[1]) <= 0:
+        raise ConfigError(f"'{text}' is no size: write 200MB, 1.5GB or a number of bytes")
+    return round(float(found[1]) * _UNITS[unit])
+
+
+def cpus_of_text(text: str) -> tuple[int, ...]:
+    """CPU numbers as people write them: 0,2-3. Raises `ConfigError` for what this process may not use."""
+    found: list[int] = []
+    try:
+        for part in text.split(","):
+            first, _, last = part.partition("-")
+            found += range(int(first), int(last or first) + 1)
+    except ValueError as error:
+        raise ConfigError(f"'{text}' are no CPUs: write 0,2-3") from error
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+    if not found or not set(found) <= allowed:
+        raise ConfigError(f"CPUs '{text}': this process may use {', '.join(map(str, sorted(allowed)))}")
+    return tuple(dict.fromkeys(found))
+
+
+def read_token(file: Path | None) -> str | None:
+    """The token in a file, else that of the environment, else None."""
+    if file is None:
+        return os.environ.get(TOKEN_VARIABLE) or None
+    try:
+        token = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileError(f"cannot read the token file '{file}': {error}") from error
+    if not token:
+        raise ConfigError(f"the token file '{file}' is empty")
+    return token
