@@ -4,6 +4,7 @@ commands.py    what each command does
 options.py     what commands have in common
 sparse.py      `prunit ladder` and `prunit shrink`
 running.py     `prunit install`, `prunit simulate`, `prunit replay`
+serving.py     `prunit serve`, `prunit top`
 shrinking.py   from a checkpoint with zeros to a small model
 planning.py    `prunit plan`
 inspecting.py  `prunit inspect`
@@ -27,6 +28,10 @@ _EXTRAS: Final = {
     "onnxscript": "train",
     "onnxruntime": "edge",
     "psutil": "edge",
+    "uvicorn": "serve",
+    "starlette": "serve",
+    "httptools": "serve",
+    "prometheus_client": "serve",
 }
 """Packages that a device may lack, and the extra that brings each."""
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from prunit.cli import running, sparse
+from prunit.cli import running, serving, sparse
 from prunit.cli.options import (
     AsJson,
     Budgets,
@@ -315,5 +315,13 @@ def methods(as_json: AsJson = False) -> None:
         show.listing(kind, lines)
 
 
-for each in (sparse.ladder, sparse.shrink, running.install, running.simulate, running.replay):
+for each in (
+    sparse.ladder,
+    sparse.shrink,
+    running.install,
+    running.simulate,
+    running.replay,
+    serving.serve,
+    serving.top,
+):
     app.command()(each)

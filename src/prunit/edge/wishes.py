@@ -31,8 +31,9 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a variant: `kind` is switched, loaded, evicted, failed, note, install, reloaded or refused.
+    """Something that happened to a variant.
 
+    `kind` is switched, loaded, evicted, failed, note, install, reloaded or refused.
     `ms` is how long it took: of a switch from the wish to the new variant being active.
     """
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from importlib import resources
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -43,9 +43,12 @@ def make(settings: Settings) -> Starlette:
         await asyncio.to_thread(service.close)
 
     pages = Pages(service)
-    app = Starlette(routes=pages.routes(), lifespan=lifespan, middleware=[Middleware(Front, service=service)])
-    # Errors pass to Front, which says less of them than the handlers that come with it.
-    app.exception_handlers = {HTTPException: _raise, 500: _raise}
+    app = Starlette(
+        routes=pages.routes(),
+        lifespan=lifespan,
+        middleware=[Middleware(Front, service=service)],
+        exception_handlers={HTTPException: _raise},  # errors pass to Front, which puts all in one form
+    )
     app.state.settings, app.state.service = settings, service
     return app
 
@@ -295,7 +298,7 @@ class Pages:
             told = None
         if not isinstance(told, dict):
             raise Refusal(400, "the body must be a JSON object")
-        return told
+        return cast("dict[str, Any]", told)
 
 
 def _length(request: Request) -> int | None:

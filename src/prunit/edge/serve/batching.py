@@ -49,7 +49,7 @@ Deliver = Callable[[list[tuple[Job, Outcome]]], None]
 
 
 class BatchTimes:
-    """How long batches of each size take, by variant: learned as they come, at first the measured time times the size."""
+    """How long batches of each size take, by variant: learned as they come, at first the measured time times size."""
 
     def __init__(self, one_ms: Callable[[str], float]) -> None:
         self._one_ms, self._found = one_ms, dict[str, dict[int, float]]()

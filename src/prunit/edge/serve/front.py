@@ -6,6 +6,7 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Mapping
 from typing import Any, Final
 
 from starlette.exceptions import HTTPException
@@ -60,7 +61,7 @@ class Front:
             self._admit(scope, headers)
             await self._app(scope, receive, sending)
         except ClientDisconnect:
-            return
+            status = 499
         except Exception as error:  # whatever it is, the client gets one line
             code, message, retry = _told(error)
             if code == 500:
@@ -70,9 +71,10 @@ class Front:
             if "infer" in scope["path"] or scope["path"] == "/v1/classify":
                 self._service.count_refused(code)
             if not status:
-                await _send_error(sending, code, message, retry)
+                await _send_error(sending, code, message, retry, getattr(error, "headers", None) or {})
         finally:
             if self._service.settings.access_log:
+                asked = {"method": scope["method"], "path": scope["path"], "status": status}
                 took_ms = round(1000 * (time.perf_counter() - began), 3)
                 tell(
                     "request",
@@ -111,12 +113,15 @@ def _told(error: Exception) -> tuple[int, str, int | None]:
     return 500, "the server failed on this request; its log says why", None
 
 
-async def _send_error(send: Send, status: int, message: str, retry_after_s: int | None) -> None:
+async def _send_error(
+    send: Send, status: int, message: str, retry_after_s: int | None, more: Mapping[str, str]
+) -> None:
     body = json.dumps({"error": message}).encode()
     headers: list[tuple[bytes, bytes]] = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
     ]
+    headers += [(name.lower().encode(), value.encode()) for name, value in more.items()]
     if retry_after_s is not None:
         headers.append((b"retry-after", str(retry_after_s).encode()))
     if status == 401:

@@ -26,6 +26,8 @@ class Guard(HttpToolsProtocol):
     _head_bytes = _body_bytes = 0
     _reading = _in_body = _refused = _ending = False
     _timer: asyncio.TimerHandle | None = None
+    cycle: Any
+    """The request that is answered, None before the first."""
 
     @property
     def _limits(self) -> Settings:
@@ -95,6 +97,7 @@ class Guard(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """The server ends: an idle client that keeps its connection gets a moment, in which it is told to close it."""
+        cast("Any", self.app).state.service.drain()
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.keep_alive = False
             return

@@ -28,7 +28,7 @@ def description() -> dict[str, Any]:
     """Every address with what it takes and answers."""
     model, version = _parameter("model"), _parameter("version")
     infer = {
-        "summary": "Open Inference Protocol v2: tensors in, scores out; the server chooses the variant without a version",
+        "summary": "Open Inference Protocol v2: tensors in, scores out; without a version the server chooses",
         "requestBody": {
             "required": True,
             "content": {"application/json": {"schema": _infer_request()}, "application/octet-stream": {}},
@@ -43,7 +43,7 @@ def description() -> dict[str, Any]:
             },
         },
     }
-    change = {"security": [{"token": []}]}
+    change: dict[str, Any] = {"security": [{"token": []}]}
     paths: dict[str, Any] = {
         "/v2/health/live": {"get": _answering({"summary": "The process answers"})},
         "/v2/health/ready": {"get": _answering({"summary": "A variant is open"})},
