@@ -17,9 +17,7 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A portfolio folder,
 
 def serve(
     folder: Folder,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; the default is for this machine alone.")
-    ] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address; the default is for this machine alone.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
     slo_ms: Annotated[float, typer.Option("--slo-ms", help="Milliseconds from a request to its answer.")] = 20.0,
     policy: Annotated[str, typer.Option(help="As for simulate.")] = "queue",
@@ -31,9 +29,7 @@ def serve(
     max_batch: Annotated[int, typer.Option(min=1, help="Images that are answered together at most.")] = 16,
     max_body: Annotated[str, typer.Option(help="Largest body of a request.")] = "16MB",
     cache: Annotated[Path | None, typer.Option(help="Where variants are installed, if not in DIR.")] = None,
-    token_file: Annotated[
-        Path | None, typer.Option(help="Holds the token that changes need; else $PRUNIT_TOKEN.")
-    ] = None,
+    token_file: Annotated[Path | None, typer.Option(help="Holds the token for changes; else $PRUNIT_TOKEN.")] = None,
     token_for_all: Annotated[bool, typer.Option("--token-for-all", help="Inference needs the token as well.")] = False,
     access_log: Annotated[bool, typer.Option("--access-log", help="A line for every request.")] = False,
 ) -> None:
@@ -67,9 +63,7 @@ def top(
     url: Annotated[str, typer.Argument(metavar="URL", help="Of a server.")] = "http://127.0.0.1:8000",
     once: Annotated[bool, typer.Option("--once", help="Show it once and end.")] = False,
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 1.0,
-    token_file: Annotated[
-        Path | None, typer.Option(help="For a server that wants a token; else $PRUNIT_TOKEN.")
-    ] = None,
+    token_file: Annotated[Path | None, typer.Option(help="Holds the server's token; else $PRUNIT_TOKEN.")] = None,
 ) -> None:
     """Watch a server in the terminal: the active variant, requests, latencies, switches. Ctrl-C ends it."""
     from rich.live import Live

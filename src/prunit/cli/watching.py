@@ -1,6 +1,7 @@
 """The screen of `prunit top`."""
 
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 from rich import box
@@ -89,6 +90,6 @@ def _ms(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f} ms"
 
 
-def _spark(values: list[float]) -> str:
+def _spark(values: Sequence[float]) -> str:
     most = max(values, default=0)
     return "".join(_BARS[round(value / most * (len(_BARS) - 1))] for value in values) if most else ""

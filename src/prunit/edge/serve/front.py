@@ -76,14 +76,7 @@ class Front:
             if self._service.settings.access_log:
                 asked = {"method": scope["method"], "path": scope["path"], "status": status}
                 took_ms = round(1000 * (time.perf_counter() - began), 3)
-                tell(
-                    "request",
-                    request=request_id.decode(),
-                    method=scope["method"],
-                    path=scope["path"],
-                    status=status,
-                    ms=took_ms,
-                )
+                tell("request", request=request_id.decode(), **asked, ms=took_ms)
 
     def _admit(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         """Refuses who may not ask."""

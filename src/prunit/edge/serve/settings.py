@@ -17,10 +17,10 @@ _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 class Settings:
     """Everything but the portfolio; the limits protect a small device from a large or slow client.
 
-    `queue` requests wait at most (more get 429), `max_batch` images are answered together at most; `read_timeout_s` is
-    from a request's first byte to its last; `drain_s` for requests that are being answered when the server is told to end;
+    `queue` requests wait at most (more get 429), `max_batch` images are answered together at most. `read_timeout_s` is
+    from a request's first byte to its last; `drain_s` for what is being answered when the server is told to end;
     `linger_s` of it for clients that keep a connection and are told to close it; `reload_s` between two looks at the
-    manifest; `token` changes things (and is needed for all requests but health with `token_for_all`).
+    manifest. `token` changes things (and is needed for all requests but health with `token_for_all`).
     """
 
     folder: Path
