@@ -145,12 +145,17 @@ function drawVariants(status) {
   front.sort((a, b) => a.latency_ms - b.latency_ms);
   const line = front.map((each) => `${x(each.latency_ms)},${y(each.accuracy)}`).join(" ");
   parts.push(svg("polyline", { class: "front", points: line }));
+  const names = []; // places that are taken, so that names do not lie on each other
   for (const each of known) {
     const active = each.state === "active";
     const kind = active ? "point active" : each.state === "put aside" ? "point bad" : "point";
     parts.push(svg("circle", { class: kind, cx: x(each.latency_ms), cy: y(each.accuracy), r: active ? 8 : 5 }));
     const beside = x(each.latency_ms) > right - 90;
-    parts.push(svg("text", { class: "name", x: x(each.latency_ms) + (beside ? -12 : 12), y: y(each.accuracy) + 4,
+    let place = y(each.accuracy) + 4;
+    const crowded = (other) => Math.abs(other.x - x(each.latency_ms)) < 110 && Math.abs(other.y - place) < 15;
+    while (names.some(crowded)) place += 16;
+    names.push({ x: x(each.latency_ms), y: place });
+    parts.push(svg("text", { class: "name", x: x(each.latency_ms) + (beside ? -12 : 12), y: place,
       "text-anchor": beside ? "end" : "start" }, each.name));
   }
   byId("pareto").replaceChildren(...parts);

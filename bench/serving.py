@@ -1,0 +1,392 @@
+"""What the server costs and holds: `python -m bench.serving`. Linux only; the load comes from a second process.
+
+VGG-16 at four widths (untrained: times do not depend on the weights, and the share of the width stands where the accuracy
+would), the server as its users start it, on loopback.
+
+- `start`: from the start of the process to the first answer;
+- `overhead`: one request after the other over HTTP and in the engine alone, taking turns, and JSON beside binary tensors;
+- `saturation`: answers per second with many connections, beside the engine alone in a closed loop, before and after;
+- `soak`: random arrivals at 1.5 times what the dense variant can answer, with switching, and dense alone.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from bench._common import RESULTS, ROOT, percentile, record, take_turns, write
+from bench.switching import widths_of_vgg
+from prunit.edge.measure import measure
+from prunit.edge.portfolio import Portfolio
+from prunit.edge.serve.status import resident_bytes
+from prunit.edge.switch import Switcher
+
+KEPT: Final = ("w1-1", "w3-4", "w1-2", "w1-8")
+SHAPE: Final = (3, 32, 32)
+TARGET_MS: Final = 60.0
+_IMAGE: Final = np.random.default_rng(0).standard_normal((1, *SHAPE), dtype=np.float32)
+
+
+def portfolio_in(folder: Path) -> Portfolio:
+    """Four widths with latencies of this machine; the share of the width stands for the accuracy."""
+    every = widths_of_vgg(folder)
+    names = [v.name for v in every.variants]
+    kept = [v for v in every.variants if v.name in KEPT] or every.variants
+    assert len(kept) == len(KEPT), names
+    marked = tuple(v.model_copy(update={"metrics": v.metrics.model_copy(update={"accuracy": v.keep})}) for v in kept)
+    found = measure(every.model_copy(update={"variants": marked}), folder)
+    found.write(folder)
+    return found
+
+
+@contextmanager
+def server(folder: Path, *arguments: str) -> Iterator[tuple[int, int]]:
+    """A server on a free port: (port, process id). It is ended by SIGTERM."""
+    command = [sys.executable, "-m", "prunit", "serve", str(folder), "--port", "0", *arguments]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    assert process.stderr
+    try:
+        while True:
+            line = process.stderr.readline()
+            if not line:
+                raise RuntimeError("the server did not start")
+            told = json.loads(line)
+            if told["message"] == "listening":
+                port = int(told["url"].rpartition(":")[2])
+            elif told["message"] == "ready":
+                break
+        # Whatever else it says must not fill the pipe.
+        drain = subprocess.Popen(["cat"], stdin=process.stderr, stdout=subprocess.DEVNULL)
+        yield port, process.pid
+        drain.kill()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+def request(portfolio: Portfolio, *, binary: bool = True, version: str = "") -> bytes:
+    """The bytes of one request for one image."""
+    artifact = portfolio.variants[0].artifact
+    tensor: dict[str, Any] = {"name": artifact.input_name, "datatype": "FP32", "shape": [1, *artifact.input_shape]}
+    path = f"/v2/models/{portfolio.name}/" + (f"versions/{version}/" if version else "") + "infer"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\n"
+    if binary:
+        tensor["parameters"] = {"binary_data_size": _IMAGE.nbytes}
+        text = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+        head += f"Inference-Header-Content-Length: {len(text)}\r\n"
+        body = text + _IMAGE.tobytes()
+    else:
+        tensor["data"] = _IMAGE.ravel().tolist()
+        body = json.dumps({"inputs": [tensor]}).encode()
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+class Connection(asyncio.Protocol):
+    """One request at a time over a connection that is kept."""
+
+    def __init__(self) -> None:
+        self.waiter: asyncio.Future[int] | None = None
+        self.received = b""
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.received += data
+        end = self.received.find(b"\r\n\r\n")
+        if end < 0:
+            return
+        head = self.received[:end].lower()
+        at = head.find(b"content-length: ") + 16
+        length = int(head[at : head.find(b"\r", at)] if head.find(b"\r", at) > 0 else head[at:])
+        if len(self.received) < end + 4 + length or self.waiter is None:
+            return
+        waiter, self.waiter, self.received = self.waiter, None, b""
+        waiter.set_result(int(head[9:12]))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(0)
+
+    def ask(self, sent: bytes) -> "asyncio.Future[int]":
+        """The status of the answer, 0 if the connection was lost."""
+        self.waiter = asyncio.get_running_loop().create_future()
+        self.transport.write(sent)
+        return self.waiter
+
+
+async def _connections(port: int, count: int) -> list[Connection]:
+    loop = asyncio.get_running_loop()
+    made = [await loop.create_connection(Connection, "127.0.0.1", port) for _ in range(count)]
+    return [protocol for _, protocol in made]
+
+
+async def closed_loop(port: int, sent: bytes, count: int, seconds: float) -> dict[str, float]:
+    """Answers per second of so many connections, each of which asks again at once."""
+    pool, until, answered = await _connections(port, count), time.perf_counter() + seconds, [0, 0]
+
+    async def one(connection: Connection) -> None:
+        while time.perf_counter() < until:
+            status = await connection.ask(sent)
+            answered[status == 200] += 1
+
+    began = time.perf_counter()
+    await asyncio.gather(*(one(connection) for connection in pool))
+    return {"per_s": answered[1] / (time.perf_counter() - began), "failed": answered[0]}
+
+
+async def open_loop(port: int, sent: bytes, rate: float, seconds: float, pids: list[int]) -> dict[str, Any]:
+    """Random arrivals at a rate whether or not answers come; latencies count from the moment a request was due."""
+    pool, rng = await _connections(port, 256), random.Random(0)
+    free, latencies, statuses, memory = list(pool), list[float](), dict[int, int](), list[float]()
+    began = time.perf_counter()
+    due, tasks, looked = began, set[asyncio.Task[None]](), began
+
+    async def one(connection: Connection, due: float) -> None:
+        status = await connection.ask(sent)
+        statuses[status] = statuses.get(status, 0) + 1
+        if status == 200:
+            latencies.append(1000 * (time.perf_counter() - due))
+        free.append(connection)
+
+    while True:
+        due += rng.expovariate(rate)
+        if due > began + seconds:
+            break
+        wait = due - time.perf_counter()
+        if wait > 0:
+            await asyncio.sleep(wait)
+        if not free:  # more wait than there are connections: the request is as lost as one that is refused
+            statuses[-1] = statuses.get(-1, 0) + 1
+            continue
+        task = asyncio.create_task(one(free.pop(), due))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+        if time.perf_counter() - looked > 5:
+            looked = time.perf_counter()
+            memory.append(sum(_rss(pid) for pid in pids) / 1e6)
+    if tasks:
+        await asyncio.wait(tasks, timeout=30)
+    asked = sum(statuses.values()) + len(tasks)
+    return {
+        "asked": asked,
+        "answered": statuses.get(200, 0),
+        "refused": statuses.get(429, 0) + statuses.get(-1, 0),
+        "lost": asked - statuses.get(200, 0) - statuses.get(429, 0) - statuses.get(-1, 0),
+        "in_time": sum(ms <= TARGET_MS for ms in latencies) / max(asked, 1),
+        "ms": {f"p{p}": percentile(latencies, p / 100) for p in (50, 99)},
+        "memory_mb": {"first": memory[:1], "last": memory[-1:], "most": max(memory, default=0)},
+    }
+
+
+def _rss(pid: int) -> int:
+    with suppress(OSError, IndexError):
+        return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
+def in_a_child(asked: dict[str, Any]) -> dict[str, Any]:
+    """A load from a process of its own."""
+    command = [sys.executable, "-m", "bench.serving", "--load", json.dumps(asked)]
+    path = os.pathsep.join(p for p in sys.path if p)
+    child = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True
+    )
+    return json.loads(child.stdout.splitlines()[-1])
+
+
+def load(asked: dict[str, Any]) -> dict[str, Any]:
+    """In the child."""
+    portfolio = Portfolio.read(Path(asked["folder"]))
+    sent = request(portfolio, version=asked.get("version", ""))
+    if asked["kind"] == "closed":
+        work = closed_loop(asked["port"], sent, asked["connections"], asked["seconds"])
+    else:
+        work = open_loop(asked["port"], sent, asked["rate"], asked["seconds"], asked["pids"])
+    try:
+        import uvloop
+
+        return uvloop.run(work)
+    except ImportError:
+        return asyncio.run(work)
+
+
+def start(folder: Path, rounds: int) -> dict[str, Any]:
+    """Seconds from the start of the process to the first answer; variants are installed already."""
+    portfolio, found = Portfolio.read(folder), []
+    sent = request(portfolio)
+    body, head = sent.partition(b"\r\n\r\n")[2], sent.partition(b"\r\n\r\n")[0].decode()
+    length = head.partition("Content-Length: ")[2].partition("\r")[0]
+    for i in range(rounds + 1):
+        port = 20_000 + os.getpid() % 20_000 + i
+        began = time.perf_counter()
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+        command = [sys.executable, "-m", "prunit", "serve", str(folder), "--port", str(port)]
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+        url = f"http://127.0.0.1:{port}/v2/models/{portfolio.name}/infer"
+        while True:
+            asked = urllib.request.Request(url, body, {"Inference-Header-Content-Length": length})
+            with suppress(OSError):  # it does not listen yet, or is not ready
+                with urllib.request.urlopen(asked) as answer:
+                    answer.read()
+                break
+            time.sleep(0.005)
+        found.append(time.perf_counter() - began)
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+    return {"part": "start", "n": rounds, "s": {f"p{p}": percentile(found[1:], p / 100) for p in (50, 99)}}
+
+
+def overhead(folder: Path, rounds: int) -> list[dict[str, Any]]:
+    """One request after the other, by HTTP and in the engine alone."""
+    import socket
+
+    portfolio = Portfolio.read(folder)
+    rows: list[dict[str, Any]] = []
+    with server(folder, "--policy", "fixed") as (port, _), Switcher(folder) as alone:
+        alone.preload()
+        link = socket.create_connection(("127.0.0.1", port))
+        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+        def asked(sent: bytes) -> float:
+            began = time.perf_counter()
+            link.sendall(sent)
+            received = b""
+            while True:
+                received += link.recv(65536)
+                head, found, rest = received.partition(b"\r\n\r\n")
+                if found and len(rest) >= int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0]):
+                    break
+            assert head.startswith(b"HTTP/1.1 200"), head
+            return 1000 * (time.perf_counter() - began)
+
+        def engine(name: str) -> float:
+            began = time.perf_counter()
+            alone.run(_IMAGE, name)
+            return 1000 * (time.perf_counter() - began)
+
+        for name in (KEPT[0], KEPT[-1]):
+            binary, text = (request(portfolio, binary=kind, version=name) for kind in (True, False))
+            ways = {
+                "engine": lambda name=name: engine(name),
+                "binary": lambda sent=binary: asked(sent),
+                "json": lambda sent=text: asked(sent),
+            }
+            found = take_turns(ways, rounds, warm_up=20)
+            for way, ms in found.items():
+                more = [a - b for a, b in zip(ms, found["engine"], strict=True)]
+                rows.append(
+                    {
+                        "part": "overhead",
+                        "variant": name,
+                        "way": way,
+                        "n": len(ms),
+                        "ms": {f"p{p}": percentile(ms, p / 100) for p in (50, 99)},
+                        "more_ms": {f"p{p}": percentile(more, p / 100) for p in (50, 99)},
+                    }
+                )
+    return rows
+
+
+def saturation(folder: Path, seconds: float, rounds: int) -> list[dict[str, Any]]:
+    """Answers per second, with the engine alone before and after each load."""
+    rows: list[dict[str, Any]] = []
+    for name in (KEPT[0], KEPT[-1]):
+        bare: list[float] = []
+        served: list[float] = []
+        with server(folder, "--policy", f"fixed:{name}", "--slo-ms", "200") as (port, _), Switcher(folder) as alone:
+            for _ in range(rounds):
+                bare.append(_closed(alone, name, seconds))
+                asked = {"kind": "closed", "folder": str(folder), "port": port, "connections": 32, "seconds": seconds}
+                found = in_a_child(asked)
+                assert not found["failed"], found
+                served.append(found["per_s"])
+            bare.append(_closed(alone, name, seconds))
+        medians = statistics.median(served), statistics.median(bare)
+        rows.append(
+            {"part": "saturation", "variant": name, "per_s": medians[0], "bare_per_s": medians[1], "n": rounds}
+            | {"share": medians[0] / medians[1]}
+        )
+    return rows
+
+
+def _closed(switcher: Switcher, name: str, seconds: float) -> float:
+    until, count, began = time.perf_counter() + seconds, 0, time.perf_counter()
+    while time.perf_counter() < until:
+        switcher.run(_IMAGE, name)
+        count += 1
+    return count / (time.perf_counter() - began)
+
+
+def soak(folder: Path, seconds: float, alone_seconds: float) -> list[dict[str, Any]]:
+    """At 1.5 times the dense variant's capacity: with switching for so long, and dense alone."""
+    portfolio = Portfolio.read(folder)
+    dense_ms = portfolio.variant(KEPT[0]).metrics.latency_ms() or 1.0
+    rate, rows = 1.5 * 1000 / dense_ms, []
+    for policy, length in (("queue", seconds), (f"fixed:{KEPT[0]}", alone_seconds)):
+        with server(folder, "--policy", policy, "--slo-ms", f"{TARGET_MS:g}") as (port, pid):
+            asked = {
+                "kind": "open",
+                "folder": str(folder),
+                "port": port,
+                "rate": rate,
+                "seconds": length,
+                "pids": [pid],
+            }
+            found = in_a_child(asked)
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/status") as answer:
+                status = json.load(answer)
+        row = {"part": "soak", "policy": policy, "rate": rate, "seconds": length, **found}
+        rows.append({**row, "switches": status["switches"]})
+    return rows
+
+
+def main() -> None:
+    """Measure, and write the result."""
+    parser = argparse.ArgumentParser(prog="python -m bench.serving", description=__doc__)
+    parser.add_argument("--json", type=Path, default=RESULTS / "serving.json", metavar="FILE", help="where to write")
+    parser.add_argument("--rounds", type=int, default=300, help="requests of each way; default 300")
+    parser.add_argument("--seconds", type=float, default=600, help="of the soak; default 600")
+    parser.add_argument("--load", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.load:
+        print(json.dumps(load(json.loads(args.load))))
+        return
+    torch.set_num_threads(1)
+    assert resident_bytes()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "vgg16"
+        folder.mkdir()
+        portfolio_in(folder)
+        with Switcher(folder):
+            pass  # installs
+        rows = [start(folder, max(args.rounds // 20, 3)), *overhead(folder, args.rounds)]
+        rows += saturation(folder, min(5.0, args.seconds), 5 if args.rounds > 100 else 1)
+        for row in rows:
+            print(row, flush=True)
+        rows += soak(folder, args.seconds, min(60.0, args.seconds))
+    for row in rows[-2:]:
+        print(row, flush=True)
+    config = {"target_ms": TARGET_MS, "widths": KEPT, "connections": 32}
+    write(record("serving", rows, config=config, n=args.rounds, percentile="p50 and p99", threads=1), args.json)
+
+
+if __name__ == "__main__":
+    main()
