@@ -1,10 +1,10 @@
 """What the server costs and holds: `python -m bench.serving`. Linux only; the load comes from a second process.
 
-VGG-16 at four widths (untrained: times do not depend on the weights, and the share of the width stands where the accuracy
-would), the server as its users start it, on loopback.
+VGG-16 at four widths (untrained: times do not depend on the weights; the share of the width stands for the accuracy), the
+server as its users start it, on loopback.
 
 - `start`: from the start of the process to the first answer;
-- `overhead`: one request after the other over HTTP and in the engine alone, taking turns, and JSON beside binary tensors;
+- `overhead`: one request after the other over HTTP and in the engine alone, taking turns; JSON beside binary tensors;
 - `saturation`: answers per second with many connections, beside the engine alone in a closed loop, before and after;
 - `soak`: random arrivals at 1.5 times what the dense variant can answer, with switching, and dense alone.
 """
@@ -34,6 +34,7 @@ from bench._common import RESULTS, ROOT, percentile, record, take_turns, write
 from bench.switching import widths_of_vgg
 from prunit.edge.measure import measure
 from prunit.edge.portfolio import Portfolio
+from prunit.edge.probe import ProbeSettings
 from prunit.edge.serve.status import resident_bytes
 from prunit.edge.switch import Switcher
 
@@ -50,7 +51,7 @@ def portfolio_in(folder: Path) -> Portfolio:
     kept = [v for v in every.variants if v.name in KEPT] or every.variants
     assert len(kept) == len(KEPT), names
     marked = tuple(v.model_copy(update={"metrics": v.metrics.model_copy(update={"accuracy": v.keep})}) for v in kept)
-    found = measure(every.model_copy(update={"variants": marked}), folder)
+    found = measure(every.model_copy(update={"variants": marked}), folder, ProbeSettings())
     found.write(folder)
     return found
 

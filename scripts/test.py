@@ -9,7 +9,7 @@ import sys
 
 import _env
 
-_env.ensure("train,zoo,dev")
+_env.ensure("train,zoo,serve,dev")
 if len(sys.argv) == 1:
     _env.run("ruff", "check", ".")
     _env.run("ruff", "format", "--check", ".")

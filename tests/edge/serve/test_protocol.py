@@ -1,0 +1,145 @@
+"""Requests and answers of the Open Inference Protocol as bytes."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from prunit.edge.portfolio import Preprocessing
+from prunit.edge.serve.protocol import answer, parse, softmax
+from prunit.edge.serve.settings import Refusal
+from tests.edge.folders import SHAPE, X_BCHW, variant_in
+
+PREPROCESSING = Preprocessing(mean=(0.5,) * 3, std=(0.25,) * 3, size=SHAPE[1:])
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return variant_in(tmp_path_factory.mktemp("protocol"), "large", 4.0).artifact
+
+
+def tensor(**more: Any) -> dict[str, Any]:
+    return {"name": "x", "datatype": "FP32", "shape": [1, *SHAPE], "data": X_BCHW.ravel().tolist(), **more}
+
+
+def body(*inputs: dict[str, Any], **more: Any) -> bytes:
+    return json.dumps({"inputs": list(inputs), **more}).encode()
+
+
+def test_a_tensor_is_read_flat_nested_and_binary(artifact: Any) -> None:
+    nested = parse(body(tensor(data=X_BCHW.tolist())), None, artifact, PREPROCESSING, 4)
+    flat = parse(body(tensor(), id="a", parameters={"timeout": 5000}), None, artifact, PREPROCESSING, 4)
+    np.testing.assert_array_equal(flat.x_BCHW, X_BCHW)
+    np.testing.assert_array_equal(nested.x_BCHW, X_BCHW)
+    assert (flat.id, flat.timeout_ms, flat.binary, flat.classes) == ("a", 5.0, False, 0)
+    sent = tensor(parameters={"binary_data_size": X_BCHW.nbytes})
+    del sent["data"]
+    head = body(sent, parameters={"binary_data_output": True})
+    found = parse(head + X_BCHW.tobytes(), len(head), artifact, PREPROCESSING, 4)
+    np.testing.assert_array_equal(found.x_BCHW, X_BCHW)
+    assert found.binary
+
+
+def test_images_of_bytes_are_normalised(artifact: Any) -> None:
+    pixels = np.arange(48, dtype=np.uint8).reshape(1, *SHAPE)
+    sent = tensor(datatype="UINT8", data=pixels.ravel().tolist())
+    found = parse(body(sent), None, artifact, PREPROCESSING, 4)
+    np.testing.assert_allclose(found.x_BCHW, (pixels / 255 - 0.5) / 0.25, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "complaint"),
+    [
+        ([], "must hold one tensor"),
+        ([tensor(), tensor()], "must hold one tensor"),
+        ([tensor(name="y")], "is called 'x'"),
+        ([tensor(datatype="FP64")], "must be FP32"),
+        ([tensor(shape=[1, 3, 4])], "shape must be"),
+        ([tensor(shape=[1, 3, 4, "4"])], "whole number"),
+        ([tensor(shape=[1, 3, 4, True])], "whole number"),
+        ([tensor(shape=[-1, *SHAPE])], "whole number"),
+        ([tensor(shape=[0, *SHAPE], data=[])], "0 images"),
+        ([tensor(shape=[10**18, *SHAPE])], "images in one request"),
+        ([tensor(data=[1.0])], "must be 48 numbers"),
+        ([tensor(data=["1"] * 48)], "must be 48 numbers"),
+        ([tensor(data=[[1], [1, 2]])], "rows differ"),
+        ([tensor(data=[1e39] * 48)], "not finite"),
+        ([tensor(data=[10**400] * 48)], "must be 48 numbers"),
+        ([tensor(data="x")], "list of numbers"),
+        ([tensor(data=[[0.0] * 24] * 2)], "'shape' says"),
+        ([tensor(datatype="UINT8", data=[256] * 48)], "from 0 to 255"),
+        ([tensor(parameters={"binary_data_size": 4})], "both data and"),
+        ([tensor(parameters=5)], "must be a JSON object"),
+        ([7], "must be a JSON object"),
+    ],
+)
+def test_what_is_malformed_is_refused(artifact: Any, inputs: list[Any], complaint: str) -> None:
+    with pytest.raises(Refusal, match=complaint) as raised:
+        parse(json.dumps({"inputs": inputs}).encode(), None, artifact, PREPROCESSING, 4)
+    assert raised.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("sent", "length", "complaint"),
+    [
+        (b"", None, "no JSON"),
+        (b"[]", None, "must be a JSON object"),
+        (b"\xff\xfe", None, "no JSON"),
+        (b"{", 5, "the body has 1 bytes"),
+        (b"[" * 100_000, None, "no JSON"),
+        (body(tensor(data=[float("nan")] * 48)), None, "no number in JSON"),
+        (body(tensor()) + b"1234", len(body(tensor())), "4 bytes follow"),
+        (body(tensor(), id=5), None, "'id' must be"),
+        (body(tensor(), parameters={"timeout": -1}), None, "timeout"),
+        (body(tensor(), parameters=[]), None, "must be a JSON object"),
+        (body(tensor(), outputs=[{"name": "z"}]), None, "the output is called"),
+        (body(tensor(), outputs=[{"name": "sum"}] * 2), None, "may name one tensor"),
+        (body(tensor(), outputs=[{"name": "sum", "parameters": {"shared_memory_region": "a"}}]), None, "shared memory"),
+        (body(tensor(), outputs=[{"name": "sum", "parameters": {"classification": "3"}}]), None, "classification"),
+    ],
+)
+def test_bodies_that_are_refused(artifact: Any, sent: bytes, length: int | None, complaint: str) -> None:
+    with pytest.raises(Refusal, match=complaint):
+        parse(sent, length, artifact, PREPROCESSING, 4)
+
+
+def answered(artifact: Any, output: Any, **asked: Any) -> tuple[dict[str, Any], bytes]:
+    request = parse(body(tensor(), **asked), None, artifact, PREPROCESSING, 4)
+    sent, head = answer(
+        *(request, output, artifact, ("cat", "dog", "owl")), model="m", variant="v", figures={"queue_ms": 1.0}
+    )
+    return json.loads(sent[:head]), sent[head:] if head is not None else b""
+
+
+def test_answers_are_texts_or_bytes(artifact: Any) -> None:
+    output = np.array([[0.25, 3.0, -1.0]], np.float32)
+    told, rest = answered(artifact, output, id="7")
+    assert told["outputs"] == [{"name": "sum", "datatype": "FP32", "shape": [1, 3], "data": [0.25, 3.0, -1.0]}]
+    assert (told["id"], told["model_version"], told["parameters"], rest) == ("7", "v", {"queue_ms": 1.0}, b"")
+    told, rest = answered(artifact, output, parameters={"binary_data_output": True})
+    assert told["outputs"][0]["parameters"] == {"binary_data_size": 12}
+    np.testing.assert_array_equal(np.frombuffer(rest, "<f4"), output[0])
+
+
+def test_the_best_classes_are_texts(artifact: Any) -> None:
+    output = np.array([[0.25, 3.0, -1.0]], np.float32)
+    wanted = {"name": "sum", "parameters": {"classification": 2}}
+    told, _ = answered(artifact, output, outputs=[wanted])
+    assert told["outputs"][0] | {"data": None} == {"name": "sum", "datatype": "BYTES", "shape": [1, 2], "data": None}
+    assert told["outputs"][0]["data"] == ["3.000000:1:dog", "0.250000:0:cat"]
+    wanted["parameters"]["binary_data"] = True
+    _, rest = answered(artifact, output, outputs=[wanted])
+    assert rest[:4] == (14).to_bytes(4, "little")
+    assert rest[4:18] == b"3.000000:1:dog"
+
+
+def test_an_output_that_json_cannot_hold_is_refused(artifact: Any) -> None:
+    with pytest.raises(Refusal) as raised:
+        answered(artifact, np.array([[np.inf]], np.float32))
+    assert raised.value.status == 422
+
+
+def test_shares_add_up_to_one() -> None:
+    shares = softmax(np.array([[1000.0, 1000.0], [0.0, np.log(3.0)]], np.float32))
+    np.testing.assert_allclose(shares, [[0.5, 0.5], [0.25, 0.75]], atol=1e-6)
