@@ -1,7 +1,7 @@
 """What the server costs and holds: `python -m bench.serving`. Linux only; the load comes from a second process.
 
-VGG-16 at four widths (untrained: times do not depend on the weights; the share of the width stands for the accuracy), the
-server as its users start it, on loopback.
+VGG-16 at four widths (untrained: times do not depend on the weights; the share of the width stands for the accuracy),
+the server as its users start it, on loopback.
 
 - `start`: from the start of the process to the first answer;
 - `overhead`: one request after the other over HTTP and in the engine alone, taking turns; JSON beside binary tensors;

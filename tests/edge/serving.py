@@ -91,6 +91,8 @@ class Served:
         self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(30)
         self._reader.join()
+        assert self.process.stderr
+        self.process.stderr.close()
         return code
 
 

@@ -66,7 +66,7 @@ class Steering:
         self._rate, self._arrived, self._read_at = ArrivalRate(), 0, -_SENSORS_S
         self._since = self._before = time.perf_counter()
         self.change_options(options)
-        self._over = threading.Event()
+        self._over, self._stepping = threading.Event(), threading.Lock()
         self._thread = threading.Thread(target=self._loop, name="prunit-steering", daemon=True)
 
     def change_options(self, options: Sequence[Option]) -> None:
@@ -99,6 +99,10 @@ class Steering:
 
     def step(self) -> None:
         """Ask once, and switch if another variant is wanted."""
+        with self._stepping:
+            self._step()
+
+    def _step(self) -> None:
         now, load, active = time.perf_counter(), self._load(), self.switcher.active
         seconds = max(now - self._before, 1e-6)
         self._rate.observe(load.arrived - self._arrived, seconds)

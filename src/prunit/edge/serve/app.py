@@ -211,7 +211,7 @@ class Pages:
     async def status(self, request: Request) -> Response:
         """GET /v1/status: what the page shows, as JSON."""
         self._ready()
-        return JSONResponse({**self.service.board.read(), "history": list(self.service.board.history)})
+        return JSONResponse({**self.service.overview(), "history": list(self.service.board.history)})
 
     async def metrics(self, request: Request) -> Response:
         """GET /metrics."""
@@ -229,7 +229,7 @@ class Pages:
         try:
             history = True
             while self.service.state == "ready":
-                status = self.service.board.read()
+                status = self.service.overview()
                 if history:
                     status["history"], history = list(self.service.board.history), False
                 yield b"data: " + json.dumps(status).encode() + b"\n\n"

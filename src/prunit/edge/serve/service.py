@@ -211,6 +211,11 @@ class Service:
         self._listeners.add(listener)
         return lambda: self._listeners.discard(listener)
 
+    def overview(self) -> Status:
+        """Of all workers, this one as it is now."""
+        self.board.put(self.status())
+        return self.board.read()
+
     def status(self) -> Status:
         """Of this worker; see `status.merged`."""
         counts, in_time, seconds = self.window.read()
