@@ -38,6 +38,8 @@ def make(settings: Settings) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncGenerator[None, None]:
         loop = asyncio.get_running_loop()
         opening = asyncio.create_task(asyncio.to_thread(_open, service, loop))
+        if settings.shared is not None:  # a worker that takes the place of another lets the others answer meanwhile
+            await opening
         yield
         await opening
         await asyncio.to_thread(service.close)
@@ -215,6 +217,8 @@ class Pages:
 
     async def metrics(self, request: Request) -> Response:
         """GET /metrics."""
+        self._ready()
+        self.service.figures.gauge(self.service.status())
         body, kind = self.service.figures.page()
         return Response(body, headers={"content-type": kind})
 
