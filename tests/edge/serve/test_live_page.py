@@ -14,9 +14,8 @@ import pytest
 from tests.edge.folders import portfolio_in
 from tests.edge.serving import TOKEN, Served, serving
 
-BROWSER = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
+_NAMES = ("chromium", "chromium-browser", "google-chrome")
+BROWSER = next((path for name in _NAMES if (path := shutil.which(name))), None)
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed: apt-get install chromium")
 
@@ -81,7 +80,7 @@ class Browser:
         return found["result"].get("value")
 
     def text(self, identifier: str) -> str:
-        return self.evaluate(f"document.getElementById({identifier!r}).textContent")
+        return self.evaluate(f"document.getElementById({identifier!r})?.textContent")
 
     def wait_for(self, holds: Callable[[], bool], seconds: float = 15.0) -> float:
         """After how many seconds it holds."""
@@ -159,8 +158,9 @@ def test_buttons_work_with_the_token_alone(page: Browser) -> None:
 
 def test_it_can_be_used_by_keyboard_and_read_aloud(page: Browser) -> None:
     """Names of what is pressed and drawn, places where changes are told, nothing out of the order of the keys."""
-    unnamed = """[...document.querySelectorAll('button, input, svg')].filter((each) =>
-        !(each.getAttribute('aria-label') || each.textContent.trim() || each.labels?.length)).map((each) => each.outerHTML)"""
+    unnamed = """[...document.querySelectorAll('button, input, svg')]
+        .filter((each) => !(each.getAttribute('aria-label') || each.textContent.trim() || each.labels?.length))
+        .map((each) => each.outerHTML)"""
     assert page.evaluate(unnamed) == []
     assert page.evaluate("document.querySelectorAll('[tabindex]').length") == 0
     assert page.evaluate("document.getElementById('active').getAttribute('aria-live')") == "polite"
@@ -188,7 +188,7 @@ def test_text_stands_out_from_its_ground(page: Browser, scheme: str) -> None:
         const found = [];
         for (const each of document.querySelectorAll('body *')) {
             const own = [...each.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
-            if (!own || each.disabled || each.closest('noscript')) continue;
+            if (!own || each.disabled || each.closest('noscript, title')) continue;
             const style = getComputedStyle(each);
             const ink = light(each.closest('svg') ? style.fill : style.color);
             const [a, b] = [ink, ground(each)].sort((x, y) => y - x);
@@ -206,8 +206,6 @@ def test_it_says_when_the_server_is_gone(tmp_path: Path) -> None:
         try:
             page.wait_for(lambda: page.text("connection") == "ready")
             served.end()
-            page.wait_for(
-                lambda: page.text("connection") in ("the server ended the connection", "the server does not answer")
-            )
+            page.wait_for(lambda: (page.text("connection") or "").startswith("the server"))
         finally:
             page.close()

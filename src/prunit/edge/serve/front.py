@@ -25,7 +25,10 @@ _CHANGING: Final = ("/v1/pin", "/v1/target")
 _LOCAL_NAMES: Final = (b"localhost", b"127.0.0.1", b"[::1]")
 _HEADERS: Final = [
     (b"x-content-type-options", b"nosniff"),
-    (b"content-security-policy", b"default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"),
+    (
+        b"content-security-policy",
+        b"default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    ),
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
 ]
