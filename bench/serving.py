@@ -11,6 +11,7 @@ the server as its users start it, on loopback.
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import random
@@ -22,19 +23,21 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
 
-from bench._common import RESULTS, ROOT, percentile, record, take_turns, write
+from bench._common import RESULTS, ROOT, percentile, record, write
 from bench.switching import widths_of_vgg
 from prunit.edge.measure import measure
-from prunit.edge.portfolio import Portfolio
+from prunit.edge.portfolio import Artifact, Portfolio, Preprocessing
 from prunit.edge.probe import ProbeSettings
+from prunit.edge.serve import protocol
 from prunit.edge.serve.status import resident_bytes
 from prunit.edge.switch import Switcher
 
@@ -290,7 +293,7 @@ def overhead(folder: Path, rounds: int) -> list[dict[str, Any]]:
                 "binary": lambda sent=binary: asked(sent),
                 "json": lambda sent=text: asked(sent),
             }
-            found = take_turns(ways, rounds, warm_up=20)
+            found = _in_turn(ways, rounds)
             for way, ms in found.items():
                 more = [a - b for a, b in zip(ms, found["engine"], strict=True)]
                 rows.append(
@@ -303,6 +306,60 @@ def overhead(folder: Path, rounds: int) -> list[dict[str, Any]]:
                         "more_ms": {f"p{p}": percentile(more, p / 100) for p in (50, 99)},
                     }
                 )
+    return rows
+
+
+def _in_turn(ways: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """A B A B …, one right after the other: a pause leaves cold caches to all."""
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    gc.collect()
+    gc.disable()
+    for turn in range(-20, rounds):
+        for name, run in ways.items():
+            ms = run()
+            if turn >= 0:
+                found[name].append(ms)
+    gc.enable()
+    return found
+
+
+def tensors(rounds: int) -> list[dict[str, Any]]:
+    """Milliseconds to read one image of a request and write its ten scores, JSON beside binary, without HTTP."""
+    rows: list[dict[str, Any]] = []
+    output = np.random.default_rng(1).standard_normal((1, 10), dtype=np.float32)
+    for side in (32, 224):
+        x_BCHW = np.random.default_rng(0).standard_normal((1, 3, side, side), dtype=np.float32)
+        artifact = Artifact(
+            path="a.onnx",
+            sha256="0" * 64,
+            bytes=1,
+            input_name="x",
+            input_shape=(3, side, side),
+            output_name="y",
+            self_test="a.npz",
+            self_test_sha256="0" * 64,
+            tolerance=1.0,
+        )
+        sent = {"name": "x", "datatype": "FP32", "shape": list(x_BCHW.shape)}
+        text = json.dumps({"inputs": [{**sent, "data": x_BCHW.ravel().tolist()}]}).encode()
+        binary = {"inputs": [{**sent, "parameters": {"binary_data_size": x_BCHW.nbytes}}]}
+        head = json.dumps({**binary, "parameters": {"binary_data_output": True}}).encode()
+        preprocessing = Preprocessing(mean=(0.5,) * 3, std=(0.2,) * 3, size=(side, side))
+
+        def both(body: bytes, length: int | None, artifact: Artifact, preprocessing: Preprocessing) -> float:
+            began = time.perf_counter()
+            asked = protocol.parse(body, length, artifact, preprocessing, 1)
+            protocol.answer(asked, output, artifact, (), model="m", variant="v", figures={})
+            return 1000 * (time.perf_counter() - began)
+
+        ways = {
+            "json": partial(both, text, None, artifact, preprocessing),
+            "binary": partial(both, head + x_BCHW.tobytes(), len(head), artifact, preprocessing),
+        }
+        found = _in_turn(ways, rounds)
+        for way, ms in found.items():
+            figures = {f"p{p}": percentile(ms, p / 100) for p in (50, 99)}
+            rows.append({"part": "tensors", "side": side, "way": way, "n": rounds, "ms": figures})
     return rows
 
 
@@ -378,7 +435,7 @@ def main() -> None:
         portfolio_in(folder)
         with Switcher(folder):
             pass  # installs
-        rows = [start(folder, max(args.rounds // 20, 3)), *overhead(folder, args.rounds)]
+        rows = [start(folder, max(args.rounds // 20, 3)), *overhead(folder, args.rounds), *tensors(args.rounds)]
         rows += saturation(folder, min(5.0, args.seconds), 5 if args.rounds > 100 else 1)
         for row in rows:
             print(row, flush=True)

@@ -26,6 +26,12 @@ from prunit.errors import PrunitError
 
 _TICK_S: Final = 0.5
 _PAGE: Final = {"page.html": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
+_PAGE_HEADERS: Final = {
+    "content-security-policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; "
+    "form-action 'none'",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-cache",
+}
 _SMALL_BYTES: Final = 10_000
 _BEST: Final = 5
 
@@ -269,7 +275,7 @@ class Pages:
     async def page(self, request: Request) -> Response:
         """GET /, /page.css, /page.js."""
         name = request.url.path.lstrip("/") or "page.html"
-        return Response(self._files[name], media_type=_PAGE[name])
+        return Response(self._files[name], media_type=_PAGE[name], headers=_PAGE_HEADERS)
 
     # ── what they have in common ──
 

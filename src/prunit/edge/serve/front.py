@@ -1,6 +1,7 @@
 """Around every request: its id, who may ask, what an error looks like to a client, and the log."""
 
 import hmac
+import itertools
 import json
 import logging
 import re
@@ -23,15 +24,7 @@ _OPEN: Final = ("/v2/health/live", "/v2/health/ready", "/", "/page.css", "/page.
 """What needs no token even where everything else does: health for those who start it, the page that asks for one."""
 _CHANGING: Final = ("/v1/pin", "/v1/target")
 _LOCAL_NAMES: Final = (b"localhost", b"127.0.0.1", b"[::1]")
-_HEADERS: Final = [
-    (b"x-content-type-options", b"nosniff"),
-    (
-        b"content-security-policy",
-        b"default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
-    ),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cache-control", b"no-store"),
-]
+_NOSNIFF: Final = (b"x-content-type-options", b"nosniff")
 
 
 class Front:
@@ -41,6 +34,7 @@ class Front:
         self._app, self._service = app, service
         token = service.settings.token
         self._bearer = f"Bearer {token}".encode() if token else None
+        self._prefix, self._numbers = uuid.uuid4().hex[:12].encode(), itertools.count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -50,14 +44,14 @@ class Front:
         headers = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"")
         # A client's id is taken only if it can do no harm in a log.
-        request_id = given if _ID.fullmatch(given) else uuid.uuid4().hex.encode()
+        request_id = given if given and _ID.fullmatch(given) else b"%s-%x" % (self._prefix, next(self._numbers))
         status = 0
 
         async def sending(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], *_HEADERS, (b"x-request-id", request_id)]
+                message["headers"] = [*message["headers"], _NOSNIFF, (b"x-request-id", request_id)]
             await send(message)
 
         try:
