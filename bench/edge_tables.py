@@ -1,4 +1,4 @@
-"""The tables of docs/benchmarks.md about sparse models and about switching."""
+"""The tables of docs/benchmarks.md about sparse models, about switching, and about serving."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -91,4 +91,83 @@ def switching(result: Result) -> str:
             f" {first['requests']:,} requests, target {first['target_ms']:.1f} ms, simulated:",
             table(("policy", "in time", "accuracy", "delivered", "p99, ms", "switches"), rows),
         ]
+    return "\n\n".join(texts)
+
+
+def serving(result: Result) -> str:
+    """Start, overhead, tensors, saturation, and the soak."""
+    parts: dict[str, list[Result]] = {}
+    for row in result["rows"]:
+        parts.setdefault(row["part"], []).append(row)
+    (start,) = parts["start"]
+    ways = {"engine": "the engine alone", "binary": "HTTP, binary tensors", "json": "HTTP, JSON"}
+    overhead = [
+        (
+            row["variant"],
+            ways[row["way"]],
+            *(f"{row['ms'][p]:.2f}" for p in ("p50", "p99")),
+            f"{row['more_ms']['p50']:.2f}",
+        )
+        for row in parts["overhead"]
+    ]
+    tensors = {(row["side"], row["way"]): row["ms"]["p50"] for row in parts["tensors"]}
+    sides = sorted({side for side, _ in tensors})
+    cheaper = [
+        (
+            f"3×{side}×{side}",
+            f"{tensors[side, 'json']:.3f}",
+            f"{tensors[side, 'binary']:.3f}",
+            f"{tensors[side, 'json'] / tensors[side, 'binary']:.0f}×",
+        )
+        for side in sides
+    ]
+    saturation = [
+        (row["variant"], f"{row['per_s']:,.0f}", f"{row['bare_per_s']:,.0f}", f"{row['share']:.2f}")
+        for row in parts["saturation"]
+    ]
+    soak = [
+        (
+            row["policy"],
+            f"{row['seconds']:.0f}",
+            f"{row['rate']:.0f}",
+            f"{row['asked']:,}",
+            f"{row['in_time']:.2%}",
+            *(f"{row['ms'][p]:.1f}" for p in ("p50", "p99")),
+            f"{row['refused']:,}",
+            f"{row['lost']:,}",
+            f"{row['switches']:,}",
+            f"{row['memory_mb']['first'][0]:.0f} to {row['memory_mb']['last'][0]:.0f}",
+        )
+        for row in parts["soak"]
+    ]
+    target = result["config"]["target_ms"]
+    texts = [
+        f"From the start of the process to the first answer: {start['s']['p50']:.2f} s at p50, {start['s']['p99']:.2f} s"
+        f" at p99 (n = {start['n']}).",
+        "One request after the other, ms:",
+        table(("variant", "way", "p50", "p99", "more than the engine, p50"), overhead),
+        "Reading one image and writing its ten scores, without HTTP, ms at p50:",
+        table(("image", "JSON", "binary", "less"), cheaper),
+        f"Answers per second with {result['config']['connections']} connections, and of the engine alone, one after the"
+        " other (medians):",
+        table(("variant", "server", "engine alone", "share"), saturation),
+        f"Random arrivals at 1.5 times what the dense variant can answer; the target is {target:g} ms from the moment at"
+        " which a request was due:",
+        table(
+            (
+                "policy",
+                "s",
+                "requests/s",
+                "requests",
+                "in time",
+                "p50, ms",
+                "p99, ms",
+                "refused",
+                "lost",
+                "switches",
+                "MB",
+            ),
+            soak,
+        ),
+    ]
     return "\n\n".join(texts)

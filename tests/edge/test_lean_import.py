@@ -15,6 +15,9 @@ EDGE = (
     "edge.probe",
     "edge.probe_layers",
     "edge.layer_times",
+    "edge.steering",
+    "edge.simulate",
+    "edge.switch",
     "errors",
 )
 
