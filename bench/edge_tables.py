@@ -142,8 +142,8 @@ def serving(result: Result) -> str:
     ]
     target = result["config"]["target_ms"]
     texts = [
-        f"From the start of the process to the first answer: {start['s']['p50']:.2f} s at p50, {start['s']['p99']:.2f} s"
-        f" at p99 (n = {start['n']}).",
+        f"From the start of the process to the first answer: {start['s']['p50']:.2f} s at p50,"
+        f" {start['s']['p99']:.2f} s at p99 (n = {start['n']}).",
         "One request after the other, ms:",
         table(("variant", "way", "p50", "p99", "more than the engine, p50"), overhead),
         "Reading one image and writing its ten scores, without HTTP, ms at p50:",
@@ -151,8 +151,8 @@ def serving(result: Result) -> str:
         f"Answers per second with {result['config']['connections']} connections, and of the engine alone, one after the"
         " other (medians):",
         table(("variant", "server", "engine alone", "share"), saturation),
-        f"Random arrivals at 1.5 times what the dense variant can answer; the target is {target:g} ms from the moment at"
-        " which a request was due:",
+        f"Random arrivals at 1.5 times what the dense variant can answer; the target is {target:g} ms from the moment"
+        " at which a request was due:",
         table(
             (
                 "policy",
@@ -171,3 +171,28 @@ def serving(result: Result) -> str:
         ),
     ]
     return "\n\n".join(texts)
+
+
+def replaying(result: Result) -> str:
+    """Replayed beside simulated, and how far the simulation is off."""
+    rows = []
+    for row in result["rows"]:
+        real, said = row["replayed"], row["simulated"]
+        off = abs(said["delivered"] - real["delivered"]) / real["delivered"] if real["delivered"] else float("nan")
+        pairs = [(real[key], said[key]) for key in ("in_time", "delivered")]
+        times = [(real[key], said[key]) for key in ("p50_ms", "p99_ms")]
+        rows.append(
+            (
+                row["policy"],
+                *(f"{a:.1%} / {b:.1%}" for a, b in pairs),
+                *(f"{a:.1f} / {b:.1f}" for a, b in times),
+                f"{real['switches']} / {said['switches']}",
+                f"{off:.1%}",
+            )
+        )
+    config = result["config"]
+    head = ("policy", "in time", "delivered", "p50, ms", "p99, ms", "switches", "delivered is off by")
+    return (
+        f"Trace {config['trace']}, {config['seconds']} s, target {config['target_ms']:.0f} ms; replayed / simulated:"
+        f"\n\n{table(head, rows)}"
+    )

@@ -122,12 +122,19 @@ def first_answers(folder: Path, portfolio: Portfolio, rounds: int) -> list[dict[
     def portable(variant: Variant) -> Any:
         return engine.open(folder / variant.artifact.path)
 
+    def from_disk(variant: Variant) -> tuple[float, float]:
+        """The installed form, none of whose pages is in memory: after a restart, or when memory was short."""
+        for file in (place / installed.variants[variant.name].model).parent.iterdir():
+            _forget(file)
+        return opened_by(lambda v: opened(v, folder, place=place, installed=installed)[0], variant)
+
     ways = {
         "resident": lambda: switched(resident),
         "one resident, installed form": lambda: switched(one),
         "session anew, installed form": lambda: opened_by(
             lambda v: opened(v, folder, place=place, installed=installed)[0], None
         ),
+        "session anew, installed form, cold cache": lambda: from_disk(portfolio.variants[next(turn) % len(names)]),
         "session anew, portable file": lambda: opened_by(portable, None),
         "stop, load, resume the dense model": lambda: opened_by(portable, dense),
     }
@@ -148,6 +155,16 @@ def first_answers(folder: Path, portfolio: Portfolio, rounds: int) -> list[dict[
         for way, pairs in found.items()
     ]
     return [*rows, {"part": "swap", "us": {f"p{p}": percentile(swaps, p / 100) for p in (50, 99)}, "n": len(swaps)}]
+
+
+def _forget(file: Path) -> None:
+    """Take a file's pages out of the system's cache; those that another process has mapped stay."""
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
 
 
 def _timed_ms(run: Callable[[], object]) -> float:

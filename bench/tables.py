@@ -222,6 +222,7 @@ TABLES: Final[Mapping[str, Callable[[Result], str]]] = {
     "training_time": device_tables.training_time,
     "removal": edge_tables.removal,
     "switching": edge_tables.switching,
+    "replaying": edge_tables.replaying,
     "serving": edge_tables.serving,
     "readme_example": readme_example,
 }

@@ -1,4 +1,4 @@
-"""The files in deploy/: what can be checked of them without a cluster, and that they say what the server understands."""
+"""The files in deploy/: what can be checked without a cluster, and that they say what the server understands."""
 
 import re
 import shlex
