@@ -1,8 +1,8 @@
 """Is what is simulated what happens? `python -m bench.replaying --trace FILE` (Linux; four times as long as the trace).
 
 VGG-16 at four widths with this machine's latencies; the share of the width stands for the accuracy. A trace of
-requests, scaled so that it keeps the dense variant busy to 40 % at the median, is replayed in real time against a `Switcher`, and
-simulated from the measured latencies; the target is five times what the dense variant takes.
+requests, scaled so that it keeps the dense variant busy to 40 % at the median, is replayed in real time against a
+`Switcher`, and simulated from the measured latencies; the target is five times what the dense variant takes.
 """
 
 import argparse

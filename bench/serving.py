@@ -10,11 +10,9 @@ the server as its users start it, on loopback.
 """
 
 import argparse
-import asyncio
 import gc
 import json
 import os
-import random
 import signal
 import statistics
 import subprocess
@@ -33,6 +31,7 @@ import numpy as np
 import torch
 
 from bench._common import RESULTS, ROOT, percentile, record, write
+from bench.serving_load import IMAGE, TARGET_MS, request
 from bench.switching import widths_of_vgg
 from prunit.edge.measure import measure
 from prunit.edge.portfolio import Artifact, Portfolio, Preprocessing
@@ -42,9 +41,6 @@ from prunit.edge.serve.status import resident_bytes
 from prunit.edge.switch import Switcher
 
 KEPT: Final = ("w1-1", "w3-4", "w1-2", "w1-8")
-SHAPE: Final = (3, 32, 32)
-TARGET_MS: Final = 60.0
-_IMAGE: Final = np.random.default_rng(0).standard_normal((1, *SHAPE), dtype=np.float32)
 
 
 def portfolio_in(folder: Path) -> Portfolio:
@@ -85,151 +81,14 @@ def server(folder: Path, *arguments: str) -> Iterator[tuple[int, int]]:
         process.wait(30)
 
 
-def request(portfolio: Portfolio, *, binary: bool = True, version: str = "") -> bytes:
-    """The bytes of one request for one image."""
-    artifact = portfolio.variants[0].artifact
-    tensor: dict[str, Any] = {"name": artifact.input_name, "datatype": "FP32", "shape": [1, *artifact.input_shape]}
-    path = f"/v2/models/{portfolio.name}/" + (f"versions/{version}/" if version else "") + "infer"
-    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\n"
-    if binary:
-        tensor["parameters"] = {"binary_data_size": _IMAGE.nbytes}
-        text = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
-        head += f"Inference-Header-Content-Length: {len(text)}\r\n"
-        body = text + _IMAGE.tobytes()
-    else:
-        tensor["data"] = _IMAGE.ravel().tolist()
-        body = json.dumps({"inputs": [tensor]}).encode()
-    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
-
-
-class Connection(asyncio.Protocol):
-    """One request at a time over a connection that is kept."""
-
-    def __init__(self) -> None:
-        self.waiter: asyncio.Future[int] | None = None
-        self.received = b""
-
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self.received += data
-        end = self.received.find(b"\r\n\r\n")
-        if end < 0:
-            return
-        head = self.received[:end].lower()
-        at = head.find(b"content-length: ") + 16
-        length = int(head[at : head.find(b"\r", at)] if head.find(b"\r", at) > 0 else head[at:])
-        if len(self.received) < end + 4 + length or self.waiter is None:
-            return
-        waiter, self.waiter, self.received = self.waiter, None, b""
-        waiter.set_result(int(head[9:12]))
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self.waiter is not None and not self.waiter.done():
-            self.waiter.set_result(0)
-
-    def ask(self, sent: bytes) -> "asyncio.Future[int]":
-        """The status of the answer, 0 if the connection was lost."""
-        self.waiter = asyncio.get_running_loop().create_future()
-        self.transport.write(sent)
-        return self.waiter
-
-
-async def _connections(port: int, count: int) -> list[Connection]:
-    loop = asyncio.get_running_loop()
-    made = [await loop.create_connection(Connection, "127.0.0.1", port) for _ in range(count)]
-    return [protocol for _, protocol in made]
-
-
-async def closed_loop(port: int, sent: bytes, count: int, seconds: float) -> dict[str, float]:
-    """Answers per second of so many connections, each of which asks again at once."""
-    pool, until, answered = await _connections(port, count), time.perf_counter() + seconds, [0, 0]
-
-    async def one(connection: Connection) -> None:
-        while time.perf_counter() < until:
-            status = await connection.ask(sent)
-            answered[status == 200] += 1
-
-    began = time.perf_counter()
-    await asyncio.gather(*(one(connection) for connection in pool))
-    return {"per_s": answered[1] / (time.perf_counter() - began), "failed": answered[0]}
-
-
-async def open_loop(port: int, sent: bytes, rate: float, seconds: float, pids: list[int]) -> dict[str, Any]:
-    """Random arrivals at a rate whether or not answers come; latencies count from the moment a request was due."""
-    pool, rng = await _connections(port, 256), random.Random(0)
-    free, latencies, statuses, memory = list(pool), list[float](), dict[int, int](), list[float]()
-    began = time.perf_counter()
-    due, tasks, looked = began, set[asyncio.Task[None]](), began
-
-    async def one(connection: Connection, due: float) -> None:
-        status = await connection.ask(sent)
-        statuses[status] = statuses.get(status, 0) + 1
-        if status == 200:
-            latencies.append(1000 * (time.perf_counter() - due))
-        free.append(connection)
-
-    while True:
-        due += rng.expovariate(rate)
-        if due > began + seconds:
-            break
-        wait = due - time.perf_counter()
-        if wait > 0:
-            await asyncio.sleep(wait)
-        if not free:  # more wait than there are connections: the request is as lost as one that is refused
-            statuses[-1] = statuses.get(-1, 0) + 1
-            continue
-        task = asyncio.create_task(one(free.pop(), due))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-        if time.perf_counter() - looked > 5:
-            looked = time.perf_counter()
-            memory.append(sum(_rss(pid) for pid in pids) / 1e6)
-    if tasks:
-        await asyncio.wait(tasks, timeout=30)
-    asked = sum(statuses.values()) + len(tasks)
-    return {
-        "asked": asked,
-        "answered": statuses.get(200, 0),
-        "refused": statuses.get(429, 0) + statuses.get(-1, 0),
-        "lost": asked - statuses.get(200, 0) - statuses.get(429, 0) - statuses.get(-1, 0),
-        "in_time": sum(ms <= TARGET_MS for ms in latencies) / max(asked, 1),
-        "ms": {f"p{p}": percentile(latencies, p / 100) for p in (50, 99)},
-        "memory_mb": {"first": memory[:1], "last": memory[-1:], "most": max(memory, default=0)},
-    }
-
-
-def _rss(pid: int) -> int:
-    with suppress(OSError, IndexError):
-        return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return 0
-
-
 def in_a_child(asked: dict[str, Any]) -> dict[str, Any]:
     """A load from a process of its own."""
-    command = [sys.executable, "-m", "bench.serving", "--load", json.dumps(asked)]
+    command = [sys.executable, "-m", "bench.serving_load", json.dumps(asked)]
     path = os.pathsep.join(p for p in sys.path if p)
     child = subprocess.run(
         command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True
     )
     return json.loads(child.stdout.splitlines()[-1])
-
-
-def load(asked: dict[str, Any]) -> dict[str, Any]:
-    """In the child."""
-    portfolio = Portfolio.read(Path(asked["folder"]))
-    sent = request(portfolio, version=asked.get("version", ""))
-    if asked["kind"] == "closed":
-        work = closed_loop(asked["port"], sent, asked["connections"], asked["seconds"])
-    else:
-        work = open_loop(asked["port"], sent, asked["rate"], asked["seconds"], asked["pids"])
-    try:
-        import uvloop
-
-        return uvloop.run(work)
-    except ImportError:
-        return asyncio.run(work)
 
 
 def start(folder: Path, rounds: int) -> dict[str, Any]:
@@ -283,7 +142,7 @@ def overhead(folder: Path, rounds: int) -> list[dict[str, Any]]:
 
         def engine(name: str) -> float:
             began = time.perf_counter()
-            alone.run(_IMAGE, name)
+            alone.run(IMAGE, name)
             return 1000 * (time.perf_counter() - began)
 
         for name in (KEPT[0], KEPT[-1]):
@@ -388,7 +247,7 @@ def saturation(folder: Path, seconds: float, rounds: int) -> list[dict[str, Any]
 def _closed(switcher: Switcher, name: str, seconds: float) -> float:
     until, count, began = time.perf_counter() + seconds, 0, time.perf_counter()
     while time.perf_counter() < until:
-        switcher.run(_IMAGE, name)
+        switcher.run(IMAGE, name)
         count += 1
     return count / (time.perf_counter() - began)
 
@@ -422,11 +281,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=RESULTS / "serving.json", metavar="FILE", help="where to write")
     parser.add_argument("--rounds", type=int, default=300, help="requests of each way; default 300")
     parser.add_argument("--seconds", type=float, default=600, help="of the soak; default 600")
-    parser.add_argument("--load", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.load:
-        print(json.dumps(load(json.loads(args.load))))
-        return
     torch.set_num_threads(1)
     assert resident_bytes()
     with tempfile.TemporaryDirectory() as name:
