@@ -6,6 +6,7 @@ import os
 import random
 import sys
 import time
+from collections import deque
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -43,6 +44,7 @@ class Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self.waiter: asyncio.Future[int] | None = None
         self.received = b""
+        self.closed = False
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -61,6 +63,7 @@ class Connection(asyncio.Protocol):
         waiter.set_result(int(head[9:12]))
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(0)
 
@@ -94,12 +97,17 @@ async def closed_loop(port: int, sent: bytes, count: int, seconds: float) -> dic
 async def open_loop(port: int, sent: bytes, rate: float, seconds: float, pids: list[int]) -> dict[str, Any]:
     """Random arrivals at a rate whether or not answers come; latencies count from the moment a request was due."""
     pool, rng = await _connections(port, 256), random.Random(0)
-    free, latencies, statuses, memory = list(pool), list[float](), dict[int, int](), list[float]()
+    free, latencies, statuses, memory = deque(pool), list[float](), dict[int, int](), list[float]()
     began = time.perf_counter()
     due, tasks, looked = began, set[asyncio.Task[None]](), began
 
     async def one(connection: Connection, due: float) -> None:
-        status = await connection.ask(sent)
+        try:
+            if connection.closed:  # one that was not used for long: a client opens another
+                (connection,) = await _connections(port, 1)
+            status = await connection.ask(sent)
+        except Exception:  # whatever it is, the request has no answer
+            status = 0
         statuses[status] = statuses.get(status, 0) + 1
         if status == 200:
             latencies.append(1000 * (time.perf_counter() - due))
@@ -115,7 +123,7 @@ async def open_loop(port: int, sent: bytes, rate: float, seconds: float, pids: l
         if not free:  # more wait than there are connections: the request is as lost as one that is refused
             statuses[-1] = statuses.get(-1, 0) + 1
             continue
-        task = asyncio.create_task(one(free.pop(), due))
+        task = asyncio.create_task(one(free.popleft(), due))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
         if time.perf_counter() - looked > 5:
