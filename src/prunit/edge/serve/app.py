@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -66,7 +67,7 @@ def _open(service: Service, loop: asyncio.AbstractEventLoop) -> None:
         service.open(loop)
     except PrunitError as error:
         service.state, service.problem = "failed", "the portfolio cannot be served; the server's log says why"
-        tell("the portfolio cannot be served", level=40, why=str(error))
+        tell("the portfolio cannot be served", {"why": str(error)}, level=logging.ERROR)
 
 
 def _raise(request: Request, error: Exception) -> Response:
@@ -256,7 +257,7 @@ class Pages:
         if "variant" not in told or not (variant is None or isinstance(variant, str)):
             raise Refusal(400, 'the body must be {"variant": "NAME"}, or null to leave the choice to the policy')
         await asyncio.to_thread(self.service.change, pinned=variant, unpin=variant is None)
-        tell("pinned", variant=variant)
+        tell("pinned", {"variant": variant})
         return JSONResponse({"pinned": variant, "active": self.service.switcher.active})
 
     async def target(self, request: Request) -> Response:
@@ -265,7 +266,7 @@ class Pages:
         if not isinstance(ms, int | float) or isinstance(ms, bool) or not 0.1 <= ms <= 600_000:
             raise Refusal(400, 'the body must be {"ms": NUMBER} from 0.1 to 600000')
         await asyncio.to_thread(self.service.change, target_ms=float(ms))
-        tell("target", ms=ms)
+        tell("target", {"ms": ms})
         return JSONResponse({"target_ms": ms})
 
     async def openapi(self, request: Request) -> Response:

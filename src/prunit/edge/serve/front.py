@@ -64,7 +64,8 @@ class Front:
             if code == 500:
                 LOGGER.error("failed", exc_info=error, extra={"fields": {"request": request_id.decode()}})
             if code >= 429 or code == 500:
-                tell("refused", level=logging.WARNING, request=request_id.decode(), status=code, why=message)
+                told = {"request": request_id.decode(), "status": code, "why": message}
+                tell("refused", told, level=logging.WARNING)
             if "infer" in scope["path"] or scope["path"] == "/v1/classify":
                 self._service.count_refused(code)
             if not status:

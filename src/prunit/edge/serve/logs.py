@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 LOGGER = logging.getLogger("prunit.serve")
@@ -32,6 +33,6 @@ def begin() -> None:
         logger.setLevel(level)
 
 
-def tell(message: str, *, level: int = logging.INFO, **fields: object) -> None:
+def tell(message: str, fields: Mapping[str, object] | None = None, *, level: int = logging.INFO) -> None:
     """One line."""
-    LOGGER.log(level, message, extra={"fields": fields})
+    LOGGER.log(level, message, extra={"fields": fields or {}})

@@ -1,6 +1,7 @@
 """Figures for Prometheus; of all workers together where there are several."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from prunit.edge.serve.status import Status
@@ -23,32 +24,27 @@ class Figures:
         self._several: Any = multiprocess if os.environ.get(FOLDER_VARIABLE) else None
         self._of: dict[tuple[int, str], tuple[Any, ...]] = {}
         self._registry: Any = prometheus_client.CollectorRegistry()
-        self._requests = self._made("Counter", "prunit_requests", "Requests by answer", ("code", "variant"))
-        self._seconds = self._made(
-            *("Histogram", "prunit_request_seconds", "From a request to its answer", ("variant",)), buckets=_BUCKETS_S
-        )
-        self._queued = self._made(
-            *("Histogram", "prunit_queue_seconds", "From a request to its computation", ("variant",)),
-            buckets=_BUCKETS_S,
-        )
-        self._batch = self._made(
-            *("Histogram", "prunit_batch_images", "Images computed together", ("variant",)),
-            buckets=(1, 2, 4, 8, 16, 32),
-        )
-        self._dropped = self._made("Counter", "prunit_dropped", "Requests without an answer, by reason", ("reason",))
-        self._switches = self._made("Counter", "prunit_switches", "Switches by reason", ("reason",))
-        self._failures = self._made("Counter", "prunit_variant_failures", "Variants put aside or refused", ("variant",))
+        self._requests = self._counter("prunit_requests", "Requests by answer", "code", "variant")
+        self._seconds = self._histogram("prunit_request_seconds", "From a request to its answer", _BUCKETS_S)
+        self._queued = self._histogram("prunit_queue_seconds", "From a request to its computation", _BUCKETS_S)
+        self._batch = self._histogram("prunit_batch_images", "Images computed together", (1, 2, 4, 8, 16, 32))
+        self._dropped = self._counter("prunit_dropped", "Requests without an answer, by reason", "reason")
+        self._switches = self._counter("prunit_switches", "Switches by reason", "reason")
+        self._failures = self._counter("prunit_variant_failures", "Variants put aside or refused", "variant")
         self._waiting = self._gauge("prunit_queue_length", "Requests that wait", "livesum")
         self._memory = self._gauge("prunit_memory_bytes", "Resident memory of the server", "livesum")
         self._target = self._gauge("prunit_target_seconds", "From a request to its answer, as wanted", "livemostrecent")
         self._active = self._gauge("prunit_active_variant", "1 for workers on which it is active", "livesum", "variant")
         self._celsius = self._gauge("prunit_temperature_celsius", "The hottest sensor", "livemax")
 
-    def _made(self, kind: str, name: str, text: str, labels: tuple[str, ...], **more: Any) -> Any:
-        return getattr(self._client, kind)(name, text, labels, registry=self._registry, **more)
+    def _counter(self, name: str, text: str, *labels: str) -> Any:
+        return self._client.Counter(name, text, labels, registry=self._registry)
+
+    def _histogram(self, name: str, text: str, buckets: Sequence[float]) -> Any:
+        return self._client.Histogram(name, text, ("variant",), registry=self._registry, buckets=buckets)
 
     def _gauge(self, name: str, text: str, mode: str, *labels: str) -> Any:
-        return self._made("Gauge", name, text, labels, multiprocess_mode=mode)
+        return self._client.Gauge(name, text, labels, registry=self._registry, multiprocess_mode=mode)
 
     def answered(self, code: int, variant: str, seconds: float, queued_s: float, batch: int) -> None:
         """An answer by a variant."""

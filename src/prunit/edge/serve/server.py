@@ -44,7 +44,8 @@ def serve(settings: Settings) -> None:
         settings = replace(settings, shared=shared)
     logs.begin()
     host, port = listening.getsockname()[:2]
-    logs.tell("listening", url=f"http://{host}:{port}", folder=str(settings.folder), workers=settings.workers)
+    told = {"url": f"http://{host}:{port}", "folder": str(settings.folder), "workers": settings.workers}
+    logs.tell("listening", told)
     config = uvicorn.Config(
         partial(worker, settings),
         factory=True,

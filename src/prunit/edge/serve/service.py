@@ -74,7 +74,7 @@ class Service:
         self.steering.start()
         self._watching.start()
         self.state = "ready"
-        tell("ready", model=self.portfolio.name, active=self.switcher.active, pid=os.getpid())
+        tell("ready", {"model": self.portfolio.name, "active": self.switcher.active, "pid": os.getpid()})
 
     def drain(self) -> None:
         """Ready no more; what has come is still answered."""
@@ -178,7 +178,7 @@ class Service:
             self.figures.failed(event.variant)
         level = logging.WARNING if event.kind in ("failed", "refused", "note", "install") else logging.INFO
         told = {key: value for key, value in asdict(event).items() if key not in ("at", "kind")}
-        tell(event.kind, level=level, **told)
+        tell(event.kind, told, level=level)
         if self._loop and self.state == "ready" and event.kind != "loaded":
             self.board.put(self.status())
             for listener in tuple(self._listeners):
@@ -199,7 +199,7 @@ class Service:
             self.steering.change_options(options_of(self.portfolio))
             self.batcher.times.forget()
         except PrunitError as error:
-            tell("the portfolio was not reloaded", level=logging.WARNING, why=str(error))
+            tell("the portfolio was not reloaded", {"why": str(error)}, level=logging.WARNING)
         except Exception:  # a folder that is being written may be wrong in any way; serving goes on
             tell("the portfolio was not reloaded", level=logging.ERROR)
             logging.getLogger("prunit.serve").exception("reload")

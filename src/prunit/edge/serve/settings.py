@@ -89,8 +89,8 @@ def cpus_of_text(text: str) -> tuple[int, ...]:
     found: list[int] = []
     try:
         for part in text.split(","):
-            first, _, last = part.partition("-")
-            found += range(int(first), int(last or first) + 1)
+            first, dash, last = part.partition("-")
+            found += range(int(first), int(last if dash else first) + 1)
     except ValueError as error:
         raise ConfigError(f"'{text}' are no CPUs: write 0,2-3") from error
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
