@@ -29,18 +29,28 @@ def arguments(name: str, about: str | None, **numbers: int) -> argparse.Namespac
     return parser.parse_args()
 
 
-def take_turns(runs: Mapping[str, Callable[[], T]], rounds: int, *, warm_up: int = 1) -> dict[str, list[T]]:
+def take_turns(
+    runs: Mapping[str, Callable[[], T]], rounds: int, *, warm_up: int = 1, pause: bool = True
+) -> dict[str, list[T]]:
     """What each run returned in each round: A B A B …, so that whatever else the machine does hits all alike.
 
-    The first `warm_up` rounds do not count. Garbage is collected before each run, so none pays for another's.
+    The first `warm_up` rounds do not count. Garbage is collected before each run, so none pays for another's; without
+    `pause` once before all and not meanwhile, where the pause would leave cold caches to answers of a millisecond.
     """
     found: dict[str, list[T]] = {name: [] for name in runs}
-    for turn in range(-warm_up, rounds):
-        for name, run in runs.items():
-            gc.collect()
-            result = run()
-            if turn >= 0:
-                found[name].append(result)
+    gc.collect()
+    if not pause:
+        gc.disable()
+    try:
+        for turn in range(-warm_up, rounds):
+            for name, run in runs.items():
+                if pause:
+                    gc.collect()
+                result = run()
+                if turn >= 0:
+                    found[name].append(result)
+    finally:
+        gc.enable()
     return found
 
 

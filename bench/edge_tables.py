@@ -36,11 +36,17 @@ def removal(result: Result) -> str:
     return table(head, rows)
 
 
-def switching(result: Result) -> str:
-    """First answers, memory, the run under load, and the traces."""
+def _parts(result: Result) -> dict[str, list[Result]]:
+    """The rows by their part of the benchmark."""
     parts: dict[str, list[Result]] = {}
     for row in result["rows"]:
         parts.setdefault(row["part"], []).append(row)
+    return parts
+
+
+def switching(result: Result) -> str:
+    """First answers, memory, the run under load, and the traces."""
+    parts = _parts(result)
     existing = parts["first answer"][-1]
     answers = [
         (
@@ -96,9 +102,7 @@ def switching(result: Result) -> str:
 
 def serving(result: Result) -> str:
     """Start, overhead, tensors, saturation, and the soak."""
-    parts: dict[str, list[Result]] = {}
-    for row in result["rows"]:
-        parts.setdefault(row["part"], []).append(row)
+    parts = _parts(result)
     (start,) = parts["start"]
     ways = {"engine": "the engine alone", "binary": "HTTP, binary tensors", "json": "HTTP, JSON"}
     overhead = [

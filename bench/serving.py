@@ -10,7 +10,6 @@ the server as its users start it, on loopback.
 """
 
 import argparse
-import gc
 import json
 import os
 import signal
@@ -19,9 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -30,14 +28,13 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from bench._common import RESULTS, ROOT, percentile, record, write
+from bench._common import RESULTS, ROOT, percentile, record, take_turns, write
 from bench.serving_load import IMAGE, TARGET_MS, request
 from bench.switching import widths_of_vgg
 from prunit.edge.measure import measure
 from prunit.edge.portfolio import Artifact, Portfolio, Preprocessing
 from prunit.edge.probe import ProbeSettings
 from prunit.edge.serve import protocol
-from prunit.edge.serve.status import resident_bytes
 from prunit.edge.switch import Switcher
 
 KEPT: Final = ("w1-1", "w3-4", "w1-2", "w1-8")
@@ -46,21 +43,23 @@ KEPT: Final = ("w1-1", "w3-4", "w1-2", "w1-8")
 def portfolio_in(folder: Path) -> Portfolio:
     """Four widths with latencies of this machine; the share of the width stands for the accuracy."""
     every = widths_of_vgg(folder)
-    names = [v.name for v in every.variants]
-    kept = [v for v in every.variants if v.name in KEPT] or every.variants
-    assert len(kept) == len(KEPT), names
+    kept = [every.variant(name) for name in KEPT]
     marked = tuple(v.model_copy(update={"metrics": v.metrics.model_copy(update={"accuracy": v.keep})}) for v in kept)
     found = measure(every.model_copy(update={"variants": marked}), folder, ProbeSettings())
     found.write(folder)
     return found
 
 
+def _begun(folder: Path, port: int, *arguments: str, stderr: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "prunit", "serve", str(folder), "--port", str(port), *arguments]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=stderr, text=True)
+
+
 @contextmanager
 def server(folder: Path, *arguments: str) -> Iterator[tuple[int, int]]:
     """A server on a free port: (port, process id). It is ended by SIGTERM."""
-    command = [sys.executable, "-m", "prunit", "serve", str(folder), "--port", "0", *arguments]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    process = _begun(folder, 0, *arguments, stderr=subprocess.PIPE)
     assert process.stderr
     try:
         while True:
@@ -100,9 +99,7 @@ def start(folder: Path, rounds: int) -> dict[str, Any]:
     for i in range(rounds + 1):
         port = 20_000 + os.getpid() % 20_000 + i
         began = time.perf_counter()
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-        command = [sys.executable, "-m", "prunit", "serve", str(folder), "--port", str(port)]
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+        process = _begun(folder, port)
         url = f"http://127.0.0.1:{port}/v2/models/{portfolio.name}/infer"
         while True:
             asked = urllib.request.Request(url, body, {"Inference-Header-Content-Length": length})
@@ -152,7 +149,7 @@ def overhead(folder: Path, rounds: int) -> list[dict[str, Any]]:
                 "binary": lambda sent=binary: asked(sent),
                 "json": lambda sent=text: asked(sent),
             }
-            found = _in_turn(ways, rounds)
+            found = take_turns(ways, rounds, warm_up=20, pause=False)
             for way, ms in found.items():
                 more = [a - b for a, b in zip(ms, found["engine"], strict=True)]
                 rows.append(
@@ -166,20 +163,6 @@ def overhead(folder: Path, rounds: int) -> list[dict[str, Any]]:
                     }
                 )
     return rows
-
-
-def _in_turn(ways: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """A B A B …, one right after the other: a pause leaves cold caches to all."""
-    found: dict[str, list[float]] = {name: [] for name in ways}
-    gc.collect()
-    gc.disable()
-    for turn in range(-20, rounds):
-        for name, run in ways.items():
-            ms = run()
-            if turn >= 0:
-                found[name].append(ms)
-    gc.enable()
-    return found
 
 
 def tensors(rounds: int) -> list[dict[str, Any]]:
@@ -215,7 +198,7 @@ def tensors(rounds: int) -> list[dict[str, Any]]:
             "json": partial(both, text, None, artifact, preprocessing),
             "binary": partial(both, head + x_BCHW.tobytes(), len(head), artifact, preprocessing),
         }
-        found = _in_turn(ways, rounds)
+        found = take_turns(ways, rounds, warm_up=20, pause=False)
         for way, ms in found.items():
             figures = {f"p{p}": percentile(ms, p / 100) for p in (50, 99)}
             rows.append({"part": "tensors", "side": side, "way": way, "n": rounds, "ms": figures})
@@ -283,7 +266,6 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600, help="of the soak; default 600")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    assert resident_bytes()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "vgg16"
         folder.mkdir()

@@ -2,16 +2,15 @@
 
 import asyncio
 import json
-import os
 import random
 import sys
 import time
 from collections import deque
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import psutil
 
 from bench._common import percentile
 from prunit.edge.portfolio import Portfolio
@@ -128,7 +127,7 @@ async def open_loop(port: int, sent: bytes, rate: float, seconds: float, pids: l
         task.add_done_callback(tasks.discard)
         if time.perf_counter() - looked > 5:
             looked = time.perf_counter()
-            memory.append(sum(_rss(pid) for pid in pids) / 1e6)
+            memory.append(sum(psutil.Process(pid).memory_info().rss for pid in pids) / 1e6)
     if tasks:
         await asyncio.wait(tasks, timeout=30)
     asked = sum(statuses.values()) + len(tasks)
@@ -141,12 +140,6 @@ async def open_loop(port: int, sent: bytes, rate: float, seconds: float, pids: l
         "ms": {f"p{p}": percentile(latencies, p / 100) for p in (50, 99)},
         "memory_mb": {"first": memory[:1], "last": memory[-1:], "most": max(memory, default=0)},
     }
-
-
-def _rss(pid: int) -> int:
-    with suppress(OSError, IndexError):
-        return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return 0
 
 
 def load(asked: dict[str, Any]) -> dict[str, Any]:

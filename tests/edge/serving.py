@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.edge.folders import SHAPE, X_BCHW
+from tests.edge.folders import X_BCHW
 
 TOKEN = "a-token-of-the-tests"
 """Of every server here."""
@@ -130,6 +130,3 @@ def wait_for(get: Callable[[], Any], seconds: float = 20.0) -> Any:
         assert time.monotonic() < until, "it did not come"
         time.sleep(0.02)
     return found
-
-
-__all__ = ["SHAPE", "TOKEN", "Served", "binary", "output_of", "serving", "wait_for"]

@@ -2,8 +2,6 @@
 
 import json
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -88,6 +86,9 @@ def top(
 
 
 def _status(url: str, token: str | None) -> dict[str, Any]:
+    import urllib.error  # with what it brings, as much as the rest of the command line
+    import urllib.request
+
     if not url.startswith(("http://", "https://")):
         raise ConfigError(f"'{url}' is no address of a server: http://127.0.0.1:8000")
     request = urllib.request.Request(url.rstrip("/") + "/v1/status")

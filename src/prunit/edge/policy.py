@@ -69,10 +69,11 @@ Policy = Callable[[Conditions, Sequence[Option]], str]
 
 def options_of(portfolio: Portfolio) -> list[Option]:
     """The variants with what was measured of them; `ConfigError` for one without accuracy or latency."""
-    return [_option(variant) for variant in portfolio.variants]
+    return [option_of(variant) for variant in portfolio.variants]
 
 
-def _option(variant: Variant) -> Option:
+def option_of(variant: Variant) -> Option:
+    """A variant with what was measured of it; `ConfigError` without accuracy or latency."""
     metrics, service_ms = variant.metrics, variant.metrics.latency_ms()
     if service_ms is None or metrics.accuracy is None:
         lacks = "latency" if service_ms is None else "accuracy"

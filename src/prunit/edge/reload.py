@@ -3,9 +3,8 @@
 import time
 from collections.abc import Callable
 
-from prunit.edge.install import install, place_of, ready
+from prunit.edge.install import install
 from prunit.edge.portfolio import MANIFEST, Portfolio, Variant, file_problem
-from prunit.edge.session import Session
 from prunit.edge.switch import Switcher
 from prunit.edge.wishes import Held, Wish
 from prunit.errors import PortfolioError, PrunitError
@@ -56,12 +55,10 @@ class ReloadingSwitcher(Switcher):
         opened = self._tried(fresh, kept, before)
         accepted = wanted.model_copy(update={"variants": tuple(kept)})
         if not any(variant.name not in self.failed or variant.name in opened for variant in kept):
-            for session in opened.values():
-                session.close()
+            for held in opened.values():
+                held.session.close()
             raise PortfolioError(f"of the new manifest in '{self.folder}' no variant can be used; the old one goes on")
-        self._adopt(
-            accepted, {variant.name: Held(variant, opened[variant.name]) for variant in kept if variant.name in opened}
-        )
+        self._adopt(accepted, opened)
         self._note("reloaded", "", f"{len(kept)} variants, {len(opened)} of them new")
         with self._work:
             self._work.notify()
@@ -77,24 +74,16 @@ class ReloadingSwitcher(Switcher):
         except PrunitError as error:
             self._note("install", "", str(error))
 
-    def _tried(self, fresh: list[Variant], kept: list[Variant], before: dict[str, Variant]) -> dict[str, Session]:
+    def _tried(self, fresh: list[Variant], kept: list[Variant], before: dict[str, Variant]) -> dict[str, Held]:
         """Sessions of the fresh variants that pass their self-test, which join what is kept."""
-        opened: dict[str, Session] = {}
+        opened: dict[str, Held] = {}
         for variant in fresh:
             try:
-                opened[variant.name], note = ready(
-                    *(variant, self.folder),
-                    runtime=self._runtime,
-                    threads=self._threads,
-                    place=place_of(self.folder, self._cache),
-                    installed=self._installed,
-                )
+                opened[variant.name] = self._opened(variant, test=True)
             except PrunitError as error:
                 self._refuse(variant, str(error))
                 kept += [before[variant.name]] if variant.name in self.residents else []
                 continue
-            if note:
-                self._note("note", variant.name, note)
             kept.append(variant)
         return opened
 

@@ -65,6 +65,7 @@ class Steering:
         self._memory_bytes, self._on_step = memory_bytes, on_step
         self._rate, self._arrived, self._read_at = ArrivalRate(), 0, -_SENSORS_S
         self._since = self._before = time.perf_counter()
+        self.times = ServiceTimes({})
         self.change_options(options)
         self._over, self._stepping = threading.Event(), threading.Lock()
         self._thread = threading.Thread(target=self._loop, name="prunit-steering", daemon=True)
@@ -72,8 +73,7 @@ class Steering:
     def change_options(self, options: Sequence[Option]) -> None:
         """Other variants from now on; what was learned of the device stays."""
         self.options = tuple(options)
-        slowdown = self.times.slowdown if hasattr(self, "times") else 1.0
-        self.times = ServiceTimes({o.name: o.service_ms for o in options}, slowdown=slowdown)
+        self.times = ServiceTimes({o.name: o.service_ms for o in options}, slowdown=self.times.slowdown)
 
     def observe(self, variant: str, ms: float) -> None:
         """An answer of a variant to one request took so long, without its time in the queue."""

@@ -229,7 +229,7 @@ class Switcher:
                 held = self._held[variant.name]
                 held.users += users
                 return held
-        new = self._opened(variant)
+        new = self._opened(variant, test=variant.name not in self._tested)
         with self._lock:
             held = self._held.setdefault(variant.name, new)
             held.users += users
@@ -237,14 +237,14 @@ class Switcher:
             new.session.close()
         return held
 
-    def _opened(self, variant: Variant) -> Held:
+    def _opened(self, variant: Variant, *, test: bool) -> Held:
         session, note = ready(
             *(variant, self.folder),
             runtime=self._runtime,
             threads=self._threads,
             place=place_of(self.folder, self._cache),
             installed=self._installed,
-            test=variant.name not in self._tested,
+            test=test,
         )
         if note:
             self._note("note", variant.name, note)

@@ -29,7 +29,7 @@ def rates_of(file: Path) -> np.ndarray:
     """
     lines = _lines(file)
     try:
-        rates = _from_csv(lines) if "," in lines[0] else np.array(" ".join(lines).split(), dtype=float)
+        rates = _from_csv(lines) if "," in lines[0] else _numbers(lines)
     except ValueError as error:
         raise FileError(
             f"'{file}' is no trace: {error}; it takes a number of requests a second on each line, or a CSV with a"
@@ -67,17 +67,16 @@ def bandwidth_of(file: Path) -> np.ndarray:
     lines = _lines(file)
     try:
         if "," not in lines[0]:
-            kbps = np.array(" ".join(lines).split(), dtype=float)
+            kbps = _numbers(lines)
         else:
-            rows = list(csv.DictReader(lines))
-            names = {name.strip().lower(): name for name in rows[0] if name}
+            rows, names = _table(lines)
             column = next((names[name] for name in _BANDWIDTHS if name in names), None)
             if column is None:
-                raise ValueError(f"its columns are {', '.join(names)}")
+                raise ValueError(f"its columns are {', '.join(names) or 'none'}")
             kbps = np.array([row[column] for row in rows], dtype=float)
             if "duration_ms" in names:
                 kbps = _by_second(kbps, np.array([row[names["duration_ms"]] for row in rows], dtype=float))
-    except (ValueError, IndexError) as error:
+    except ValueError as error:
         raise FileError(
             f"'{file}' is no trace of a bandwidth: {error}; it takes kilobits a second on each line, or a CSV with a"
             f" column {' or '.join(_BANDWIDTHS)}"
@@ -120,9 +119,18 @@ def _text(file: Path) -> str:
     return data.decode("utf-8")
 
 
-def _from_csv(lines: list[str]) -> np.ndarray:
+def _numbers(lines: list[str]) -> np.ndarray:
+    return np.array(" ".join(lines).split(), dtype=float)
+
+
+def _table(lines: list[str]) -> tuple[list[dict[str, str]], dict[str, str]]:
+    """The rows of a CSV, and its columns by their names in lower case."""
     rows = list(csv.DictReader(lines))
-    names = {name.strip().lower(): name for name in (rows[0] if rows else {}) if name}
+    return rows, {name.strip().lower(): name for name in (rows[0] if rows else {}) if name}
+
+
+def _from_csv(lines: list[str]) -> np.ndarray:
+    rows, names = _table(lines)
     rate = next((names[name] for name in _RATES if name in names), None)
     if rate is not None:
         return np.array([row[rate] for row in rows], dtype=float)

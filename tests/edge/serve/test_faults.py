@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import resource
 import signal
 import socket
@@ -286,16 +287,25 @@ def _nonsense(rng: random.Random, number: int) -> bytes:
 
 @pytest.mark.slow
 def test_requests_made_of_the_description_get_no_server_error(tmp_path: Path) -> None:
-    """Some 2,000 by schemathesis, valid and malformed, while other clients are answered."""
+    """2,000 at least by schemathesis, valid and malformed, with the token, while other clients are answered."""
     portfolio_in(tmp_path)
     with serving(tmp_path, "--slo-ms", "1000") as served, loaded(served.port, clients=1) as load:
         command = ["run", f"http://127.0.0.1:{served.port}/openapi.json", "--checks", "not_a_server_error"]
-        more = ["--max-examples", "60", "--seed", "1", "--phases", "examples,coverage,fuzzing", "--no-color"]
+        more = ["--max-examples", "220", "--seed", "1", "--phases", "examples,coverage,fuzzing", "--no-color"]
+        more += ["--header", f"Authorization: Bearer {TOKEN}"]
         script = "from schemathesis.cli import schemathesis; schemathesis()"
         child = subprocess.run(
-            [sys.executable, "-c", script, *command, *more], capture_output=True, text=True, check=False, timeout=300
+            [sys.executable, "-c", script, *command, *more],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
         )
         assert child.returncode == 0, child.stdout[-3000:] + child.stderr[-1000:]
+        generated = re.search(r"(\d+) generated", child.stdout)
+        assert generated is not None
+        assert int(generated[1]) >= 2000
         assert served.process.poll() is None
         assert served.infer()[0] in FACTORS
     assert (load.lost, load.wrong) == ([], [])

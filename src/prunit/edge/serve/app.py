@@ -120,7 +120,7 @@ class Pages:
         length = _length(request)
         artifact = (variant or self.service.portfolio.variants[0]).artifact
         asked = protocol.parse(
-            body, length, artifact, self.service.portfolio.preprocessing, most=max(self.settings.max_batch, 1)
+            body, length, artifact, self.service.portfolio.preprocessing, most=self.settings.max_batch
         )
         found = await self.service.infer(asked.x_BCHW, variant.name if variant else None, asked.timeout_ms)
         figures = {
@@ -196,9 +196,7 @@ class Pages:
     async def config(self, request: Request) -> Response:
         """GET /v2/models/MODEL[/versions/VARIANT]/config."""
         variant = self._variant(request) or self.service.portfolio.variants[0]
-        return JSONResponse(
-            protocol.model_config(self.service.portfolio, variant.artifact, max(self.settings.max_batch, 1))
-        )
+        return JSONResponse(protocol.model_config(self.service.portfolio, variant.artifact, self.settings.max_batch))
 
     async def index(self, request: Request) -> Response:
         """POST /v2/repository/index: each variant as a version of the one model."""
@@ -232,9 +230,9 @@ class Pages:
     async def events(self, request: Request) -> Response:
         """GET /events: the status twice a second, and at once when something happens (server-sent events)."""
         self._ready()
-        return StreamingResponse(self._events(request), media_type="text/event-stream")
+        return StreamingResponse(self._events(), media_type="text/event-stream")
 
-    async def _events(self, request: Request) -> AsyncGenerator[bytes, None]:
+    async def _events(self) -> AsyncGenerator[bytes, None]:
         happened = asyncio.Event()
         stop = self.service.listen(happened.set)
         try:
@@ -271,7 +269,8 @@ class Pages:
 
     async def openapi(self, request: Request) -> Response:
         """GET /openapi.json."""
-        return JSONResponse(description())
+        self._ready()
+        return JSONResponse(description(self.service.portfolio))
 
     async def page(self, request: Request) -> Response:
         """GET /, /page.css, /page.js."""

@@ -63,7 +63,7 @@ class Front:
             code, message, retry = _told(error)
             if code == 500:
                 LOGGER.error("failed", exc_info=error, extra={"fields": {"request": request_id.decode()}})
-            if code >= 429 or code == 500:
+            if code >= 429:
                 told = {"request": request_id.decode(), "status": code, "why": message}
                 tell("refused", told, level=logging.WARNING)
             if "infer" in scope["path"] or scope["path"] == "/v1/classify":

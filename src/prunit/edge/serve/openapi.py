@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from prunit.edge.portfolio import Portfolio
 from prunit.version import VERSION
 
 _OBJECT: dict[str, Any] = {"type": "object"}
@@ -24,9 +25,9 @@ _ERRORS = {
 }
 
 
-def description() -> dict[str, Any]:
-    """Every address with what it takes and answers."""
-    model, version = _parameter("model"), _parameter("version")
+def description(portfolio: Portfolio) -> dict[str, Any]:
+    """Every address with what it takes and answers; model and versions by their names here."""
+    model, version = _parameter("model", portfolio.name), _parameter("version", *(v.name for v in portfolio.variants))
     infer = {
         "summary": "Open Inference Protocol v2: tensors in, scores out; without a version the server chooses",
         "requestBody": {
@@ -78,8 +79,8 @@ def description() -> dict[str, Any]:
     }
 
 
-def _parameter(name: str) -> dict[str, Any]:
-    return {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+def _parameter(name: str, *known: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": {"enum": list(known)}}
 
 
 def _answering(operation: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Final
 
-from prunit.edge.policy import options_of, policy
+from prunit.edge.policy import option_of, options_of, policy
 from prunit.edge.portfolio import Portfolio, Variant
 from prunit.edge.reload import ReloadingSwitcher
 from prunit.edge.serve.batching import Batcher, Job, Outcome, Result
@@ -20,7 +20,7 @@ from prunit.edge.serve.status import Board, Status, Window, resident_bytes
 from prunit.edge.session import Array
 from prunit.edge.steering import Load, Steering
 from prunit.edge.wishes import Event
-from prunit.errors import PrunitError
+from prunit.errors import ConfigError, PrunitError
 
 _TOTALS: Final = ("answered", "late", "refused", "expired", "failed")
 _EVENTS: Final = 20
@@ -95,11 +95,9 @@ class Service:
     # ── requests ──
 
     async def infer(self, x_BCHW: Array, variant: str | None = None, timeout_ms: float | None = None) -> Result:
-        """The answer, when its turn has come. Raises `Refusal`."""
+        """The answer, when its turn has come; a `variant` must have passed `check`. Raises `Refusal`."""
         if self.state not in ("ready", "draining"):
             raise Refusal(503, self.problem or "the server is starting", retry_after_s=1)
-        if variant is not None:
-            self.check(variant)
         waiter = asyncio.get_running_loop().create_future()
         job = Job(x_BCHW, variant, waiter=waiter)
         if timeout_ms is not None:
@@ -269,9 +267,10 @@ class Service:
 
 def _unusable(variant: Variant) -> str:
     """Why a variant cannot be served, '' if it can."""
-    metrics = variant.metrics
-    if metrics.accuracy is None or metrics.latency_ms() is None:
-        return "it has no accuracy or no latency in the manifest: run prunit bench DIR --save first"
+    try:
+        option_of(variant)
+    except ConfigError as error:
+        return str(error)
     return ""
 
 

@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from prunit.edge.session import engine
+
 SECONDS: Final = 10
 """Rates and percentiles are those of so many last seconds."""
 _LEAST_MS, _STEP, _BINS = 0.02, 1.04, 400
@@ -117,7 +119,7 @@ class Board:
 
 
 def merged(parts: Sequence[Status]) -> Status:
-    """One status of several: counts are added, of the rest the first worker's counts, events of all in their order."""
+    """One status of several: what is counted is added, else the first worker's holds; events of all in their order."""
     first = parts[0] if parts else {}
     if not first:
         return {}
@@ -151,8 +153,5 @@ def _replace(file: Path, text: str) -> None:
 
 
 def resident_bytes() -> int:
-    """Memory that this process holds, 0 where the system does not say."""
-    with suppress(OSError, ValueError, IndexError):
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
-    return 0
+    """Memory that this process holds."""
+    return int(engine("psutil", extra="edge").Process().memory_info().rss)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from prunit.batches import Split
+from prunit.edge.fitting import fitted, too_deep
 from prunit.errors import DataError, MissingExtraError
 from prunit.zoo.data.raw import AnyArray, Listing, Raw, refuse_too_large
 
@@ -78,15 +79,9 @@ def _fill(out_CHW: AnyArray, path: Path, size: int) -> str | None:
 
     try:
         with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):
+            if too_deep(image):
                 return f"'{path}' (more than 8 bits per pixel: mode {image.mode}; convert it)"
-            # A JPEG of a camera is decoded at a fraction of its size, never below twice the wanted one.
-            image.draft("RGB", (2 * size, 2 * size))
-            scale = size / min(image.size)
-            width, height = (max(size, round(side * scale)) for side in image.size)
-            rgb = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
-        left, top = (width - size) // 2, (height - size) // 2
-        out_CHW[:] = np.asarray(rgb.crop((left, top, left + size, top + size))).transpose(2, 0, 1)
+            out_CHW[:] = fitted(image, (size, size))
     except UnidentifiedImageError:
         return f"'{path}' (not an image of a known format, {path.stat().st_size} bytes)"
     except Exception as cause:  # decoders fail in many ways
