@@ -130,7 +130,9 @@ def overhead(folder: Path, rounds: int) -> list[dict[str, Any]]:
             link.sendall(sent)
             received = b""
             while True:
-                received += link.recv(65536)
+                more = link.recv(65536)
+                assert more, "the server ended the connection"
+                received += more
                 head, found, rest = received.partition(b"\r\n\r\n")
                 if found and len(rest) >= int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0]):
                     break

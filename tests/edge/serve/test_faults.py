@@ -82,18 +82,22 @@ class Load:
             thread.join()
 
 
+def _more(link: socket.socket) -> bytes:
+    found = link.recv(65536)
+    if not found:  # between head and body too: a killed worker ends anywhere
+        raise ConnectionResetError("the connection ended before the answer did")
+    return found
+
+
 def _received(link: socket.socket) -> tuple[int, dict[str, str], bytes]:
     received = b""
     while b"\r\n\r\n" not in received:
-        more = link.recv(65536)
-        if not more:
-            raise ConnectionResetError(f"the connection ended after {len(received)} bytes")
-        received += more
+        received += _more(link)
     head, _, rest = received.partition(b"\r\n\r\n")
     lines = head.decode().split("\r\n")
     told = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:])}
     while len(rest) < int(told["content-length"]):
-        rest += link.recv(65536)
+        rest += _more(link)
     return int(lines[0].split()[1]), told, rest
 
 
