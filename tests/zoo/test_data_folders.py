@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from prunit.edge.fitting import FORMATS
 from prunit.errors import DataError, MissingExtraError
 from prunit.zoo import data
 from prunit.zoo.data import raw
@@ -63,7 +64,28 @@ def test_grey_palette_and_transparent_images_become_rgb(photos: Path) -> None:
     palette.save(folder / "1.png", transparency=b"\x80")
     Image.new("RGBA", (10, 10), (1, 2, 3, 255)).save(folder / "2.png")
     x_BCHW = data.load(str(photos)).train.x_BCHW
-    assert x_BCHW[:3, :, 0, 0].tolist() == [[99, 99, 99], [10, 20, 30], [1, 2, 3]]
+    assert x_BCHW[:3, :, 0, 0].tolist() == [[99, 99, 99], [132, 137, 142], [1, 2, 3]]  # half seen, on white
+
+
+def test_photos_are_turned_as_they_say_and_16_bits_are_scaled(photos: Path) -> None:
+    folder = photos / "train" / "cat"
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    upside_down = Image.new("RGB", (10, 10))
+    upside_down.paste((200, 200, 200), (0, 5, 10, 10))
+    upside_down.save(folder / "0.png", exif=exif)
+    Image.fromarray(np.full((10, 10), 32896, np.uint16)).save(folder / "1.png")
+    x_BCHW = data.load(str(photos)).train.x_BCHW
+    assert x_BCHW[0, :, :, 0].tolist() == [[200] * 5 + [0] * 5] * 3
+    assert x_BCHW[1].unique().tolist() == [128]
+
+
+def test_every_format_that_is_served_is_trained_on(photos: Path) -> None:
+    for kind, (suffix, *_) in FORMATS.items():
+        Image.new("RGB", (10, 10), (0, 255, 0)).save(photos / "train" / "cat" / f"a{suffix}", kind)
+    x_BCHW = data.load(str(photos)).train.x_BCHW
+    assert len(x_BCHW) == 12 + len(FORMATS)
+    assert (x_BCHW[:, 1, 5, 5] > 250).sum() == len(FORMATS)
 
 
 def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(photos: Path) -> None:
@@ -111,8 +133,8 @@ def test_broken_images_are_named_with_their_reason(photos: Path) -> None:
     with pytest.raises(DataError, match=r"^broken image: '.*train/dog/cut\.jpg' \(.*[Tt]runcated.*\)$"):
         data.load(str(photos))
     (photos / "train" / "cat" / "0.png").write_bytes(b"no png")
-    Image.fromarray(np.zeros((10, 10), np.uint16)).save(photos / "val" / "cat" / "0.png")
-    message = r"^broken images: '.*cat/0\.png' \(not an image of a known format, 6 bytes\); .*more than 8 bits"
+    Image.fromarray(np.zeros((10, 10), np.float32)).save(photos / "val" / "cat" / "0.tif")
+    message = r"^broken images: '.*cat/0\.png' \(not an image of a known format, 6 bytes\); .*floating-point pixels"
     with pytest.raises(DataError, match=message):
         data.load(str(photos))
 
@@ -153,7 +175,7 @@ def empty_train(folder: Path) -> None:
         (empty_train, r"photos/train' is empty"),
         (loose_images, r"photos/train' should hold two class folders or more and holds no folder"),
         (remove("train/cat"), r"photos/train' should hold two class folders or more and holds dog"),
-        (empty_class, r"class folder '.*train/dog' holds no images \(looked for \.bmp,"),
+        (empty_class, r"class folder '.*train/dog' holds no images \(looked for \.apng, \.bmp,"),
         (remove("val/dog"), r"class folders differ: '.*photos/val' lacks dog; the same"),
         (other_class, r"photos/val' lacks dog and has wolf, which 'train' has not"),
     ],

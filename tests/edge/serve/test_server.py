@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from prunit.edge.fitting import FORMATS
 from tests.edge.folders import SHAPE, X_BCHW, gives, portfolio_in, variant_in
 from tests.edge.serving import TOKEN, Served, binary, output_of, serving, wait_for
 
@@ -72,7 +73,8 @@ else:
 
 
 def test_images_get_labels(served: Served) -> None:
-    for kind, mime in (("PNG", "image/png"), ("JPEG", "image/jpeg")):
+    for kind in FORMATS:
+        mime = {"PPM": "image/x-portable-pixmap"}.get(kind, f"image/{kind.lower()}")
         status, _, body = served.ask("POST", "/v1/classify", picture(kind=kind), {"Content-Type": mime})
         assert status == 200, body
         found = json.loads(body)
@@ -95,7 +97,8 @@ def test_what_is_no_image_is_refused(served: Served) -> None:
     assert len(bomb) < 100_000
     for body, status, complaint in (
         (b"", 400, "empty"),
-        (b"GIF89a", 415, "JPEG or PNG"),
+        (b"GIF89a", 415, "JPEG, PNG, WEBP, BMP, GIF, TIFF and PPM files are read"),
+        (picture(kind="TGA"), 415, "no readable image"),
         (picture()[:40], 415, "no readable image"),
         (bomb, 413, "pixels"),
     ):

@@ -1,38 +1,41 @@
 """Image files as the model's input, as they were prepared for its training."""
 
+import importlib.util
 import io
 import warnings
+from typing import Final
 
-from prunit.edge.fitting import fitted, too_deep
+from prunit.edge.fitting import FORMATS, fitted, opened
 from prunit.edge.portfolio import Preprocessing
 from prunit.edge.serve.settings import Refusal
 from prunit.edge.session import Array
-from prunit.errors import MissingExtraError
+from prunit.errors import DataError, MissingExtraError
 
-FORMATS = ("JPEG", "PNG")
+_READ: Final = f"{', '.join(tuple(FORMATS)[:-1])} and {tuple(FORMATS)[-1]} files are read"
 
 
 def decode(data: bytes | bytearray, preprocessing: Preprocessing, max_pixels: int) -> Array:
-    """x_BCHW (float32, normalised) of one JPEG or PNG file: short side to the wanted size, centre cut out.
+    """x_BCHW (float32, normalised) of one image file: short side to the wanted size, centre cut out.
 
-    The size that the file claims is checked before any pixel is decoded. Raises `Refusal` for what is no such image.
+    The formats are those of training. The size that the file claims is checked before any pixel is decoded. Raises
+    `Refusal` for what is no such image.
     """
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise MissingExtraError("reading image files", "pillow", "serve") from error
+    if importlib.util.find_spec("PIL") is None:
+        raise MissingExtraError("reading image files", "pillow", "serve")
+    mode = preprocessing.channels
+    if mode not in ("L", "RGB"):
+        raise Refusal(415, f"the model takes channels '{mode}', which no image file holds: send tensors to /v2")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's remarks on odd files change no pixel
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            with opened(io.BytesIO(data)) as image:
                 if image.width * image.height > max_pixels:
                     raise Refusal(413, f"the image has {image.width}x{image.height} pixels: {max_pixels} are allowed")
-                if too_deep(image):
-                    raise Refusal(415, "the image has more than 8 bits per pixel: convert it")
-                mode = "L" if preprocessing.channels == "L" else "RGB"
                 pixels = fitted(image, preprocessing.size, mode)
     except Refusal:
         raise
+    except DataError as error:
+        raise Refusal(415, f"the image has {error}") from None
     except Exception:  # decoders fail in many ways
-        raise Refusal(415, f"the body is no readable image: {' or '.join(FORMATS)} files are read") from None
+        raise Refusal(415, f"the body is no readable image: {_READ}") from None
     return preprocessing.normalise(pixels[None])

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import torch
 
+from prunit.edge.fitting import FORMATS
 from prunit.errors import DataError
 from prunit.zoo.data.raw import Files, Listing
 
-SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".gif", ".tif", ".tiff"))
+SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 LAYOUT = "DIR/train/CLASS/*.jpg and DIR/val/CLASS/*.jpg (or test)"
 TINY_URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from prunit.batches import Split
-from prunit.edge.fitting import fitted, too_deep
+from prunit.edge.fitting import fitted, opened
 from prunit.errors import DataError, MissingExtraError
 from prunit.zoo.data.raw import AnyArray, Listing, Raw, refuse_too_large
 
@@ -42,12 +42,10 @@ def decode(listing: Listing, *, name: str, image_size: int | None) -> Raw:
 
 def common_size(paths: Sequence[Path]) -> int:
     """The side of the images if they are squares of one size, else 64 or 224, whichever is nearer to their use."""
-    from PIL import Image
-
     sizes: list[tuple[int, int]] = []
     for path in paths[:: max(1, len(paths) // HEADERS)]:
         try:
-            with Image.open(path) as image:
+            with opened(path) as image:
                 sizes.append(image.size)
         except Exception:  # a broken image is named when it is decoded
             continue
@@ -75,12 +73,10 @@ def _pixels(paths: Sequence[Path], size: int) -> Tensor:
 
 def _fill(out_CHW: AnyArray, path: Path, size: int) -> str | None:
     """Write one image to `out_CHW`; what is wrong with it, if anything."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import UnidentifiedImageError
 
     try:
-        with Image.open(path) as image:
-            if too_deep(image):
-                return f"'{path}' (more than 8 bits per pixel: mode {image.mode}; convert it)"
+        with opened(path) as image:
             out_CHW[:] = fitted(image, (size, size))
     except UnidentifiedImageError:
         return f"'{path}' (not an image of a known format, {path.stat().st_size} bytes)"
