@@ -15,6 +15,7 @@ from prunit.version import VERSION as __version__
 if TYPE_CHECKING:
     from prunit import zoo
     from prunit.batches import Batch, Dataset, Split
+    from prunit.checkpoints import read_weights
     from prunit.costs import Cost
     from prunit.costs import cost_of as cost
     from prunit.edge.portfolio import Portfolio
@@ -46,6 +47,7 @@ __all__ = [
     "load",
     "mask",
     "plan",
+    "read_weights",
     "rectify",
     "remove_zeros",
     "save",
@@ -71,6 +73,7 @@ _HOMES: Final = {
     "load": ("prunit.store", "load"),
     "mask": ("prunit.surgery", "mask"),
     "plan": ("prunit.recipe", "make_plan"),
+    "read_weights": ("prunit.checkpoints", "read_weights"),
     "rectify": ("prunit.surgery", "rectify"),
     "remove_zeros": ("prunit.zeros", "remove_zeros"),
     "save": ("prunit.store", "save"),

@@ -49,6 +49,22 @@ def test_a_checkpoint_with_zeros_becomes_small(tmp_path: Path) -> None:
     assert found["error"] < 1e-4
 
 
+def test_several_weights_in_a_checkpoint_are_asked_for(tmp_path: Path) -> None:
+    model, out = with_zeros(), tmp_path / "small.safetensors"
+    averaged = {f"module.{n}": t for n, t in network(seed=1).state_dict().items()}
+    torch.save({"state_dict": model.state_dict(), "state_dict_ema": averaged}, tmp_path / "c.pt")
+    result = prunit("shrink", "resnet20", tmp_path / "c.pt", "--out", out)
+    assert result.code == 2
+    assert "'state_dict', 'state_dict_ema.module'; say which with --weights-key" in result.complaint
+    assert not out.exists()
+    result = prunit("shrink", "resnet20", tmp_path / "c.pt", "--out", out, "--weights-key", "state_dict")
+    assert result.code == 0, result.err
+    assert "weights from 'state_dict'; also there: 'state_dict_ema.module'" in result.out
+    assert "of the weights are zero" in result.out
+    result = prunit("shrink", "resnet20", tmp_path / "c.pt", "--out", out, "--weights-key", "state_dict_ema", "--json")
+    assert json.loads(result.out)["zeros"] < 0.01
+
+
 def test_masks_of_torch_are_applied_and_accuracy_is_measured(tmp_path: Path) -> None:
     model = zoo.load("resnet20", in_channels=1, image_size=8)
     for module in model.modules():
@@ -83,8 +99,8 @@ def test_mistakes_of_shrink_write_nothing(tmp_path: Path) -> None:
         (("resnet20", odd), "holds no state dict"),
         (("resnet20", lame), "is no whole .safetensors file"),
         (("resnet20", tmp_path / "text.pt"), "as tensors alone"),
-        (("resnet20", tmp_path / "nan.pt"), "holds values that are not finite"),
-        (("resnet20", good, "--input", "1x32x32"), "shrink takes the dense shapes"),
+        (("resnet20", tmp_path / "nan.pt"), "'classifier.weight' of shape (10, 64) holds 1 NaN of 640 values"),
+        (("resnet20", good, "--input", "1x32x32"), "the shapes must be the dense ones"),
         (("resnet20", good, "--tolerance", 1.5), "at least 0 and below 1"),
         (("resnet21", good), "unknown model 'resnet21'"),
     ):

@@ -176,6 +176,8 @@ def decision(graph: "ChannelGraph", decided: "Decision", seconds: float, out: Pa
 def shrunk(found: "Shrunk") -> None:
     """What the removal of zeros left and took."""
     out = console()
+    if found.weights:
+        out.print(escape(found.weights), soft_wrap=True)
     out.print(costs(found.dense, found.small))
     before, after = found.channels
     gone = [(found.unread, "read by nobody"), (found.constants, "constant"), (found.merged, "merged into one constant")]

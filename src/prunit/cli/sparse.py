@@ -79,9 +79,13 @@ def shrink(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="As for build.")],
     checkpoint: Annotated[
         Path,
-        typer.Argument(metavar="CHECKPOINT", help="A state dict of the dense shapes with zeros: .safetensors or .pt."),
+        typer.Argument(metavar="CHECKPOINT", help="Weights of the dense shapes with zeros: .safetensors, .pt, .ckpt."),
     ],
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("small.safetensors"),
+    key: Annotated[
+        str | None,
+        typer.Option("--weights-key", help="Which weights, where the checkpoint has several: state_dict_ema, student."),
+    ] = None,
     shape: Annotated[str, typer.Option("--input", help="Image shape C×H×W where no data is given.")] = "3x32x32",
     classes: Annotated[int, typer.Option(help="Classes where no data is given.")] = 10,
     tolerance: Annotated[
@@ -112,7 +116,13 @@ def shrink(
 
         options = Options(*(model, data, None, None, None, None, None, None, image_size, None))
         dataset = dataset_of(config_of(options, None, None), data_dir, download) if data else None
-        found = shrunk(model, checkpoint, out, dataset, (shape, classes), tolerance=tolerance, export=export, bars=bars)
+        found = shrunk(
+            *(model, checkpoint, out, dataset, (shape, classes)),
+            key=key,
+            tolerance=tolerance,
+            export=export,
+            bars=bars,
+        )
     if as_json:
         typer.echo(json.dumps(found.as_dict(), indent=2))
     else:

@@ -1,0 +1,133 @@
+"""The tensors of a model out of a checkpoint of any tool: what fits is taken, what is doubtful is asked for."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from torch import Tensor, nn
+
+from prunit.checkpoints.fitting import Fit, Fitting, dense
+from prunit.checkpoints.reading import Held, Place, held_in, masked
+from prunit.errors import ConfigError, FileError, ModelError, UnknownNameError, unknown
+from prunit.graph.finite import not_finite
+
+_NAMED: Final = 3
+"""How many tensors a message names."""
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """A state dict for `model.load_state_dict`, and where in the file it was.
+
+    `key` is what stood before the model's names, keys and prefixes alike, '.' where nothing did; `others` are the
+    places that hold the same names too, in full or in part.
+    """
+
+    tensors: dict[str, Tensor]
+    key: str
+    others: tuple[str, ...]
+
+    @property
+    def told(self) -> str:
+        """Which weights were taken, in words; '' where there is nothing to say."""
+        if self.key == "." and not self.others:
+            return ""
+        also = f"; also there: {', '.join(map(_quoted, self.others))}" if self.others else ""
+        return f"weights from {_quoted(self.key)}{also}"
+
+
+def read_weights(path: Path | str, model: nn.Module, *, key: str | None = None) -> Weights:
+    """The weights for `model` in a checkpoint: .safetensors, or what `torch.save` wrote of tensors, dicts and lists.
+
+        model.load_state_dict(prunit.read_weights("last.ckpt", model).tensors)
+
+    They may lie below keys and behind prefixes as trainers leave them (DDP, torch.compile, Lightning, averages): found
+    is what fits the model by names and shapes. `key` says which where several different ones fit: a key or prefix as
+    the error lists them ("state_dict_ema", "student"). Masks of torch.nn.utils.prune are applied. The model is left as
+    it was; what a checkpoint may lack (counters of batch norm) is the model's own. Nothing is unpickled.
+
+    Raises `FileError` for a file that is no checkpoint or fits nowhere, `ConfigError` where several fit and `key` does
+    not say which, `UnknownNameError` for a key that is not there, and `ModelError` for values that are not finite.
+    """
+    path = Path(path)
+    own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    held = held_in(path)
+    if not any(name.endswith("_orig") for name in own):
+        held = masked(held)
+    every = Fitting(own, held)
+    fit = _chosen(path, every, key)
+    if not fit.whole:
+        raise FileError(f"'{path}' does not fit {type(model).__name__}: {_misfit(fit, own)}")
+    tensors = {name: dense(fit.found[name].tensor) for name in own if name in fit.found}
+    bad = not_finite({".".join(fit.found[name].place): tensor for name, tensor in tensors.items()})
+    if bad:
+        raise ModelError(f"'{path}': {bad}; the training diverged: take an earlier checkpoint")
+    by_storage = {every.storage[name]: tensor for name, tensor in tensors.items()}
+    for name, tensor in own.items():
+        tensors.setdefault(name, by_storage.get(every.storage[name], tensor.detach().clone()))
+    inside = {".".join(held.place[:i]) or "." for held in fit.found.values() for i in range(len(held.place))}
+    others = {other.key for other in every.fits() if other.whole} | {*every.partial()} - inside
+    return Weights(tensors, fit.key, tuple(sorted(others - {fit.key})))
+
+
+def _chosen(path: Path, every: Fitting, key: str | None) -> Fit:
+    """The only fit, or the one that the key names; not whole where nothing fits."""
+    fits = every.fits()
+    if key is not None:
+        exact = [fit for fit in fits if fit.key == key]
+        asked = tuple(key.split("."))
+        within = [held for held in every.held if _runs_through(held, asked)]
+        if not exact and not within:
+            raise _no_key(path, every, key)
+        fits = exact or Fitting(every.own, within).fits()
+    if not fits:
+        missing = tuple(every.own)
+        return Fit((), {}, missing, {}, tuple(every.held))
+    if len(fits) > 1:
+        keys = ", ".join(_quoted(fit.key) for fit in sorted(fits, key=lambda fit: fit.key))
+        raise ConfigError(
+            f"'{path}' holds {len(fits)} different sets of weights that fit the model: {keys}; say which with"
+            f" --weights-key {fits[0].key} (in Python key={fits[0].key!r})"
+        )
+    return fits[0]
+
+
+def _runs_through(held: Held, key: Place) -> bool:
+    way = held.place[:-1]
+    return any(way[i : i + len(key)] == key for i in range(len(way) - len(key) + 1))
+
+
+def _no_key(path: Path, every: Fitting, key: str) -> UnknownNameError:
+    there = {fit.key for fit in every.fits()} | {*every.partial()} | {held.place[0] for held in every.held}
+    return unknown(f"key in '{path}'", key, sorted(there)[:20])
+
+
+def _misfit(fit: Fit, own: Mapping[str, Tensor]) -> str:
+    """How much of the nearest fit is there, and what stands in the way."""
+    where = "" if fit.key == "." else f" below {_quoted(fit.key)}"
+    told = [f"{len(fit.found)} of its {len(own)} tensors are there{where} by name and shape"]
+    missing = [name for name in fit.missing if name not in fit.odd]
+    if fit.odd:
+        shapes = [
+            f"'{name}' has shape {tuple(held.tensor.shape)} in it and {tuple(own[name].shape)} in the model"
+            for name, held in fit.odd.items()
+        ]
+        told.append(f"{_some(shapes)} (the shapes must be the dense ones, with zeros in them)")
+    if missing:
+        lacking = (f"'{name}' of shape {tuple(own[name].shape)}" for name in missing)
+        told.append(f"it lacks {_some(lacking)}")
+    if fit.left:
+        left = (f"'{'.'.join(h.place[len(fit.root) :])}' of shape {tuple(h.tensor.shape)}" for h in fit.left)
+        told.append(f"it has {_some(left)}, which the model lacks")
+    return f"{'; '.join(told)}: is it of another model?"
+
+
+def _some(texts: Iterable[str]) -> str:
+    all_of_them = list(texts)
+    more = len(all_of_them) - _NAMED
+    return ", ".join(all_of_them[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _quoted(key: str) -> str:
+    return "the top" if key == "." else f"'{key}'"
