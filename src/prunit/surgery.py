@@ -6,12 +6,9 @@ producer still emits f(batch norm's shift), which the compact model does not hav
 computed on the kept ones alone.
 """
 
-import copy
-import copyreg
 import math
-from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any, Final, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -19,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from prunit.copying import copied_module
 from prunit.errors import PlanError, SurgeryError, unknown
 from prunit.graph import ChannelGraph
 from prunit.graph.running import (
@@ -45,8 +43,6 @@ _STEP_BYTES = 1 << 20
 """Of a tensor that is cut on several dimensions, about this much is read at a time."""
 _SMALL_BYTES = 1 << 17
 """What is held between the cuts of a tensor of at most this size leaves no hole that matters."""
-_IMMUTABLE: Final = frozenset((bool, int, float, str, type(None)))
-_CONTAINERS: Final = frozenset((dict, OrderedDict, set))
 
 
 def compact(model: nn.Module, graph: ChannelGraph, plan: Plan) -> nn.Module:
@@ -166,7 +162,7 @@ def rebuild(model: nn.Module, tensors: Mapping[str, Tensor], sizes: Mapping[str,
         memo[id(old)] = new
     try:
         with collecting_later():
-            small = _copied(model, memo)
+            small = copied_module(model, memo)
     except Exception as error:
         raise SurgeryError(
             f"cannot copy {type(model).__name__}: {_one_line(error)}. A tensor that a layer keeps between calls (as"
@@ -176,62 +172,6 @@ def rebuild(model: nn.Module, tensors: Mapping[str, Tensor], sizes: Mapping[str,
         resize(module)
     set_sizes(small, sizes or {})
     return small
-
-
-def _copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
-    """`copy.deepcopy(model, memo)`, several times faster: most of what a module holds are numbers and empty dicts.
-
-    A module that says itself how it is copied is left to `deepcopy`.
-    """
-    newobj = copyreg.__newobj__  # pyright: ignore[reportAttributeAccessIssue]
-    states: list[tuple[nn.Module, dict[str, Any]]] = []
-    for _, module in named_modules(model):
-        # Asked of an instance, a module looks for it among its parameters, buffers and children as well.
-        if hasattr(type(module), "__deepcopy__") or "__deepcopy__" in module.__dict__:
-            continue
-        match module.__reduce_ex__(4):
-            case (made_by, (kind,), dict(state), None, None) if made_by is newobj and kind is type(module):
-                memo[id(module)] = kind.__new__(kind)
-                states.append((module, dict(state)))
-    for module, state in reversed(states):  # children first, as their parent may look at them
-        for name, value in state.items():
-            kind = type(value)
-            if kind in _IMMUTABLE:
-                continue
-            if kind not in _CONTAINERS or value:
-                state[name] = _copied_value(value, memo)
-            else:  # most of what a module holds
-                known = memo.get(id(value))
-                if known is None:
-                    known = memo[id(value)] = kind()
-                state[name] = known
-        memo[id(module)].__setstate__(state)
-    return copy.deepcopy(model, memo)
-
-
-def _copied_value(value: Any, memo: dict[int, Any]) -> Any:
-    kind = type(value)
-    if kind in _IMMUTABLE:
-        return value
-    if kind is tuple:
-        for part in value:
-            if type(part) not in _IMMUTABLE:
-                return copy.deepcopy(value, memo)
-        return value
-    known = memo.get(id(value))
-    if known is None:
-        if kind is dict and value:
-            known = memo[id(value)] = {}
-            for name, held in value.items():
-                twin = memo.get(id(held))
-                known[name if type(name) is str else _copied_value(name, memo)] = (
-                    _copied_value(held, memo) if twin is None else twin
-                )
-        elif kind in _CONTAINERS and not value:
-            known = memo[id(value)] = kind()
-        else:
-            known = copy.deepcopy(value, memo)
-    return known
 
 
 def check_runs(model: nn.Module, compacted: nn.Module, example: Any) -> None:
