@@ -41,6 +41,32 @@ def test_a_tensor_is_read_flat_nested_and_binary(artifact: Any) -> None:
     assert found.binary
 
 
+def test_null_is_as_if_it_were_not_there(artifact: Any) -> None:
+    """Clients that write every field of a record write null for what is not set."""
+    unset = dict.fromkeys(("timeout", "priority", "binary_data_output", "sequence_id"))
+    own = dict.fromkeys(("binary_data_size", "shared_memory_region", "content_type"))
+    for more in (
+        {"id": None, "parameters": None, "outputs": None},
+        {"id": None, "parameters": unset, "outputs": [{"name": "sum", "parameters": None, "datatype": None}]},
+        {"outputs": [{"name": "sum", "parameters": {"classification": None, "binary_data": None, **own}}]},
+    ):
+        for parameters in (None, own, {}):
+            found = parse(body(tensor(parameters=parameters), **more), None, artifact, PREPROCESSING, 4)
+            np.testing.assert_array_equal(found.x_BCHW, X_BCHW)
+            assert (found.id, found.timeout_ms, found.binary, found.classes) == ("", None, False, 0)
+    head = body(tensor(data=None, parameters={"binary_data_size": X_BCHW.nbytes}), id=None)
+    found = parse(head + X_BCHW.tobytes(), len(head), artifact, PREPROCESSING, 4)
+    np.testing.assert_array_equal(found.x_BCHW, X_BCHW)
+    own_wins = {"parameters": {"binary_data_output": True}, "outputs": [{"name": "sum", "parameters": {"x": None}}]}
+    assert parse(body(tensor(), **own_wins), None, artifact, PREPROCESSING, 4).binary
+
+
+@pytest.mark.parametrize(("sent", "text"), [(7, "7"), (0, "0"), (-3, "-3"), (2**63, str(2**63)), ("7", "7")])
+def test_an_id_may_be_a_number_and_comes_back_as_text(artifact: Any, sent: Any, text: str) -> None:
+    assert parse(body(tensor(), id=sent), None, artifact, PREPROCESSING, 4).id == text
+    assert answered(artifact, np.zeros((1, 3), np.float32), id=sent)[0]["id"] == text
+
+
 def test_images_of_bytes_are_normalised(artifact: Any) -> None:
     pixels = np.arange(48, dtype=np.uint8).reshape(1, *SHAPE)
     sent = tensor(datatype="UINT8", data=pixels.ravel().tolist())
@@ -90,7 +116,14 @@ def test_what_is_malformed_is_refused(artifact: Any, inputs: list[Any], complain
         (b"[" * 100_000, None, "no JSON"),
         (body(tensor(data=[float("nan")] * 48)), None, "no number in JSON"),
         (body(tensor()) + b"1234", len(body(tensor())), "4 bytes follow"),
-        (body(tensor(), id=5), None, "'id' must be"),
+        (body(tensor(), id=5.5), None, "'id' must be"),
+        (body(tensor(), id=True), None, "'id' must be"),
+        (body(tensor(), id=10**300), None, "'id' must be"),
+        (body(tensor(), id=["a"]), None, "'id' must be"),
+        (b'{"inputs": null}', None, "must hold one tensor"),
+        (body(tensor(data=None)), None, "list of numbers"),
+        (body(tensor(name=None)), None, "is called 'x'"),
+        (body(tensor(), outputs=[None]), None, "must be a JSON object"),
         (body(tensor(), parameters={"timeout": -1}), None, "timeout"),
         (body(tensor(), parameters=[]), None, "must be a JSON object"),
         (body(tensor(), outputs=[{"name": "z"}]), None, "the output is called"),

@@ -1,11 +1,14 @@
 """The server in a process of its own: the protocol with a public client, the rest of its addresses, its limits."""
 
 import concurrent.futures
+import gzip
 import io
 import json
+import shutil
 import socket
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,12 +49,14 @@ assert client.get_model_metadata("numbers")["versions"] == ["large", "middle", "
 assert client.get_model_config("numbers")["max_batch_size"] == 16
 assert [row["version"] for row in client.get_model_repository_index()] == ["large", "middle", "small"]
 x = np.random.default_rng(0).standard_normal((2, 3, 4, 4), dtype=np.float32)
-for binary in (True, False):
+for binary, packed in ((True, None), (False, None), (True, "gzip"), (False, "deflate")):
     given = triton.InferInput("x", list(x.shape), "FP32")
     given.set_data_from_numpy(x, binary_data=binary)
     wanted = [triton.InferRequestedOutput("sum", binary_data=binary)]
     for version, factor in (("", 4.0), ("small", 1.0)):
-        found = client.infer("numbers", [given], model_version=version, outputs=wanted, request_id="7", timeout=10**7)
+        more = {{"request_compression_algorithm": packed, "response_compression_algorithm": packed}}
+        more |= {{"request_id": "7", "timeout": 10**7}}
+        found = client.infer("numbers", [given], model_version=version, outputs=wanted, **more)
         assert np.allclose(found.as_numpy("sum"), factor * x, atol=1e-4)
         assert found.get_response()["model_version"] == (version or "large")
         assert found.get_response()["parameters"]["compute_ms"] > 0 and found.get_response()["id"] == "7"
@@ -83,6 +88,24 @@ def test_images_get_labels(served: Served) -> None:
         assert found["labels"][0]["share"] == pytest.approx(1 / 16, abs=1e-3)
         assert found["labels"][0]["share"] >= found["labels"][1]["share"]
         assert found["labels"][0]["label"]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+@pytest.mark.parametrize("field", ["file", "image"])
+def test_a_file_sent_by_curl_as_a_form(served: Served, tmp_path: Path, field: str) -> None:
+    pytest.importorskip("python_multipart", reason="python-multipart reads forms")
+    (tmp_path / "my photo.webp").write_bytes(picture(kind="WEBP"))
+    url = f"http://127.0.0.1:{served.port}/v1/classify"
+    for arguments in (["-F", f"{field}=@my photo.webp"], ["--data-binary", "@my photo.webp"]):
+        child = subprocess.run(["curl", "-sS", *arguments, url], cwd=tmp_path, capture_output=True, check=True)
+        assert json.loads(child.stdout)["labels"][0]["share"] == pytest.approx(1 / 16, abs=1e-3)
+
+
+def test_a_compressed_image_gets_the_same_labels(served: Served) -> None:
+    plain = json.loads(served.ask("POST", "/v1/classify", picture())[2])["labels"]
+    for encoding, body in (("gzip", gzip.compress(picture())), ("deflate", zlib.compress(picture()))):
+        status, _, found = served.ask("POST", "/v1/classify", body, {"Content-Encoding": encoding})
+        assert (status, json.loads(found)["labels"]) == (200, plain)
 
 
 def test_the_preprocessing_of_the_manifest_is_used(served: Served) -> None:
@@ -164,8 +187,14 @@ def test_limits(served: Served) -> None:
     many = {f"X-Header-{i}": "1" for i in range(70)}
     assert served.ask("GET", "/v2", headers=many)[0] == 431
     assert served.ask("GET", "/v2", headers={"X-Long": "a" * 300_000})[0] == 431
-    compressed = {**headers, "Content-Encoding": "gzip"}
-    assert served.ask("POST", "/v2/models/numbers/infer", body[:500], compressed)[0] == 415
+    compressed = {**headers, "Content-Encoding": "br"}
+    status, told, answer = served.ask("POST", "/v2/models/numbers/infer", body[:500], compressed)
+    assert (status, told["accept-encoding"]) == (415, "gzip, deflate")
+    assert b"'br' is not read" in answer
+    # More than a body may have, in a few hundred bytes.
+    for path in ("/v2/models/numbers/infer", "/v1/classify"):
+        packed = gzip.compress(b" " * 100_001)
+        assert served.ask("POST", path, packed, {"Content-Encoding": "gzip"})[0] == 413
     with socket.create_connection(("127.0.0.1", served.port)) as link:
         # Without a length: as many pieces as it takes.
         link.sendall(b"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from prunit.edge.portfolio import Variant
-from prunit.edge.serve import images, protocol
+from prunit.edge.serve import bodies, images, protocol
 from prunit.edge.serve.front import Front
 from prunit.edge.serve.logs import tell
 from prunit.edge.serve.openapi import description
@@ -142,12 +142,12 @@ class Pages:
         return Response(body, headers=headers, media_type="application/octet-stream" if head else "application/json")
 
     async def classify(self, request: Request) -> Response:
-        """POST /v1/classify: a JPEG or PNG file in, its best labels out."""
+        """POST /v1/classify: an image file in, as the body or in a form, its best labels out."""
         began = time.perf_counter()
         self._ready()
-        body = await self._body(request)
+        body = bodies.file_in(await self._body(request), request.headers.get("content-type", ""))
         if not body:
-            raise Refusal(400, "the body is empty: send an image file, curl --data-binary @photo.jpg")
+            raise Refusal(400, "the body is empty: send an image file, curl -F file=@photo.jpg")
         portfolio = self.service.portfolio
         # Decoding takes long and holds no lock.
         x_BCHW = await asyncio.to_thread(images.decode, body, portfolio.preprocessing, self.settings.max_pixels)
@@ -292,10 +292,13 @@ class Pages:
         return self.service.check(version) if version else None
 
     async def _body(self, request: Request) -> bytes:
-        encoding = request.headers.get("content-encoding", "identity")
-        if encoding != "identity":
-            raise Refusal(415, "compressed bodies are not read: send it as it is")
-        return await request.body()
+        """The body before it was compressed."""
+        encoding = ",".join(request.headers.getlist("content-encoding"))
+        body = await request.body()
+        if not encoding or not body:
+            return body
+        # Unpacking takes long and holds no lock.
+        return await asyncio.to_thread(bodies.unpacked, body, encoding, self.settings.max_body_bytes)
 
     async def _told(self, request: Request) -> dict[str, Any]:
         self._ready()

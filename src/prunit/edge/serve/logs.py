@@ -24,10 +24,11 @@ class JsonLines(logging.Formatter):
 
 
 def begin() -> None:
-    """Send prunit's and the HTTP server's messages to standard error."""
+    """Send prunit's and the HTTP server's messages to standard error; of what readers say about bodies only errors."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    for name, level in (("prunit.serve", logging.INFO), ("uvicorn.error", logging.ERROR)):
+    levels = {"prunit.serve": logging.INFO, "uvicorn.error": logging.ERROR}
+    for name, level in {**levels, "python_multipart": logging.ERROR, "PIL": logging.ERROR}.items():
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(level)

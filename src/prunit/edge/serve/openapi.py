@@ -6,6 +6,10 @@ from prunit.edge.portfolio import Portfolio
 from prunit.version import VERSION
 
 _OBJECT: dict[str, Any] = {"type": "object"}
+_OBJECT_OR_NULL: dict[str, Any] = {"type": ["object", "null"]}
+_FILE: dict[str, Any] = {"type": "string", "format": "binary"}
+_IMAGES = ("image/jpeg", "image/png", "image/webp", "image/bmp", "image/gif", "image/tiff", "image/x-portable-anymap")
+"""The media types of `fitting.FORMATS`. They inform: what a body holds is seen from its bytes."""
 _ERRORS = {
     "400": "the request is malformed",
     "401": "the token is missing or wrong",
@@ -14,7 +18,7 @@ _ERRORS = {
     "405": "another method is needed",
     "408": "the request came too slowly",
     "413": "the body or the image is too large",
-    "415": "the body is of another kind",
+    "415": "the body is of another kind or encoding",
     "421": "the server answers to localhost only",
     "422": "the output is not finite",
     "429": "the queue is full; see Retry-After",
@@ -40,7 +44,10 @@ def description(portfolio: Portfolio) -> dict[str, Any]:
         "requestBody": {
             "required": True,
             "content": {
-                kind: {"schema": {"type": "string", "format": "binary"}} for kind in ("image/jpeg", "image/png")
+                **{kind: {"schema": _FILE} for kind in _IMAGES},
+                "multipart/form-data": {
+                    "schema": {**_OBJECT, "properties": {"file": _FILE}, "required": ["file"]},
+                },
             },
         },
     }
@@ -100,18 +107,18 @@ def _infer_request() -> dict[str, Any]:
             "name": {"type": "string"},
             "datatype": {"enum": ["FP32", "UINT8"]},
             "shape": {"type": "array", "items": {"type": "integer"}},
-            "data": {"type": "array"},
-            "parameters": _OBJECT,
+            "data": {"type": ["array", "null"]},
+            "parameters": _OBJECT_OR_NULL,
         },
         "required": ["name", "datatype", "shape"],
     }
     return {
         **_OBJECT,
         "properties": {
-            "id": {"type": "string"},
-            "parameters": _OBJECT,
+            "id": {"type": ["string", "integer", "null"]},
+            "parameters": _OBJECT_OR_NULL,
             "inputs": {"type": "array", "items": tensor, "minItems": 1, "maxItems": 1},
-            "outputs": {"type": "array", "items": _OBJECT},
+            "outputs": {"type": ["array", "null"], "items": _OBJECT},
         },
         "required": ["inputs"],
     }

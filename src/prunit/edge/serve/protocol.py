@@ -55,8 +55,10 @@ def parse(
     parameters = _object(head.get("parameters", {}), "parameters")
     binary, classes = _wanted(head, parameters, artifact)
     name = head.get("id", "")
+    if isinstance(name, int) and not isinstance(name, bool):
+        name = str(name)  # the protocol wants a text; many a client counts
     if not isinstance(name, str) or len(name) > _LONGEST_ID:
-        raise Refusal(400, f"'id' must be a text of at most {_LONGEST_ID} characters")
+        raise Refusal(400, f"'id' must be a text of at most {_LONGEST_ID} characters, or a whole number")
     return InferRequest(x_BCHW, name, _timeout_ms(parameters), binary, classes)
 
 
@@ -141,9 +143,10 @@ def _json(text: memoryview) -> dict[str, Any]:
 
 
 def _object(value: Any, where: str) -> dict[str, Any]:
+    """What is set in an object: clients that write all fields of a record write null for the others."""
     if not isinstance(value, dict):
         raise Refusal(400, f"{where} must be a JSON object")
-    return cast("dict[str, Any]", value)
+    return {key: each for key, each in cast("dict[str, Any]", value).items() if each is not None}
 
 
 def _count(value: Any, where: str) -> int:

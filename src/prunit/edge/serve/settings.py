@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -67,11 +68,13 @@ class Settings:
 
 
 class Refusal(Exception):
-    """A request that is not answered: the status code and one line for the client."""
+    """A request that is not answered: the status code, one line for the client, and more headers."""
 
-    def __init__(self, status: int, message: str, retry_after_s: int | None = None) -> None:
+    def __init__(
+        self, status: int, message: str, retry_after_s: int | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(message)
-        self.status, self.retry_after_s = status, retry_after_s
+        self.status, self.retry_after_s, self.headers = status, retry_after_s, headers
 
 
 def bytes_of_text(text: str) -> int:
