@@ -56,6 +56,12 @@ def most(text: str, dense: Mapping[str, float] = DENSE) -> int:
         ("weights=2GB", 2_000_000_000),
         ("weights=2GiB", 2**31),
         ("weights=512B", 512),
+        ("activations=16K", 16_000),
+        ("ram=16k", 16_000),
+        ("ram=16KiB", 16_384),
+        ("ram=16Ki", 16_384),
+        ("weights=1M", 1_000_000),
+        ("weights=0.5g", 500_000_000),
         ("weights=1B", 1),
         ("activations=32768", 32_768),
         ("activations=1/2", 32_768),
@@ -180,8 +186,13 @@ def test_tightest_limit() -> None:
         ({"params": math.nan}, "params=nan is not a number"),
         ({"params": True}, "params=True is not a number"),
         ({"params": None}, "params=None is not a number"),
-        ("params=5KB", "params=5KB: unknown unit 'kb', known are k, m, g, b"),
-        ("weights=5k", "weights=5k: unknown unit 'k', known are b, kb, mb, gb, kib, mib, gib"),
+        (
+            "params=5KB",
+            "params=5KB: unknown unit 'KB', known are k, M, G, B; in 'KB' are weights, act",
+        ),
+        ("macs=5ms", "macs=5ms: unknown unit 'ms', known are k, M, G, B; in 'ms' are latency"),
+        ("weights=5kbb", "weights=5kbb: unknown unit 'kbb', known are B, KB, MB, GB, KiB, MiB, GiB; did you mean KB?"),
+        ("ram=5MO", "unknown unit 'MO', known are B, KB, MB, GB, KiB, MiB, GiB"),
         ("params=1/2,params=1/4", "budget params=1/2, params=1/4 limits 'params' twice"),
         ("macs=1/2,params=1/2, params=1/4", "limits 'params' twice"),
         ("ram=1/2,activations=20KB", "limits 'ram' twice ('activations' and 'ram' are the same)"),
@@ -191,7 +202,7 @@ def test_tightest_limit() -> None:
         ("latency=5 mss@pi.json", "unknown unit 'mss', known are us, ms, s"),
         ("latency=5@pi.json", "latency=5: say in what unit, us, ms, s"),
         ("latency=0ms@pi.json", "is not an amount of more than 0"),
-        ("energy=5ms@pi.json", "unknown unit 'ms', known are uj, mj, j"),
+        ("energy=5ms@pi.json", "unknown unit 'ms', known are uJ, mJ, J; in 'ms' are latency"),
     ],
 )
 def test_mistakes_say_what_and_how(what: Any, message: str) -> None:
@@ -202,10 +213,31 @@ def test_mistakes_say_what_and_how(what: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("speed=5ms", "unknown budget key 'speed'.*Known: activations, energy, latency, macs, params, ram, weights"),
+        (
+            "speed=5ms",
+            "'speed': write latency=5ms@FILE with .*Known: activations, energy, latency, macs, params, ram, wei",
+        ),
         ("parms=1/2", "unknown budget key 'parms'; did you mean 'params'"),
         ("Params=1/2", "did you mean 'params'"),
-        ("weight=1/2", "did you mean 'weights'"),
+        ("weight=1/2", r"write weights=…, the bytes of all weights"),
+        ("weigths=1/2", "did you mean 'weights'"),
+        (
+            "flops=40M",
+            r"unknown budget key 'flops': write macs=…; one multiply-add is about two flops, so that flops=40M",
+        ),
+        ("GFLOPs=1", "one multiply-add is about two flops"),
+        ("mac=1/2", "write macs=…, multiply-adds"),
+        ("parameters=1/2", "write params=…, how many weights"),
+        ("num_params=1/2", "write params=…"),
+        ("size=500KB", "write weights=…"),
+        ("Model-Size=500KB", "write weights=…"),
+        ("memory=1/2", "write ram=…, the most bytes that activations take at once; the weights' bytes are weights="),
+        ("peak memory=1/2", "write ram=…"),
+        ("time=5ms", "write latency=5ms@FILE"),
+        ("fps=30", "write latency=33ms@FILE, for 30 images a second"),
+        ("power=2mJ", "write energy=2mJ@FILE"),
+        ("sparsity=0.9", "say what of, params=1/4 for example: a budget is the share that is kept"),
+        ("accuracy=0.9", "a budget limits what a model costs"),
         ("=1/2", "unknown budget key ''"),
     ],
 )
@@ -216,7 +248,16 @@ def test_an_unknown_key_names_the_nearest(text: str, message: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "amount"),
-    [("5ms", 5), ("5s", 5000), ("0.5 MS", 0.5), ("300us", 0.3), ("1/4", 2.0), ("25%", 2.0), ("4x", 2.0)],
+    [
+        ("5ms", 5),
+        ("5s", 5000),
+        ("0.5 MS", 0.5),
+        ("300us", 0.3),
+        ("300µs", 0.3),
+        ("1/4", 2.0),
+        ("25%", 2.0),
+        ("4x", 2.0),
+    ],
 )
 def test_what_a_device_takes_is_limited_with_its_profile(text: str, amount: float) -> None:
     (limit,) = Budget.parse(f"latency={text}@profiles/pi 4.json").limits

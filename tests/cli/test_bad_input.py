@@ -72,7 +72,7 @@ CASES = [
     (f"{BUILD} --budget params", "budget 'params' is not KEY=LIMIT: write a share of the dense cost (1/16,"),
     (f"{BUILD} --budget params=many", "budget params=many is not a number: write a share"),
     (f"{BUILD} --budget params=1/0", "budget params=1/0 is not a number"),
-    (f"{BUILD} --budget weights=3XB", "budget weights=3XB: unknown unit 'xb', known are b, kb, mb, gb, kib, mib, gib"),
+    (f"{BUILD} --budget weights=3XB", "budget weights=3XB: unknown unit 'XB', known are B, KB, MB, GB, KiB, MiB, GiB"),
     (f"{BUILD} --budget params=1/9999", "budget cannot be met: params=1/9999 asks for at most 0 of"),
     (f"{PLAN} --budget params=1/2 --budget params=1/4", "a plan is for one budget, got 2: params=1/2, params=1/4"),
     # data

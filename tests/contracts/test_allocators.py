@@ -190,7 +190,7 @@ def test_the_error_names_each_limit_that_fails_and_what_is_pinned(allocator: All
         allocator(Target(graph, Budget.parse("macs=1/1000,params=99%,weights=10B")), noise(graph))
     message = str(e.value)
     assert "macs=1/1000 asks for" in message
-    assert "weights=10B asks for at most 10 of" in message
+    assert "weights=10B asks for at most 10 B of" in message
     assert "params=99%" not in message
     assert "whole groups: 'head.fc' (the model's output)" in message
 

@@ -103,7 +103,7 @@ def test_what_cannot_be_met_or_predicted_is_refused(vgg11: Net, tmp_path: Path) 
     model, graph = vgg11
     file = written(graph, tmp_path)
     with pytest.raises(
-        BudgetError, match=r"latency=1us@.* asks for at most 0.001 of .*; the closest reachable is"
+        BudgetError, match=r"latency=1us@.* asks for at most 0.001 ms of .* ms; the closest reachable is"
     ) as caught:
         decide(model, graph, IMAGES, Budget.parse(f"latency=1us@{file}"), PruneConfig())
     assert caught.value.closest["latency_ms"] > 0.001

@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Final
 
 from prunit.errors import ConfigError, unknown
+from prunit.units import UNITS, Kind, unit_of
 
 KEYS: Final[Mapping[str, str]] = {
     "params": "params",
@@ -22,14 +23,54 @@ MEASURED: Final[Mapping[str, str]] = {"latency": "latency_ms", "energy": "energy
 """What it may limit on a device, and the figure that a profile of the device predicts (`latency=5ms@profile.json`)."""
 
 _FIGURES: Final[Mapping[str, str]] = {**KEYS, **MEASURED}
+_KINDS: Final[Mapping[str, Kind]] = {"bytes": "bytes", "ms": "ms", "mj": "mj"}
+"""How the amounts of a figure are given, by the end of its name; all others are counts."""
 
-_UNITS: Final = {
-    "count": {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9},
-    "bytes": {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30},
-    "ms": {"us": 1e-3, "ms": 1, "s": 1e3},
-    "mj": {"uj": 1e-3, "mj": 1, "j": 1e3},
-}
 _HOW = "write a share of the dense cost (1/16, 0.25, 25%, 16x) or an amount (macs=20M, weights=500KB, latency=5ms@FILE)"
+
+_MEANT: Final[Mapping[str, tuple[str, ...]]] = {
+    "write macs=…, multiply-adds": (
+        *("mac", "madd", "madds", "multadds", "mults", "operations", "ops", "compute", "multiplyadds"),
+    ),
+    "write macs=…; one multiply-add is about two flops, so that flops=40M is about macs=20M": (
+        *("flop", "flops", "mflops", "gflops", "flopcount", "floatingpointoperations", "bops"),
+    ),
+    "write params=…, how many weights there are": ("param", "parameter", "parameters", "numparams", "nparams"),
+    "write weights=…, the bytes of all weights (about those of the file)": (
+        *("size", "weight", "weightbytes", "modelsize", "file", "filesize", "disk", "storage", "flash", "rom", "bytes"),
+        *("download", "mb", "kb"),
+    ),
+    "write ram=…, the most bytes that activations take at once; the weights' bytes are weights=…": (
+        *("memory", "mem", "peak", "peakmemory", "sram", "vram", "activation", "activationbytes", "peakram"),
+        *("activationmemory", "memorybytes", "workingset"),
+    ),
+    "write latency=5ms@FILE with the profile of a device, as prunit probe-device makes it": (
+        *("time", "speed", "latencyms", "ms", "runtime", "inference", "inferencetime", "delay", "duration", "seconds"),
+    ),
+    "write latency=33ms@FILE, for 30 images a second, with the profile of a device": (
+        *("fps", "throughput", "rate", "ips", "imagespersecond"),
+    ),
+    "write energy=2mJ@FILE with the profile of a device, as prunit probe-device makes it": (
+        *("power", "joule", "joules", "battery", "energymj", "mj", "watt", "watts"),
+    ),
+    "say what of, params=1/4 for example: a budget is the share that is kept, or an amount": (
+        *(
+            "sparsity",
+            "density",
+            "ratio",
+            "pruningratio",
+            "prune",
+            "compression",
+            "keep",
+            "channels",
+            "amount",
+            "share",
+        ),
+        *("filters", "width", "speedup", "reduction"),
+    ),
+    "a budget limits what a model costs; its accuracy comes out of the training": ("accuracy", "acc", "top1", "loss"),
+}
+"""What others call these limits, without spaces, dashes and underscores, and what to write instead."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +162,9 @@ def _pair(text: str) -> tuple[str, str]:
 
 def _limit(key: str, value: float | str) -> Limit:
     if key not in _FIGURES:
-        raise unknown("budget key", key, _FIGURES)
+        said = re.sub(r"[\s_-]", "", key.lower())
+        meant = next((text for text, names in _MEANT.items() if said in names), "")
+        raise unknown("budget key", key, _FIGURES, meant=meant)
     text = str(value).strip()
     number, at, profile = text.partition("@")
     if (key in MEASURED) != bool(profile):
@@ -147,7 +190,7 @@ def _simple(share: float) -> Fraction:
 
 
 def _share_or_amount(key: str, text: str) -> tuple[float | None, float | None]:
-    match = re.fullmatch(r"(-?[0-9.]+(?:e[+-]?[0-9]+)?)\s*(?:/\s*([0-9.]+)|(%|x|×|[a-z]*))", text.lower())
+    match = re.fullmatch(r"(-?[0-9.]+(?:[eE][+-]?[0-9]+)?)\s*(?:/\s*([0-9.]+)|(%|[xX]|×|[a-zA-Zµμ]*))", text)
     if match is None:
         raise ConfigError(f"budget {key}={text} is not a number: {_HOW}")
     try:
@@ -156,15 +199,23 @@ def _share_or_amount(key: str, text: str) -> tuple[float | None, float | None]:
             return number / float(divisor), None
         if unit == "%":
             return number / 100, None
-        if unit in ("x", "×"):
+        if unit in ("x", "X", "×"):
             return 1 / number, None
     except (ValueError, ZeroDivisionError) as error:
         raise ConfigError(f"budget {key}={text} is not a number: {_HOW}") from error
     if not unit and number <= 1:
         return number, None
-    units = _UNITS[next((kind for kind in ("bytes", "ms", "mj") if _FIGURES[key].endswith(f"_{kind}")), "count")]
-    if not unit and "" not in units:
-        raise ConfigError(f"budget {key}={text}: say in what unit, {', '.join(units)}")
-    if unit not in units:
-        raise ConfigError(f"budget {key}={text}: unknown unit '{unit}', known are {', '.join(u for u in units if u)}")
-    return None, number * units[unit]
+    kind = _KINDS.get(_FIGURES[key].rpartition("_")[2], "count")
+    if not unit and key in MEASURED:
+        raise ConfigError(f"budget {key}={text}: say in what unit, {', '.join(UNITS[kind])}")
+    try:
+        return None, number * unit_of(unit, kind) if unit else number
+    except ConfigError as error:
+        others = [name for name in (*KEYS, *MEASURED) if _takes(name, unit)] if unit else []
+        of_others = f"; in '{unit}' are {', '.join(others)}" if others else ""
+        raise ConfigError(f"budget {key}={text}: {error}{of_others}") from None
+
+
+def _takes(key: str, unit: str) -> bool:
+    kind = _KINDS.get(_FIGURES[key].rpartition("_")[2], "count")
+    return unit.lower() in map(str.lower, UNITS[kind])

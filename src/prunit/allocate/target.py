@@ -11,6 +11,7 @@ from prunit.allocate.constraints import Constraints
 from prunit.costs import CostModel, cost_model
 from prunit.errors import BudgetError, ConfigError
 from prunit.graph import ChannelGraph
+from prunit.units import written
 
 
 class Meter(Protocol):
@@ -119,8 +120,9 @@ class Target:
             return
         found, dense = self.figures(self.floor), self.dense_figures
         parts = [
-            f"{limit} asks for at most {shown(self.most[limit.figure])} of {shown(dense[limit.figure])}; "
-            f"the closest reachable is {shown(found[limit.figure])}"
+            f"{limit} asks for at most {_at_most(self.most[limit.figure], limit.figure)} of"
+            f" {written(dense[limit.figure], limit.figure)}; the closest reachable is"
+            f" {written(found[limit.figure], limit.figure)}"
             for limit in self.budget.limits
             if found[limit.figure] > self.most[limit.figure]
         ]
@@ -133,12 +135,14 @@ class Target:
         )
 
 
-def shown(figure: float) -> str:
-    """A count with its commas, anything else with three digits."""
-    return f"{figure:,}" if isinstance(figure, int) else f"{figure:.3g}"
+def _at_most(value: float, figure: str) -> str:
+    """With its unit; of counts ("10,000 of 271,450 params") that is said once."""
+    return written(value, figure).removesuffix(f" {figure}")
 
 
 def _meter(limit: Limit, meters: Mapping[str, Meter]) -> Meter:
     if limit.figure not in meters:
-        raise ConfigError(f"budget {limit}: no meter for {limit.figure}; prunit.meters makes one of a device's profile")
+        raise ConfigError(
+            f"budget {limit}: no meter for its {limit.key}; prunit.meters makes one of a device's profile"
+        )
     return meters[limit.figure]

@@ -34,7 +34,8 @@ def serve(
     access_log: Annotated[bool, typer.Option("--access-log", help="A line for every request.")] = False,
 ) -> None:
     """Serve a portfolio over HTTP (Open Inference Protocol), switching by itself; the page is at /."""
-    from prunit.edge.serve.settings import Settings, bytes_of_text, cpus_of_text, read_token
+    from prunit.edge.serve.settings import Settings, cpus_of_text, read_token
+    from prunit.units import bytes_of_text
 
     settings = Settings(
         folder=folder,

@@ -193,7 +193,7 @@ def _decision(plan: Plan, case: Case, why: dict[str, str], dense: Cost, seconds:
     used = case.target.shares_used({**case.target.figures(widths), **cost.as_dict()})
     for limit, share in used.items():
         if share > 1:
-            raise BudgetError(f"the plan costs {share:.4g} times as much as {limit} allows")
+            raise BudgetError(f"the plan takes {share:.4g} times what the budget {limit} allows")
     if not case.target.allowed.hold(widths):
         raise PlanError(f"recipe '{case.config.recipe}' breaks the constraints on widths: {case.target.constraints}")
     config, why = case.config, {g.name: _reason(g, plan, case, why) for g in case.graph.groups}

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prunit.edge.serve.settings import Settings, bytes_of_text, cpus_of_text, read_token
+from prunit.edge.serve.settings import Settings, cpus_of_text, read_token
 from prunit.edge.serve.status import Board, Window, merged, percentile_ms, resident_bytes
 from prunit.errors import ConfigError, FileError
+from prunit.units import bytes_of_text
 
 
 def test_percentiles_are_right_to_four_per_cent() -> None:
@@ -95,7 +96,16 @@ def test_memory_of_this_process_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("200MB", 200_000_000), ("1.5 GB", 1_500_000_000), ("4096", 4096), ("2k", 2000), ("7B", 7)]
+    ("text", "size"),
+    [
+        ("200MB", 200_000_000),
+        ("1.5 GB", 1_500_000_000),
+        ("4096", 4096),
+        ("2k", 2000),
+        ("7B", 7),
+        ("64KiB", 65_536),
+        ("1.5Gi", 3 * 2**29),
+    ],
 )
 def test_sizes(text: str, size: int) -> None:
     assert bytes_of_text(text) == size

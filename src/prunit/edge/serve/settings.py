@@ -1,7 +1,6 @@
 """What a server is told when it is started, and errors that become answers."""
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Final
 from prunit.errors import ConfigError, FileError
 
 TOKEN_VARIABLE: Final = "PRUNIT_TOKEN"
-_UNITS: Final = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 
@@ -75,16 +73,6 @@ class Refusal(Exception):
     ) -> None:
         super().__init__(message)
         self.status, self.retry_after_s, self.headers = status, retry_after_s, headers
-
-
-def bytes_of_text(text: str) -> int:
-    """A size as people write it: 200MB, 1.5 GB, 4096. Raises `ConfigError`."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKmMgG]?[bB]?)\s*", text)
-    unit = found[2].upper() if found else ""
-    unit = unit if unit in _UNITS else f"{unit}B"
-    if not found or float(found[1]) <= 0:
-        raise ConfigError(f"'{text}' is no size: write 200MB, 1.5GB or a number of bytes")
-    return round(float(found[1]) * _UNITS[unit])
 
 
 def cpus_of_text(text: str) -> tuple[int, ...]:
