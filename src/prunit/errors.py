@@ -98,13 +98,16 @@ class MissingExtraError(PrunitError):
         super().__init__(f"{what} needs the package '{package}': pip install 'prunit[{extra}]'")
 
 
-def unknown(kind: str, name: str, known: Iterable[str], hint: str = "", *, meant: str = "") -> UnknownNameError:
+def unknown(
+    kind: str, name: str, known: Iterable[str], hint: str = "", *, meant: str = "", near: str | None = None
+) -> UnknownNameError:
     """The error for a `kind` ('score', 'budget key', …) called `name` that is none of `known`.
 
-    `meant` says in words what others call so; without it the nearest name is guessed.
+    `meant` says what to write instead of what others call so; else the nearest name is guessed, or `near` if given.
     """
     names = sorted(known)
-    near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.4)
-    guess = f": {meant}." if meant else f"; did you mean '{near[0]}'?" if near else "."
+    if near is None:
+        near = next(iter(difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.4)), "")
+    guess = f": {meant}." if meant else f"; did you mean '{near}'?" if near else "."
     more = f" {hint}" if hint else ""
     return UnknownNameError(f"unknown {kind} '{name}'{guess} Known: {', '.join(names)}.{more}")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from prunit.cli import show
 from prunit.errors import ConfigError, PrunitError, UnknownNameError
 from prunit.recipe import BuildConfig, read_config
 from prunit.recipe.config import setting_names, validated
@@ -73,6 +74,65 @@ def test_set_reads_values_as_toml_does_and_else_as_text(text: str, value: object
     assert found == value
 
 
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("prune.rectifier=none", "none"),
+        ("prune.evaluator=none", "none"),
+        ("prune.rectifier=None", "none"),
+        ("prune.rectifier=NONE", "none"),
+        ("prune.evaluator=null", "none"),
+        ('prune.rectifier="none"', "none"),
+        ("prune.rectifier='none'", "none"),
+        ("prune.score=none", None),
+        ("prune.score=null", None),
+        ('prune.score="None"', None),
+        ("prune.tau=none", None),
+        ("prune.rounds='null'", None),
+        ("train.lr=none", None),
+        ("train.weight_decay=null", None),
+        ("sparse.rewind=None", None),
+        ("subset=none", None),
+        ("image_size=null", None),
+        ("data=none", "none"),
+    ],
+)
+def test_none_is_a_choice_where_there_is_one_and_else_nothing(setting: str, value: object, tmp_path: Path) -> None:
+    name, _, text = setting.partition("=")
+    section, _, last = name.rpartition(".")
+    written = text if text[0] in "\"'" else f'"{text}"'
+    file = tmp_path / "c.toml"
+    file.write_text(f"[{section}]\n{last} = {written}\n" if section else f"{last} = {written}\n")
+    for config in (read_config(None, {}, [setting]), read_config(file, {})):
+        found = getattr(config, section) if section else config
+        assert getattr(found, last) == value
+
+
+def test_what_methods_lists_can_be_typed() -> None:
+    for name, lines in (("rectifier", show.RECTIFIER_LINES), ("evaluator", show.EVALUATOR_LINES)):
+        for word in lines:
+            assert getattr(read_config(None, {}, [f"prune.{name}={word}"]).prune, name) == word
+
+
+@pytest.mark.parametrize("variant", ["params-1-16", "params-0.25", "macs-20.5m"])
+@pytest.mark.parametrize(("word", "score"), [("none", None), ("null", None), ("None", None), ("snip", "snip")])
+def test_none_for_one_variant(variant: str, word: str, score: str | None) -> None:
+    for name in (f"by_variant.{variant}", f'by_variant."{variant}"'):
+        config = read_config(None, {}, [f"{name}.score={word}", f"{name}.rectifier=none", "prune.rectifier=all"])
+        assert list(config.by_variant) == [variant]
+        own = config.prune_of(variant)
+        assert (own.score, own.rectifier) == (score, "none")
+        assert config.prune_of("another").rectifier == "all"
+    own = validated({"by_variant": {variant: {"rectifier": None, "tau": "none"}}}).prune_of(variant)
+    assert (own.rectifier, own.tau) == ("none", None)
+
+
+def test_a_number_that_must_be_there_cannot_be_none() -> None:
+    for setting in ("train.epochs=none", "prune.residual=none", "probe.threads=null"):
+        with pytest.raises(ConfigError, match="input should be"):
+            read_config(None, {}, [setting])
+
+
 def test_budgets_may_be_numbers_by_key() -> None:
     budgets = [{"params": 1 / 3, "macs": "20M"}, "macs=0.5", {"params": 0.123456789, "macs": 2e6}]
     assert validated({"budgets": budgets}).budgets == (
@@ -102,6 +162,23 @@ def test_one_seed_serves_all_sections_unless_one_has_its_own(build: Callable[[An
         ("lr=0.1", "unknown setting 'lr': write train.lr"),
         ("prune.lr=0.1", "unknown setting 'prune.lr': write train.lr"),
         ("=3", "unknown setting ''"),
+        (
+            "train.optimizer=adam",
+            "training setting 'optimizer': training is SGD with momentum; it has train.lr, .* Known: ",
+        ),
+        ("optimizer=adam", "setting 'optimizer': training is SGD with momentum; it has train.lr"),
+        ("prune.optimiser=adam", "setting 'prune.optimiser': training is SGD.* Known: prune.draw"),
+        ("train.learning_rate=1", "training setting 'learning_rate': write train.lr"),
+        ("prune.sparsity=0.5", "write budgets, for example"),
+        ("sparsity=0.5", "unknown setting 'sparsity': write budgets"),
+        (
+            "prune.method=snip",
+            "unknown setting 'prune.method': write sparse.method; or write prune.recipe, and prune.score",
+        ),
+        ("prune.criterion=snip", "write prune.recipe, and prune.score"),
+        ("prune.epoch=3", "unknown setting 'prune.epoch'; did you mean 'train.epochs'"),
+        ("dataset=digits", "unknown setting 'dataset': write data"),
+        ("probe.zzz=1", "unknown setting 'probe.zzz'. Known: probe.batch, probe.seconds, probe.threads"),
     ],
 )
 def test_unknown_setting_names_the_nearest_or_where_it_belongs(setting: str, message: str) -> None:

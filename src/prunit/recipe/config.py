@@ -1,16 +1,18 @@
 """What a build can be told, with the defaults of a user who says nothing."""
 
+import difflib
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Final, Literal, cast, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from prunit.errors import ConfigError, UnknownNameError, unknown
 from prunit.train import TrainConfig
+from prunit.train.config import meaning
 
 
 def _names_listed(value: object) -> object:
@@ -142,6 +144,11 @@ class BuildConfig(_Section):
 
     @model_validator(mode="before")
     @classmethod
+    def _nothing_as_meant(cls, data: Any) -> Any:
+        return _with_nones(cls, data) if isinstance(data, Mapping) else data
+
+    @model_validator(mode="before")
+    @classmethod
     def _one_seed(cls, data: Any) -> Any:
         if not isinstance(data, Mapping) or "seed" not in data:
             return data
@@ -195,11 +202,16 @@ def _unknown_setting(name: str) -> UnknownNameError:
     names = setting_names()
     elsewhere = [n for n in names if n.rpartition(".")[2] == last]
     if elsewhere:
-        return UnknownNameError(f"unknown setting '{name}': write {' or '.join(elsewhere)}")
+        other = f"; or {meaning(last)}" if meaning(last) else ""
+        return UnknownNameError(f"unknown setting '{name}': write {' or '.join(elsewhere)}{other}")
     inside = [n for n in names if n.rpartition(".")[0] == section]
     if not section:
         inside += sorted({n.split(".")[0] for n in names if "." in n})
-    return unknown("setting", name, inside)
+    # Of the last part alone: what is before it makes names of one section look alike.
+    parts = [n.rpartition(".")[2] for n in (*inside, *names)]
+    found = difflib.get_close_matches(last.lower(), parts, n=1, cutoff=0.6)
+    near = [*inside, *names][parts.index(found[0])] if found else ""
+    return unknown("setting", name, inside, meant=meaning(last), near=near)
 
 
 def setting_names() -> list[str]:
@@ -218,8 +230,31 @@ def _names(section: type[BaseModel], prefix: str = "") -> list[str]:
     return names
 
 
+_NOTHING: Final = ("none", "null")
+
+
+def _with_nones(section: type[BaseModel], data: Mapping[str, Any]) -> dict[str, Any]:
+    """The same values, where 'none' or 'null' is None if the setting may be, and None is 'none' if that is a choice.
+
+    TOML has no word for nothing, and on a command line 'none' may be either.
+    """
+    result = dict(data)
+    for name, value in data.items():
+        info = section.model_fields.get(name)
+        kind = info.annotation if info else None
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            result[name] = _with_nones(kind, value) if isinstance(value, Mapping) else value
+        elif value is None or (isinstance(value, str) and value.strip().lower() in _NOTHING):
+            choices = get_args(kind)
+            if "none" in choices:
+                result[name] = "none"
+            elif type(None) in choices:
+                result[name] = None
+    return result
+
+
 def _put(data: dict[str, Any], name: str, value: Any) -> None:
-    *sections, last = name.split(".")
+    sections, last = _way(name)
     for section in sections:
         data = data.setdefault(section, {})
         if not isinstance(data, dict):
@@ -227,9 +262,17 @@ def _put(data: dict[str, Any], name: str, value: Any) -> None:
     data[last] = value
 
 
+def _way(name: str) -> tuple[list[str], str]:
+    """The sections and the last part of a dotted name; a variant's own name may have dots in it (`params-0.25`)."""
+    *sections, last = name.split(".")
+    if sections[:1] == ["by_variant"] and len(sections) > 1:
+        sections = ["by_variant", ".".join(sections[1:]).strip("'\"")]
+    return sections, last
+
+
 def _value(text: str) -> Any:
     """A value as TOML would read it, or the text itself."""
     try:
         return tomllib.loads(f"x = {text}")["x"]
     except tomllib.TOMLDecodeError:
-        return None if text.lower() in ("none", "null") else text
+        return text

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
@@ -138,11 +138,48 @@ class TrainConfig(BaseModel):
             raise _one_line(error, cls.model_fields) from None
 
 
+_MEANT: Final[Mapping[str, tuple[str, ...]]] = {
+    "training is SGD with momentum; it has train.lr, train.momentum, train.weight_decay and train.schedule": (
+        *("optimizer", "optimiser", "optim", "adam", "adamw", "sgd", "nesterov", "betas", "rmsprop"),
+    ),
+    "write train.lr": ("learningrate", "lr0", "maxlr", "baselr", "initiallr", "steplr", "stepsize", "eta"),
+    "write train.weight_decay": ("wd", "decay", "l2", "regularization", "regularisation"),
+    "write train.batch_size, or probe.batch for what is measured": ("bs", "batch", "minibatch", "batches"),
+    "write train.schedule=onecycle or step": ("scheduler", "lrschedule", "lrscheduler", "policy", "cosine"),
+    "write train.epochs": ("iterations", "steps", "maxepochs", "nepochs", "numepochs", "trainepochs"),
+    "write train.precision=16-mixed, bf16-mixed or 32-true": ("amp", "fp16", "bf16", "half", "dtype", "mixed"),
+    "write train.device=cuda, and train.devices for how many": ("gpu", "gpus", "cuda", "accelerator", "ngpus"),
+    "write train.augment=true or false": ("augmentation", "augmentations", "transforms", "flip", "crop", "aug"),
+    "write train.label_smoothing": ("smoothing", "labelsmooth"),
+    "write train.warmup_epochs": ("warmup", "warmupsteps"),
+    "write budgets, for example budgets=params=1/4 (--budget params=1/4)": (
+        *("budget", "sparsity", "ratio", "pruningratio", "amount", "target", "density", "compression", "keep"),
+        *("params", "macs", "flops", "ram", "latency", "memory"),
+    ),
+    "write prune.recipe, and prune.score for what ranks channels": (
+        *("method", "algorithm", "strategy", "pruner", "importance", "criterion", "metric"),
+    ),
+    "write prune.min_width or prune.min_share": ("minchannels", "minimum", "min", "floor"),
+    "write prune.round_to": ("multiple", "multipleof", "divisor", "channeldivisor", "align", "round"),
+    "write prune.pin": ("ignore", "ignoredlayers", "skip", "exclude", "freeze", "keeplayers"),
+    "write data": ("dataset", "datadir", "datapath"),
+    "write image_size": ("imgsz", "imgsize", "resolution", "inputsize", "size", "resize"),
+    "write model": ("arch", "architecture", "network", "net", "backbone"),
+}
+"""What others call these settings, without dashes and underscores, and what to write instead."""
+
+
+def meaning(name: str) -> str:
+    """What to write instead of a setting's name that other tools have, '' for one that none is known to have."""
+    said = re.sub(r"[\s_-]", "", name.lower())
+    return next((text for text, names in _MEANT.items() if said in names), "")
+
+
 def _one_line(error: ValidationError, known: Mapping[str, object]) -> PrunitError:
     """The first problem that pydantic found, as one of prunit's own errors."""
     first = error.errors()[0]
     key = str(first["loc"][0])
     if first["type"] == "extra_forbidden":
-        return unknown("training setting", key, known)
+        return unknown("training setting", key, known, meant=meaning(key))
     reason = first["msg"][0].lower() + first["msg"][1:]
     return ConfigError(f"training setting '{key}' = {first['input']!r}: {reason}")
