@@ -145,6 +145,7 @@ def test_file_and_factory_by_name(tmp_path: Path) -> None:
     config = {**CONFIG, "budgets": [], "train": {"epochs": 1, "device": "cpu"}}
     portfolio = prunit.build(name, "digits", tmp_path / "out", config=config)
     assert (portfolio.model, [v.name for v in portfolio.variants]) == (name, ["dense"])
+    assert (portfolio.name, portfolio.data) == ("net-network-digits", "digits")
     settings = json.loads((tmp_path / "out" / ".build" / "build.json").read_text())
     assert (settings["model"], settings["data"], settings["images"]) == (name, "digits", [200, 360])
 

@@ -19,6 +19,7 @@ import numpy as np
 from pydantic import NonNegativeInt, ValidationError
 
 from prunit.edge import runtimes
+from prunit.edge.names import public_name
 from prunit.edge.portfolio import Portfolio, Record, RelativePath, Sha256, Variant, file_problem
 from prunit.edge.session import Runtime, Session, self_test
 from prunit.errors import DeviceError, FileError, PortfolioError, PrunitError
@@ -202,7 +203,7 @@ def _portable(folder: Path, variant: Variant) -> Path:
 def _installed(variant: Variant, file: Path, folder: Path, place: Path, engine: Runtime) -> InstalledVariant:
     """Written into a folder of its own, tried, and only then put in its place."""
     place.mkdir(parents=True, exist_ok=True)
-    name = f"{variant.name}-{variant.artifact.sha256[:12]}"
+    name = f"{public_name(variant.name)}-{variant.artifact.sha256[:12]}"
     staged = place / f".{name}.{os.getpid()}"
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir()

@@ -33,7 +33,7 @@ class ReloadingSwitcher(Switcher):
         began. Raises `PortfolioError`, and changes nothing, if the manifest cannot be read or not one of its variants
         can be used.
         """
-        wanted = Portfolio.read(self.folder)
+        wanted = self._read(self.folder)
         before = {variant.name: variant for variant in self.portfolio.variants}
         shape = self.portfolio.variant(self.active).artifact.input_shape
         kept: list[Variant] = []

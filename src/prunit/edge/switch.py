@@ -32,6 +32,7 @@ class Switcher:
     `resident` is how many variants stay open at most (None: all that were used; 1: the active one, and the next while
     it is opened); `memory_bytes` limits what they take by the manifest's figures. With `installed` variants are brought
     into the engine's own form first (see `install`). `start` is the first variant, else it is the most accurate one.
+    `read` gives the portfolio in a folder.
 
     Raises `PortfolioError` or `FileError` if not a single variant can be opened. It is for several threads at once.
     """
@@ -48,10 +49,12 @@ class Switcher:
         installed: bool = True,
         cache: Path | None = None,
         on_event: Callable[[Event], None] | None = None,
+        read: Callable[[Path], Portfolio] = Portfolio.read,
     ) -> None:
         if resident is not None and resident < 1:
             raise ConfigError(f"resident={resident}: at least the active variant has to stay")
-        self.folder, self.portfolio = Path(folder), Portfolio.read(Path(folder))
+        self.folder, self._read = Path(folder), read
+        self.portfolio = read(self.folder)
         if not self.portfolio.variants:
             raise ConfigError(f"the portfolio in '{folder}' has no variant")
         self._runtime, self._threads, self._cache = runtimes.runtime(runtime), threads, cache

@@ -21,6 +21,7 @@ from prunit.allocate import Budget
 from prunit.batches import Dataset
 from prunit.costs import cost_of
 from prunit.edge.measure import measure
+from prunit.edge.names import portfolio_name
 from prunit.edge.portfolio import Artifact, Metrics, Portfolio, Preprocessing, StoredFile, Variant
 from prunit.edge.probe import ProbeSettings
 from prunit.errors import ConfigError, unknown
@@ -313,7 +314,7 @@ class Work:
         """The portfolio with latencies and memory measured here, all variants in one run; written to the folder."""
         size = self.dataset.image_size
         portfolio = Portfolio(
-            name=f"{self.source.name}-{self.dataset.name}",
+            name=portfolio_name(self.source.name, self.dataset.name),
             model=self.source.name,
             data=self.dataset.name,
             classes=self.dataset.classes,

@@ -77,6 +77,48 @@ else:
     assert child.returncode == 0, child.stderr
 
 
+def test_a_portfolio_named_after_a_path_is_served_under_a_safe_name(tmp_path: Path) -> None:
+    """By the public client, which asks for the names that the index tells, and for the old ones too."""
+    portfolio = portfolio_in(tmp_path)
+    names = {"large": "large", "middle": "macs=1/2", "small": "the small one"}
+    variants = tuple(v.model_copy(update={"name": names[v.name]}) for v in portfolio.variants)
+    own = {"name": "/home/ann/net.py:make-photos/", "model": "/home/ann/net.py:make", "data": "photos/"}
+    portfolio.model_copy(update={**own, "variants": variants}).write(tmp_path)
+    with serving(tmp_path, "--slo-ms", "1000") as served:
+        code = f"""
+import numpy as np, tritonclient.http as triton
+client = triton.InferenceServerClient("127.0.0.1:{served.port}", network_timeout=20.0)
+rows = client.get_model_repository_index()
+assert [(row["name"], row["version"]) for row in rows] == [
+    ("net-make-photos", "large"), ("net-make-photos", "macs-1-2"), ("net-make-photos", "the-small-one")
+]
+x = np.ones((1, 3, 4, 4), np.float32)
+given = triton.InferInput("x", list(x.shape), "FP32")
+given.set_data_from_numpy(x)
+for model in ("net-make-photos", "/home/ann/net.py:make-photos/"):
+    for version, factor in (("", None), ("macs-1-2", 2), ("macs=1/2", 2), ("the-small-one", 1)):
+        assert client.is_model_ready(model, version)
+        assert client.get_model_metadata(model, version)["name"] == "net-make-photos"
+        found = client.infer(model, [given], model_version=version)
+        assert factor is None or np.allclose(found.as_numpy("sum"), factor * x, atol=1e-4)
+        assert found.get_response()["model_name"] == "net-make-photos"
+"""
+        child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+        assert child.returncode == 0, child.stderr
+        assert served.ask("GET", "/v2/models/net%2Dmake-photos/versions/%74he-small-one")[0] == 200
+        assert served.ask("GET", "/v2/models/net-make-photos/versions/the%20small%20one")[0] == 200
+        old = "%2Fhome%2Fann%2Fnet.py%3Amake-photos%2F/versions/macs%3D1%2F2/ready"
+        assert served.ask("GET", f"/v2/models/{old}")[0] == 200
+        assert served.ask("GET", "/v2/models/net.py:make-photos")[0] == 404
+        status, _, told = served.ask("POST", "/v1/pin", '{"variant": "macs-1-2"}', token=TOKEN)
+        assert (status, json.loads(told)["pinned"]) == (200, "macs-1-2")
+        for path in ("/v1/status", "/openapi.json", "/metrics", "/v2/models/net-make-photos"):
+            assert b"ann" not in served.ask("GET", path)[2].replace(b"channel", b""), path
+        # Another manifest in the same folder.
+        portfolio.model_copy(update={"name": "a b"}).write(tmp_path)
+        wait_for(lambda: served.ask("GET", "/v2/models/a-b/versions/small")[0] == 200)
+
+
 def test_images_get_labels(served: Served) -> None:
     for kind in FORMATS:
         mime = {"PPM": "image/x-portable-pixmap"}.get(kind, f"image/{kind.lower()}")

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from prunit.edge.names import today
 from prunit.edge.serve.logs import LOGGER, tell
 from prunit.edge.serve.service import Service
 from prunit.edge.serve.settings import Refusal
@@ -56,6 +57,8 @@ class Front:
 
         try:
             self._admit(scope, headers)
+            if moved := self._service.moved:
+                scope = {**scope, "path": today(scope["path"], moved)}
             await self._app(scope, receive, sending)
         except ClientDisconnect:
             status = 499

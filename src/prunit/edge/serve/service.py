@@ -5,10 +5,12 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Final
 
+from prunit.edge.names import published
 from prunit.edge.policy import option_of, options_of, policy
 from prunit.edge.portfolio import Portfolio, Variant
 from prunit.edge.reload import ReloadingSwitcher
@@ -34,6 +36,8 @@ class Service:
         self.state = "starting"
         self.problem = ""
         """Why it will not get ready."""
+        self.moved: Mapping[str, str] = {}
+        """Addresses with names of the manifest that cannot be served, and those that took their place."""
         self.totals = dict.fromkeys(_TOTALS, 0)
         self.chosen = policy(settings.policy)
         self._over = threading.Event()
@@ -46,13 +50,14 @@ class Service:
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Open the most accurate variant, and answer from then on. Raises what `Switcher` does, and `ConfigError`."""
         settings, self._loop = self.settings, loop
-        options_of(Portfolio.read(settings.folder))  # all must be measured; refused before anything is opened
+        options_of(self._published(settings.folder))  # all must be measured; refused before anything is opened
         self.switcher = ReloadingSwitcher(
             settings.folder,
             threads=settings.threads,
             memory_bytes=settings.memory_bytes,
             cache=settings.cache,
             on_event=self._on_event,
+            read=self._published,
         )
         self.switcher.changed()
         self.portfolio = self.switcher.portfolio
@@ -75,6 +80,10 @@ class Service:
         self._watching.start()
         self.state = "ready"
         tell("ready", {"model": self.portfolio.name, "active": self.switcher.active, "pid": os.getpid()})
+
+    def _published(self, folder: Path) -> Portfolio:
+        found, self.moved = published(Portfolio.read(folder))
+        return found
 
     def drain(self) -> None:
         """Ready no more; what has come is still answered."""
