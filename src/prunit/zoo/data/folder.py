@@ -11,23 +11,46 @@ from prunit.errors import DataError
 from prunit.zoo.data.raw import Files, Listing
 
 SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+TRAIN = ("train", "training")
+VAL = ("val", "valid", "validation")
+TEST = ("test", "testing")
+"""Names of a folder's parts, in small letters."""
+LEFT_BEHIND = frozenset(
+    ("__macosx", "thumbs.db", "desktop.ini", "@eadir", "lost+found", "$recycle.bin", "system volume information")
+)
+"""What systems and archives put beside a user's files, besides hidden ones; some of it holds pictures."""
 LAYOUT = "DIR/train/CLASS/*.jpg and DIR/val/CLASS/*.jpg (or test)"
 TINY_URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 
 
 def image_folder(folder: Path) -> Listing:
-    """The files of a folder in ImageFolder layout; with `val` and `test` both there, `val` is what we test on."""
+    """The files of a folder in ImageFolder layout; with `val` and `test` both there, `val` is what we test on.
+
+    Both parts are known by their usual names in any case: train or training, val, valid or validation, test or testing.
+    """
     held = _folders(folder)
-    evaluated = next((name for name in ("val", "test") if name in held), None)
-    if "train" not in held or evaluated is None:
-        missing = "'train' folder" if "train" not in held else "'val' or 'test' folder"
+    train = _called(folder, held, TRAIN)
+    evaluated = _called(folder, held, VAL) or _called(folder, held, TEST)
+    if train is None or evaluated is None:
+        missing = "'train' folder" if train is None else "'val' or 'test' folder"
         raise DataError(f"'{folder}' has no {missing} (it holds {_some(held)}); expected {LAYOUT}")
-    classes = _folders(folder / "train")
+    classes = _folders(folder / train)
     if len(classes) < 2:
-        raise DataError(f"'{folder / 'train'}' should hold two class folders or more and holds {_some(classes)}")
-    _same_classes(folder, evaluated, classes)
-    parts = [_by_class([folder / name / c for c in classes]) for name in ("train", evaluated)]
+        raise DataError(f"'{folder / train}' should hold two class folders or more and holds {_some(classes)}")
+    _same_classes(folder, train, evaluated, classes)
+    parts = [_by_class([folder / name / c for c in classes]) for name in (train, evaluated)]
     return Listing(*parts, classes=tuple(classes))
+
+
+def _called(folder: Path, held: Sequence[str], names: Sequence[str]) -> str | None:
+    """The one folder that has one of these names, in any case."""
+    found = [name for name in held if name.lower() in names]
+    if len(found) > 1:
+        raise DataError(
+            f"'{folder}' holds {' and '.join(found)}, and each could be its '{names[0]}' folder (it holds"
+            f" {_some(held)}); rename or move what is not to be used"
+        )
+    return found[0] if found else None
 
 
 def tiny_imagenet(data_dir: Path) -> Listing:
@@ -63,23 +86,28 @@ def _annotated(annotations: Path, classes: Sequence[str]) -> Files:
 
 
 def _folders(folder: Path) -> list[str]:
+    """The folders in a folder, without what a file system or a program left there."""
     try:
         if not any(folder.iterdir()):
             raise DataError(f"'{folder}' is empty; expected {LAYOUT}")
-        return sorted(e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith("."))
+        return sorted(e.name for e in os.scandir(folder) if e.is_dir() and not _left_behind(e.name))
     except OSError as cause:
         raise DataError(f"'{folder}' cannot be read: {cause.strerror}") from cause
+
+
+def _left_behind(name: str) -> bool:
+    return name.startswith(".") or name.lower() in LEFT_BEHIND
 
 
 def _some(names: Sequence[str]) -> str:
     return (", ".join(names[:5]) + (", ..." if len(names) > 5 else "")) or "no folder"
 
 
-def _same_classes(folder: Path, evaluated: str, classes: Sequence[str]) -> None:
-    train, other = set(classes), set(_folders(folder / evaluated))
-    if train != other:
-        lacks = f" lacks {_some(sorted(train - other))}" if train - other else ""
-        more = f" has {_some(sorted(other - train))}, which 'train' has not" if other - train else ""
+def _same_classes(folder: Path, train: str, evaluated: str, classes: Sequence[str]) -> None:
+    own, other = set(classes), set(_folders(folder / evaluated))
+    if own != other:
+        lacks = f" lacks {_some(sorted(own - other))}" if own - other else ""
+        more = f" has {_some(sorted(other - own))}, which '{train}' has not" if other - own else ""
         raise DataError(
             f"class folders differ: '{folder / evaluated}'{lacks}{' and' if lacks and more else ''}{more};"
             " the same class folders must be in both"
@@ -99,14 +127,13 @@ def _by_class(folders: Sequence[Path]) -> Files:
 
 
 def _images(folder: Path) -> list[Path]:
-    """All image files below `folder`, in the order of their paths; hidden ones (._1.jpg of macOS) are none."""
+    """All image files below `folder`, in the order of their paths; none that are hidden (._1.jpg of macOS)."""
 
     def refuse(cause: OSError) -> None:
         raise DataError(f"'{cause.filename}' cannot be read: {cause.strerror}") from cause
 
-    return sorted(
-        Path(place, name)
-        for place, _, names in os.walk(folder, onerror=refuse, followlinks=True)
-        for name in names
-        if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
-    )
+    found: list[Path] = []
+    for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        folders[:] = [name for name in folders if not _left_behind(name)]
+        found += [Path(place, n) for n in names if not _left_behind(n) and Path(n).suffix.lower() in SUFFIXES]
+    return sorted(found)
