@@ -21,6 +21,7 @@ A message says what was asked, what was found, where, and what to do next.
 
 import difflib
 from collections.abc import Iterable
+from typing import Final
 
 
 class PrunitError(Exception):
@@ -111,3 +112,15 @@ def unknown(
     guess = f": {meant}." if meant else f"; did you mean '{near}'?" if near else "."
     more = f" {hint}" if hint else ""
     return UnknownNameError(f"unknown {kind} '{name}'{guess} Known: {', '.join(names)}.{more}")
+
+
+def harmless(text: str) -> str:
+    """The text with all that is no printable character written out (`\\x1b`): a terminal shows it and does not obey.
+
+    Names of files, keys of checkpoints and errors of other programs may hold escape sequences, or reverse the direction
+    of what follows. Spaces that do not break stay.
+    """
+    return "".join(c if c.isprintable() or c in _KEPT else c.encode("unicode_escape").decode() for c in text)
+
+
+_KEPT: Final = "\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}\N{THIN SPACE}"

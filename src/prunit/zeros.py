@@ -18,8 +18,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from prunit.constants import Use, uses_of
-from prunit.errors import SurgeryError, unknown
+from prunit.errors import ModelError, SurgeryError, unknown
 from prunit.graph import Axis, ChannelGraph, trace
+from prunit.graph.finite import check_finite
 from prunit.graph.running import as_inputs, first_names, named_tensors, tensors_in
 from prunit.graph.wrappers import unwrapped
 from prunit.plans import Plan
@@ -58,12 +59,13 @@ def remove_zeros(
     `example` is an input as `trace` takes it, with which the outputs are compared too. `padded` says what becomes of
     constants that a padded convolution reads: "merge" (default) is exact, "keep" is exact and removes less, "fold" is
     not exact near the border (what removal without a look at the padding comes to). Raises `SurgeryError` where the
-    outputs differ although they should not. In training mode batch norm would compute statistics of constants: train
-    first, then remove.
+    outputs differ although they should not, and `ModelError` where the model's weights or outputs are not finite. In
+    training mode batch norm would compute statistics of constants: train first, then remove.
     """
     if padded not in get_args(Padded):
         raise unknown("treatment of padded constants", str(padded), get_args(Padded))
     model = unwrapped(model)
+    check_finite(model)
     graph = trace(model, example) if graph is None else graph
     args, kwargs = _noise(as_inputs(example))
     uses, expected = uses_of(model, args, kwargs)
@@ -71,6 +73,11 @@ def remove_zeros(
     keep, merged_into = reading.settle()
     plan = _plan(graph, keep)
     small = compact(model, graph, plan)
+    if not all(bool(tensor.isfinite().all()) for tensor in expected):
+        raise ModelError(
+            f"the outputs of {type(model).__name__} on noise are not finite, although its weights are: nothing can be"
+            " compared with them; look for a division by zero or a logarithm in its forward"
+        )
     biases = reading.fold(small, keep, merged_into)
     plan = replace(plan, biases=biases)
     error = _difference(expected, _outputs(small, args, kwargs))

@@ -10,12 +10,13 @@ planning.py    `prunit plan`
 inspecting.py  `prunit inspect`
 show.py        tables and explanations of plans, portfolios and files
 progress.py    bars with an honest remaining time
+safe.py        what comes from outside, as text that a terminal does not obey
 """
 
 import sys
 from typing import Final
 
-from prunit.errors import MissingExtraError, PrunitError
+from prunit.errors import MissingExtraError, PrunitError, harmless
 
 STOPPED: Final = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -82,5 +83,5 @@ def _stopped() -> None:
 
 def _fail(message: str, code: int) -> None:
     line = " ".join(part.strip() for part in message.splitlines() if part.strip())
-    sys.stderr.write(f"prunit: {line}\n")
+    sys.stderr.write(f"prunit: {harmless(line)}\n")
     sys.exit(code)

@@ -29,6 +29,7 @@ from prunit.cli.options import (
     config_of,
     dataset_of,
 )
+from prunit.errors import harmless
 from prunit.version import VERSION
 
 app = typer.Typer(
@@ -258,7 +259,8 @@ def layers(
     check_writable(out, "layers.json")
     found = layers_of_model(model, shape, classes)
     found.write(out)
-    typer.echo(f"{len(found.layers)} layers of {found.model}: {out}\nnext, on the device: prunit probe-device {out}")
+    typer.echo(harmless(f"{len(found.layers)} layers of {found.model}: {out}"))
+    typer.echo(harmless(f"next, on the device: prunit probe-device {out}"))
 
 
 @app.command("probe-device")

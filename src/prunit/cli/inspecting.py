@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import typer
-from rich.markup import escape
 
 from prunit.cli import show
+from prunit.cli.safe import safe
 from prunit.edge.install import place_of
 from prunit.edge.portfolio import MANIFEST, Portfolio
 from prunit.edge.wishes import LOG, read_events
@@ -52,14 +52,14 @@ def _portfolio(folder: Path, *, as_json: bool) -> None:
             seconds = ", ".join(f"{step} {s:.1f} s" for step, s in v.seconds.items())
             how = ", ".join([v.recipe, *(f"{name} {value}" for name, value in v.settings.items())])
             told = f"{how}, {budget}, seed {v.seed}, {v.epochs} epochs; {seconds}"
-            out.print(f"[bold]{escape(v.name)}[/]  {escape(told)}")
+            out.print(f"[bold]{safe(v.name)}[/]  {safe(told)}")
         front = ", ".join(v.name for v in found.pareto("latency_ms")) if _measured(found) else ""
-        out.print(f"\naccuracy against latency, not dominated: {escape(front) or 'not measured'}")
+        out.print(f"\naccuracy against latency, not dominated: {safe(front) or 'not measured'}")
         events = read_events(place_of(folder) / LOG)[-_EVENTS:]
         for event in events:
             when = datetime.fromtimestamp(event.at, UTC).isoformat(sep=" ", timespec="seconds")
             told = f"{when} {event.kind} {event.variant}: {event.why}"
-            out.print(f"[yellow]on this device:[/] {escape(told)}", soft_wrap=True)
+            out.print(f"[yellow]on this device:[/] {safe(told)}", soft_wrap=True)
         if not problems:
             out.print("all files are there and match their sha256")
     if problems:
@@ -87,7 +87,7 @@ def _plan(file: Path, *, as_json: bool) -> None:
     out = show.console()
     out.print(show.widths(plan.dense, plan.widths, why, {}))
     made = ", ".join(f"{k}={v}" for k, v in origin.items()) or "by hand"
-    out.print(f"plan {plan.hash}: {escape(made)}")
+    out.print(f"plan {plan.hash}: {safe(made)}")
 
 
 def _onnx(file: Path, *, as_json: bool) -> None:
@@ -119,7 +119,7 @@ def _onnx(file: Path, *, as_json: bool) -> None:
         return
     for name, value in facts.items():
         text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
-        show.console().print(f"[bold]{name:<10}[/] {escape(str(text))}")
+        show.console().print(f"[bold]{name:<10}[/] {safe(str(text))}")
 
 
 def _shape(value: Any) -> str:

@@ -7,10 +7,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column
 from rich.text import Text
+
+from prunit.errors import harmless
 
 if TYPE_CHECKING:
     from prunit.recipe import Step
@@ -43,12 +44,21 @@ class Bars:
         self._live = console.is_terminal
         wide = console.width >= 100
         self._progress = Progress(
-            TextColumn("[bold]{task.description}", table_column=Column(no_wrap=True, max_width=console.width // 2)),
+            TextColumn(
+                "{task.description}",
+                style="bold",
+                markup=False,
+                table_column=Column(no_wrap=True, max_width=console.width // 2),
+            ),
             BarColumn(bar_width=28 if wide else 12),
             _Percentage(),
             TimeElapsedColumn(),
             _Left(),
-            *([TextColumn("[dim]{task.fields[note]}", table_column=Column(no_wrap=True))] if wide else []),
+            *(
+                [TextColumn("{task.fields[note]}", style="dim", markup=False, table_column=Column(no_wrap=True))]
+                if wide
+                else []
+            ),
             console=console,
             transient=True,
             disable=not self._live,
@@ -84,26 +94,27 @@ class Bars:
         words = _WORDS.get(stage, stage)
         self._show(words if stage in ("check", "memory", "probe", "report") else f"{variant}: {words}")
         assert self._stage is not None
-        self._progress.update(self._stage, completed=done, total=total or None, note=escape(note))
+        self._progress.update(self._stage, completed=done, total=total or None, note=harmless(note))
 
     def wait(self, what: str) -> None:
         """Show that something goes on of which nobody knows how long it takes."""
         self._show(what)
 
     def _show(self, name: str) -> None:
+        name = harmless(name)
         if name == self._name:
             return
         if self._stage is not None:
             self._progress.remove_task(self._stage)
         self._name = name
-        self._stage = self._progress.add_task(escape(name), total=None, note="", ends_at=None)
+        self._stage = self._progress.add_task(name, total=None, note="", ends_at=None)
         self._say(name)
 
     def _say(self, text: str) -> None:
         """A line for those who watch a log instead of a terminal."""
         if not self._live:
             self._said_at = monotonic()
-            sys.stderr.write(f"{text}\n")
+            sys.stderr.write(f"{harmless(text)}\n")
             sys.stderr.flush()
 
 

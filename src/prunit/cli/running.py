@@ -43,6 +43,7 @@ def install(
     from prunit.edge.install import install as run
     from prunit.edge.install import place_of
     from prunit.edge.portfolio import Portfolio
+    from prunit.errors import harmless
 
     portfolio = Portfolio.read(folder)
     with Bars() as bars:
@@ -56,8 +57,8 @@ def install(
         return
     typer.echo(f"{len(found.variants)} of {len(portfolio.variants)} variants installed for {found.engine}")
     for name, reason in found.failed.items():
-        typer.echo(f"{name} stays as it is: {reason}")
-    typer.echo(f"in {place_of(folder, cache)}")
+        typer.echo(harmless(f"{name} stays as it is: {reason}"))
+    typer.echo(harmless(f"in {place_of(folder, cache)}"))
 
 
 def simulate(

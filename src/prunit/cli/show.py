@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from prunit.cli.safe import safe
 from prunit.edge.portfolio import MANIFEST, Device, Latency, Portfolio
 from prunit.edge.profile import DeviceProfile
 from prunit.report import SummaryRow, numbers, summary_rows
@@ -55,7 +55,7 @@ def listing(kind: str, lines: Mapping[str, str], *, as_json: bool = False) -> No
     table.add_column(kind, no_wrap=True, style="bold")
     table.add_column("")
     for name, line in lines.items():
-        table.add_row(escape(name), escape(line))
+        table.add_row(safe(name), safe(line))
     out.print(table)
 
 
@@ -64,17 +64,17 @@ def portfolio(found: Portfolio, folder: Path, *, built: bool = True) -> None:
     out = console()
     rows = summary_rows(found)
     title, sentence = headline(found, rows)
-    out.print(f"[bold]{escape(_spaced(title))}[/]")
+    out.print(f"[bold]{safe(_spaced(title))}[/]")
     if rows:
         out.print(_summary(rows, out))
-    out.print(escape(_spaced(sentence)))
+    out.print(safe(_spaced(sentence)))
     latencies = rows[0].latencies if rows else ()
     if found.device and latencies:
         counts = ", ".join(f"n = {latency.n} at batch {latency.batch}" for latency in latencies)
-        out.print(f"[dim]measured on {escape(_device(found.device, latencies[0].threads))}; {counts}[/]")
+        out.print(f"[dim]measured on {safe(_device(found.device, latencies[0].threads))}; {counts}[/]")
     if built:
         for what, file in (("report", "report.html"), ("portfolio", MANIFEST)):
-            out.print(f"{what:<9} {escape(str(folder / file))}", soft_wrap=True)
+            out.print(f"{what:<9} {safe(str(folder / file))}", soft_wrap=True)
 
 
 def _device(device: Device, threads: int) -> str:
@@ -99,7 +99,7 @@ def _summary_table(rows: Sequence[SummaryRow], *, wide: bool) -> Table:
     for column in ("accuracy", "params", "macs", "file", *timed, "peak\nmemory"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(escape(row.name), *_cells(row, batches, wide=wide))
+        table.add_row(safe(row.name), *_cells(row, batches, wide=wide))
     return table
 
 
@@ -147,18 +147,18 @@ _UNITS: Final = {"ms": "ms", "mj": "mJ"}
 
 def decision(graph: "ChannelGraph", decided: "Decision", seconds: float, out: Path) -> None:
     """The table of groups, cost before and after, and the seconds it took."""
-    names = {g.name: escape(g.name) + (f" [dim]+{len(g.producers) - 1}[/]" if g.coupled else "") for g in graph.groups}
+    names = {g.name: safe(g.name) + (f" [dim]+{len(g.producers) - 1}[/]" if g.coupled else "") for g in graph.groups}
     printer = console()
     printer.print(widths(decided.plan.dense, decided.plan.widths, decided.why, names))
     if any(g.coupled for g in graph.groups):
         printer.print("[dim]+N: N more layers write to the same channels[/]")
     for note in graph.notes:
-        printer.print(f"[yellow]left whole:[/] {escape(note)}")
+        printer.print(f"[yellow]left whole:[/] {safe(note)}")
     printer.print(costs(decided.dense, decided.cost))
     if decided.binding:
         limits = (f"{limit} {share:.1%} used" for limit, share in decided.used.items())
         binds = f"; {decided.binding} is the limit that binds" if len(decided.used) > 1 else ""
-        printer.print(escape(f"budget: {', '.join(limits)}{binds}"))
+        printer.print(safe(f"budget: {', '.join(limits)}{binds}"))
     for figure, (before, after) in decided.predicted.items():
         name, _, unit = figure.rpartition("_")
         times = numbers.times(before / max(after, 1e-12))
@@ -169,15 +169,15 @@ def decision(graph: "ChannelGraph", decided: "Decision", seconds: float, out: Pa
         printer.print("[yellow]nothing was pruned:[/] the dense model is within the budget")
     origin = decided.plan.origin
     made = f"{origin['recipe']} with {origin['score']}, {origin['budget']}, seed {origin['seed']}"
-    printer.print(f"{escape(made)}: planned in {seconds:.2f} s")
-    printer.print(f"written to {escape(str(out))}", soft_wrap=True)
+    printer.print(f"{safe(made)}: planned in {seconds:.2f} s")
+    printer.print(f"written to {safe(str(out))}", soft_wrap=True)
 
 
 def shrunk(found: "Shrunk") -> None:
     """What the removal of zeros left and took."""
     out = console()
     if found.weights:
-        out.print(escape(found.weights), soft_wrap=True)
+        out.print(safe(found.weights), soft_wrap=True)
     out.print(costs(found.dense, found.small))
     before, after = found.channels
     gone = [(found.unread, "read by nobody"), (found.constants, "constant"), (found.merged, "merged into one constant")]
@@ -191,7 +191,7 @@ def shrunk(found: "Shrunk") -> None:
     if after == before:
         out.print("[yellow]nothing was removed:[/] no channel is without effect")
     for file in found.files:
-        out.print(f"written to {escape(file)}", soft_wrap=True)
+        out.print(f"written to {safe(file)}", soft_wrap=True)
 
 
 def costs(dense: "Cost", small: "Cost") -> Table:
@@ -219,7 +219,7 @@ def outcomes(found: "Mapping[str, Outcome]", target_ms: float) -> None:
         shares = (f"{each.in_time:.2%}", f"{each.accuracy:.2%}", f"{each.delivered:.2%}")
         times = (numbers.significant(each.p50_ms), numbers.significant(each.p99_ms))
         cells = (*shares, *times, f"{each.switches:,}", _spaced(numbers.count(round(each.energy))))
-        table.add_row(escape(name), *cells)
+        table.add_row(safe(name), *cells)
     out.print(table)
     requests = max(each.requests for each in found.values())
     out.print(f"{requests:,} requests; delivered: accuracy where late answers count nothing; macs: mean of a request")
@@ -233,7 +233,7 @@ def replayed(found: "Replayed") -> None:
     )
     out.print(f"{found.lost} requests without an answer; a switch took {swaps}")
     for error in dict.fromkeys(found.switch_errors):
-        out.print(f"[yellow]a switch failed:[/] {escape(error)}")
+        out.print(f"[yellow]a switch failed:[/] {safe(error)}")
 
 
 def trials(found: "Sweep") -> None:
@@ -249,13 +249,13 @@ def trials(found: "Sweep") -> None:
     for trial in found.trials:
         accuracies = dict(trial.accuracies)
         cells = (numbers.percent(accuracies[n]) if n in accuracies else "–" for n in rungs)
-        ended = f"[dim]{escape(trial.out)}[/]" if trial.out else "[bold]trained in full[/]"
-        table.add_row(escape(trial.budget), escape(trial.recipe), *map(_spaced, cells), ended)
+        ended = f"[dim]{safe(trial.out)}[/]" if trial.out else "[bold]trained in full[/]"
+        table.add_row(safe(trial.budget), safe(trial.recipe), *map(_spaced, cells), ended)
     out.print(table)
     built = {trial.variant for trial in found.trials if not trial.out}
     beaten = sorted(built - {variant.name for variant in found.portfolio.variants})
     if beaten:
-        out.print(f"not on the front, left out of the portfolio: {escape(', '.join(beaten))}")
+        out.print(f"not on the front, left out of the portfolio: {safe(', '.join(beaten))}")
 
 
 def sweep_json(found: "Sweep", folder: Path) -> dict[str, Any]:
@@ -272,12 +272,12 @@ def profile(found: DeviceProfile, file: Path) -> None:
         table.add_column(column, justify="right", no_wrap=True)
     for layer in found.layers:
         narrow, wide = layer.points[0][2], layer.points[-1][2]
-        table.add_row(str(layer.shape), str(len(layer.points)), f"{narrow:.3f} ms", f"{wide:.3f} ms")
+        table.add_row(safe(str(layer.shape)), str(len(layer.points)), f"{narrow:.3f} ms", f"{wide:.3f} ms")
     out.print(table)
     device = _device(found.device, found.threads)
-    out.print(f"[dim]measured on {escape(device)}; energy: {escape(found.energy.source)}[/]")
-    out.print(f"written to {escape(str(file))}", soft_wrap=True)
-    out.print(escape(f"use it: prunit plan MODEL --budget latency=5ms@{file}"), soft_wrap=True)
+    out.print(f"[dim]measured on {safe(device)}; energy: {safe(found.energy.source)}[/]")
+    out.print(f"written to {safe(str(file))}", soft_wrap=True)
+    out.print(safe(f"use it: prunit plan MODEL --budget latency=5ms@{file}"), soft_wrap=True)
 
 
 def widths(
@@ -291,7 +291,7 @@ def widths(
     table.add_column("why")
     for name, size in dense.items():
         share = f"{kept[name] / size:.0%}"
-        table.add_row(names.get(name, escape(name)), str(size), str(kept[name]), share, escape(why.get(name, "")))
+        table.add_row(names.get(name, safe(name)), str(size), str(kept[name]), share, safe(why.get(name, "")))
     return table
 
 

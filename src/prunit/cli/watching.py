@@ -6,9 +6,10 @@ from typing import Any, Final
 
 from rich import box
 from rich.console import Group
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
+
+from prunit.cli.safe import safe
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
 
@@ -33,8 +34,8 @@ def _head(status: dict[str, Any]) -> Table:
     history = [point["rate"] or 0 for point in status.get("history", [])][-40:]
     totals = status["totals"]
     told = (("late", "late"), ("refused", "refused"), ("expired", "past their deadline"), ("failed", "failed"))
-    table.add_row("model", escape(f"{status['model']}: {status['state']}, {len(status['workers'])} worker(s)"))
-    table.add_row("active", escape(status["active"] + pinned))
+    table.add_row("model", safe(f"{status['model']}: {status['state']}, {len(status['workers'])} worker(s)"))
+    table.add_row("active", safe(status["active"] + pinned))
     table.add_row("requests", f"{status['rate']:.1f}/s  {_spark(history)}")
     table.add_row("latency", latency)
     table.add_row("queue", f"{status['waiting']} of {status['queue']}")
@@ -55,11 +56,11 @@ def _variants(status: dict[str, Any]) -> Table:
         accuracy, ms = variant["accuracy"], variant["latency_ms"]
         style = {"active": "bold green", "put aside": "red"}.get(variant["state"], "")
         table.add_row(
-            escape(variant["name"]),
+            safe(variant["name"]),
             "" if accuracy is None else f"{accuracy:.2%}",
             "" if ms is None else f"{ms:.2f}",
             f"{variant['file_bytes'] / 1000:,.0f}",
-            variant["state"],
+            safe(variant["state"]),
             style=style,
         )
     return table
@@ -71,7 +72,7 @@ def _events(status: dict[str, Any]) -> Table:
         table.add_column(name, no_wrap=name != "why")
     for event in status["events"][-8:]:
         when = time.strftime("%H:%M:%S", time.localtime(event["at"]))
-        table.add_row(when, event["kind"], escape(event["variant"]), escape(event["why"]))
+        table.add_row(when, safe(event["kind"]), safe(event["variant"]), safe(event["why"]))
     return table
 
 

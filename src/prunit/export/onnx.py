@@ -20,6 +20,7 @@ from prunit.edge.runtimes import runtime
 from prunit.edge.session import Array
 from prunit.errors import ConfigError, MissingExtraError, ModelError
 from prunit.files import sha256_of, staged
+from prunit.graph.finite import check_finite
 
 OPSET: Final = 18
 """Fixed, so that the same model gives the same file under a newer torch; every engine of note reads it."""
@@ -95,6 +96,7 @@ def _for_inference(model: nn.Module) -> Generator[nn.Module, None, None]:
 
     Not on a GPU, because its convolutions round to TF32 and no verification against them would be sharp.
     """
+    check_finite(model)
     tensors = list(chain(model.parameters(), model.buffers()))
     odd = {str(t.dtype).removeprefix("torch.") for t in tensors if t.is_floating_point()} - {"float32"}
     if odd:

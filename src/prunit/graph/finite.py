@@ -1,9 +1,30 @@
 """Tensors that hold values which are no numbers: named as what they are, before anything is blamed on the model."""
 
 from collections.abc import Mapping
+from typing import Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from prunit.errors import ModelError
+from prunit.graph.running import parameters_and_buffers
+
+_STATISTICS: Final = ("running_mean", "running_var")
+
+
+def check_finite(model: nn.Module) -> None:
+    """`ModelError` for a model with parameters, or statistics of a batch norm, that are no finite numbers.
+
+    Other buffers may hold what they like: a mask of attention is infinite where nothing is to be seen.
+    """
+    parameters, buffers = parameters_and_buffers(model)
+    statistics = {name: held for name, held in buffers.items() if name.rpartition(".")[2] in _STATISTICS}
+    bad = not_finite(parameters | statistics)
+    if bad:
+        raise ModelError(
+            f"the weights of {type(model).__name__} are not finite: {bad}; a training that diverged leaves such, or"
+            " memory that was never set: load earlier weights, or initialise the model anew"
+        )
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> str:

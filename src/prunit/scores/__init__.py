@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from prunit.batches import Batch
 from prunit.errors import PrunitError, ScoreError, unknown
 from prunit.graph import ChannelGraph
+from prunit.graph.finite import check_finite
 from prunit.plans import Scores
 from prunit.scores.channels import Gather, per_channel, summed
 from prunit.scores.grasp import grasp
@@ -136,7 +137,8 @@ def score_weights(
     the share that is left, and the result is the order in which they went (see `iterate`). `on_round` is called after
     each with its number and their number; from 1 again where float32 overflowed. `batches` are normalised images and
     classes; of those, SynFlow looks only at the shape of an image and magnitude and random at nothing. Raises
-    `ScoreError` where data is missing, the scores are not finite, or the model fails on a batch.
+    `ScoreError` where data is missing, the scores are not finite, or the model fails on a batch, and `ModelError` where
+    the model's weights are not finite.
     """
     method = find(score)
     rounds = method.rounds if rounds is None else rounds
@@ -163,6 +165,7 @@ def _network(
     model: nn.Module, graph: ChannelGraph, score: str | Score | Saliency, batches: Sequence[Batch], seed: int
 ) -> Iterator[Network]:
     """The network while it is scored; what goes wrong meanwhile becomes a `ScoreError`."""
+    check_finite(model)
     with untouched(model, batch_statistics=find(score).batch_statistics, seed=seed):
         net = Network(model, graph)
         if not net.weights:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from prunit.batches import Dataset, Split
 from prunit.errors import DataError, ModelError, PrunitError
+from prunit.graph.finite import check_finite
 from prunit.train.place import device_named
 
 
@@ -65,6 +66,7 @@ def check_split(dataset: Dataset, name: str) -> None:
 
 def check_model(model: nn.Module, dataset: Dataset) -> None:
     """ModelError unless the model turns an image of the data set into one number per class (or more)."""
+    check_finite(model)
     x_BCHW = dataset.test.x_BCHW[:1].to(_device_of(model))
     what = f"images of shape {tuple(x_BCHW.shape[1:])} from data set '{dataset.name}'"
     try:
