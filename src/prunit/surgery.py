@@ -19,6 +19,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from prunit.copying import copied_module
 from prunit.errors import PlanError, SurgeryError, unknown
 from prunit.graph import ChannelGraph
+from prunit.graph.keeping import clear
 from prunit.graph.running import (
     as_inputs,
     collecting_later,
@@ -55,8 +56,8 @@ def compact(model: nn.Module, graph: ChannelGraph, plan: Plan) -> nn.Module:
     plan.check(graph)
     keep = graph.flat_keep(plan.keep)
     small = rebuild(model, cut_tensors(graph, keep, _named_tensors(model)), cut_sizes(model, graph.code_sizes, keep))
-    for path, name in graph.caches:
-        getattr(small.get_submodule(path), name).clear()
+    for path, *names in graph.caches:
+        clear(small.get_submodule(path), names)
     give_biases(small, plan)
     return small
 

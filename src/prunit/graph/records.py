@@ -163,8 +163,8 @@ class ChannelGraph:
     code_sizes: tuple[CodeSize, ...] = ()
     choices: tuple[tuple[str, str, int], ...] = ()
     """How the tracer read what the code left open (module, what, which reading); see `graph.choices`."""
-    caches: tuple[tuple[str, str], ...] = ()
-    """Lists and dicts (module, attribute) that a forward pass fills: what they hold is stale once the model is cut."""
+    caches: tuple[tuple[Any, ...], ...] = ()
+    """Containers (module, attribute, keys inside) that a forward pass fills: what they hold is stale after a cut."""
     inputs: Any = None
     """Shapes and dtypes of the example, as plain data; see `graph.inputs`."""
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 from torch import nn
@@ -90,7 +90,7 @@ class Findings:
     gives_values: bool = False
     ran: set[nn.Module] = field(default_factory=set)
     """Modules whose own code ran an operator."""
-    caches: tuple[tuple[str, str], ...] = ()
+    caches: tuple[tuple[Any, ...], ...] = ()
     _next_id: int = 1
     _axis_of: dict[int, int] = field(default_factory=dict)
     _keep_alive: list[np.ndarray] = field(default_factory=list)

@@ -3,6 +3,7 @@
 import gc
 import linecache
 import os
+import random
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
@@ -11,14 +12,13 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-_MODULE_OWN: Final = frozenset(vars(nn.Module()))
-"""Attributes that every module has."""
-_FILLED: Final = frozenset((dict, list, set))
-"""Kinds of containers that a forward pass may add to."""
+from prunit.graph.keeping import Kept, Place
+
 _META: Final = torch.device("meta")
 _OURS: Final = tuple(f"{folder}{os.sep}" for folder in (Path(torch.__file__).parent, Path(__file__).parents[1]))
 """Where code lies that is not the user's."""
@@ -96,26 +96,23 @@ def first_names(tensors: Mapping[str, Tensor]) -> dict[int, str]:
 
 @contextmanager
 def standing_in(
-    model: nn.Module, tensors: Mapping[str, Tensor], *, training: bool | None = False
-) -> Iterator[list[tuple[str, str]]]:
-    """The model in the given mode with `tensors` in place of its own; then all its attributes are as they were.
+    model: nn.Module, tensors: Mapping[str, Tensor], *, training: bool | None = False, guarded: bool = False
+) -> Iterator[list[Place]]:
+    """The model in the given mode with `tensors` in place of its own; then all that it holds is as it was.
 
-    With `training` None every module stays in the mode that it is in. Lists and dicts that the forward pass adds to
-    are emptied of that again; which ones (module and name) stands in the list that is given, afterwards.
+    With `training` None every module stays in the mode that it is in. Which containers in attributes the forward pass
+    has added to (module, name, and keys inside) stands in the list that is given, afterwards. Random state comes back
+    too: Python's, numpy's, and torch's on the devices of the model. With `guarded` so do the values of those `tensors`
+    that are the model's own.
 
-    Also those that its forward pass sets (a cached grid, say), which would otherwise stay meta tensors, and the CPU's
-    random state. Written out instead of `torch.func.functional_call` because that one keeps such attributes, walks
-    every name twice, and its checks cost more than the forward pass on the meta device does.
+    Written out instead of `torch.func.functional_call` because that one keeps what a forward pass sets (a cached grid,
+    say, which would stay a meta tensor), walks every name twice, and its checks cost more than the forward pass on the
+    meta device does.
     """
     modules = named_modules(model)
-    before = [(m, m.__dict__.copy(), m._parameters.copy(), m._buffers.copy()) for _, m in modules]
-    contents = [
-        (path, name, held, held.copy())
-        for path, module in modules
-        for name, held in module.__dict__.items()
-        if name not in _MODULE_OWN and type(held) in _FILLED
-    ]
-    filled: list[tuple[str, str]] = []
+    own = named_tensors(model) if guarded else {}
+    kept = Kept(modules, [own[name] for name, tensor in tensors.items() if tensor is own.get(name)])
+    filled: list[Place] = []
     try:
         for path, module in modules:
             if training is not None and module.training != training:  # nn.Module is slow to set an attribute
@@ -125,24 +122,24 @@ def standing_in(
                 if store:
                     prefix = f"{path}." if path else ""
                     store.update({key: tensors[prefix + key] for key, old in store.items() if old is not None})
-        with torch.random.fork_rng(devices=[]):
+        with _random_state(model):
             yield filled
     finally:
-        for path, name, held, content in contents:
-            if len(held) != len(content):
-                filled.append((path, name))
-                held.clear()
-                held.extend(content) if isinstance(held, list) else held.update(content)
-        for module, attributes, parameters, buffers in before:
-            _put_back(module.__dict__, attributes)
-            _put_back(module._parameters, parameters)
-            _put_back(module._buffers, buffers)
+        filled += kept.put_back()
 
 
-def _put_back(store: dict[str, Any], before: dict[str, Any]) -> None:
-    if store or before:
-        store.clear()
-        store.update(before)
+@contextmanager
+def _random_state(model: nn.Module) -> Iterator[None]:
+    devices: set[int] = set()
+    if torch.cuda.is_initialized():
+        devices = {t.get_device() for t in named_tensors(model).values() if t.is_cuda} | {torch.cuda.current_device()}
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(sorted(devices)):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
 
 
 def as_inputs(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -280,7 +280,7 @@ def tracing(
     for leaf in inputs:
         tracer.set(leaf, Labels())
     try:
-        with standing_in(model, tensors, training=training) as filled:
+        with standing_in(model, tensors, training=training, guarded=True) as filled:
             with torch.no_grad(), following(model, tracer), tracer:
                 yield
         tracer.findings.caches = tuple(filled)
