@@ -83,19 +83,21 @@ _HOMES: Final = {
 }
 
 
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'prunit' has no attribute '{name}'")
-    home, attribute = _HOMES[name]
-    try:
-        module = import_module(home)
-    except ModuleNotFoundError as error:
-        if error.name not in ("torch", "safetensors"):
-            raise
-        from prunit.errors import MissingExtraError
+if not TYPE_CHECKING:  # to a type checker there are the names above, and no others
 
-        raise MissingExtraError(f"prunit.{name}", str(error.name), "train") from error
-    return getattr(module, attribute) if attribute else module
+    def __getattr__(name: str) -> object:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'prunit' has no attribute '{name}'")
+        home, attribute = _HOMES[name]
+        try:
+            module = import_module(home)
+        except ModuleNotFoundError as error:
+            if error.name not in ("torch", "safetensors"):
+                raise
+            from prunit.errors import MissingExtraError
+
+            raise MissingExtraError(f"prunit.{name}", str(error.name), "train") from error
+        return getattr(module, attribute) if attribute else module
 
 
 def __dir__() -> list[str]:

@@ -10,6 +10,8 @@ from prunit.edge.portfolio import Artifact
 from prunit.errors import unknown
 from prunit.export.onnx import export_onnx
 
+__all__ = ["EXPORTERS", "Exporter", "export_onnx", "exporter"]
+
 
 class Exporter(Protocol):
     """Writes a model into a folder, as a file an engine opens, with its self-test."""

@@ -17,6 +17,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from prunit.allocate import Budget
     from prunit.batches import Batch
     from prunit.plans import Plan
@@ -60,7 +62,7 @@ _HOMES: Final = {
 
 
 def make_plan(
-    model: Any,
+    model: "nn.Module",
     example: Any,
     *,
     budget: "Budget | str | Mapping[str, float | str]",
@@ -90,8 +92,10 @@ def make_plan(
     return decide(model, graph, batches or [example_batch(example)], Budget.parse(budget), prune, score=own).plan
 
 
-def __getattr__(name: str) -> object:
-    # Resolved on first use: the command line reads the settings without waiting for torch.
-    if name not in _HOMES:
-        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+if not TYPE_CHECKING:  # to a type checker there are the names above, and no others
+
+    def __getattr__(name: str) -> object:
+        # Resolved on first use: the command line reads the settings without waiting for torch.
+        if name not in _HOMES:
+            raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

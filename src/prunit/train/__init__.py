@@ -35,8 +35,10 @@ _HOMES: Final = {
 }
 
 
-def __getattr__(name: str) -> object:
-    # Resolved on first use: the command line reads TrainConfig's defaults without waiting for torch.
-    if name not in _HOMES:
-        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+if not TYPE_CHECKING:  # to a type checker there are the names above, and no others
+
+    def __getattr__(name: str) -> object:
+        # Resolved on first use: the command line reads TrainConfig's defaults without waiting for torch.
+        if name not in _HOMES:
+            raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -8,6 +8,8 @@ from prunit.edge.runtimes.reference import Reference
 from prunit.edge.session import Runtime
 from prunit.errors import unknown
 
+__all__ = ["DEFAULT", "RUNTIMES", "OnnxRuntime", "Reference", "runtime"]
+
 DEFAULT: Final = "onnxruntime"
 RUNTIMES: Final[Mapping[str, Runtime]] = {
     "onnxruntime": OnnxRuntime(),
