@@ -294,7 +294,7 @@ def test_an_output_of_another_shape_is_found() -> None:
         check_runs(model, small, images())
 
 
-def test_a_layer_that_only_training_runs_is_checked_too() -> None:
+def test_a_layer_that_only_training_runs_is_cut_with_what_it_reads() -> None:
     class Auxiliary(Plain):
         def __init__(self) -> None:
             super().__init__()
@@ -306,8 +306,25 @@ def test_a_layer_that_only_training_runs_is_checked_too() -> None:
             return y + self.aux(x) if self.training else y
 
     model, graph = traced(Auxiliary())
-    small = compact(model, graph, choose(graph, {"first.0": torch.ones(6)}, {"first.0": 4}))
-    with pytest.raises(SurgeryError, match=r"does not run.*return self.fc\(x.mean"):
+    plan = choose(graph, {"first.0": torch.ones(6)}, {"first.0": 4})
+    small, twin = compact(model, graph, plan), mask(model, graph, plan)
+    check_runs(model, small, images())
+    assert small.aux.fc.in_features == 4
+    assert furthest(twin.train(), small.train(), images()) < 1e-12
+
+
+def test_a_width_that_only_the_code_for_training_holds_is_found() -> None:
+    class Fixed(Plain):
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x)
+            y = self.head(self.second(x))
+            return y + x.reshape(2, 6, -1).sum((1, 2))[:, None] if self.training else y
+
+    model, graph = traced(Fixed())
+    assert graph.group("first.0").pinned
+    free = replace(graph, groups=tuple(replace(g, pinned="") for g in graph.groups))
+    small = compact(model, free, choose(free, {"first.0": torch.ones(6)}, {"first.0": 4}))
+    with pytest.raises(SurgeryError, match=r"does not run.*x.reshape\(2, 6"):
         check_runs(model, small, images())
 
 

@@ -33,6 +33,7 @@ class Plan:
     budget, seed); it has no effect on the cut. Nor have `inputs`, the shapes and dtypes of the example that the model
     was traced with (see `graph.inputs`; None: not known), with which `apply_plan` can trace it again. `biases` are
     layers without a bias that get one in the small model, for what removed channels added there (see `zeros`).
+    `training_inputs` are as `inputs`, of an example for training mode where it was another one.
     """
 
     keep: Mapping[str, tuple[int, ...]]
@@ -40,6 +41,7 @@ class Plan:
     origin: Mapping[str, Any] = field(default_factory=dict, compare=False)
     inputs: Any = field(default=None, compare=False)
     biases: tuple[str, ...] = ()
+    training_inputs: Any = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         for name, channels in self.keep.items():
@@ -60,7 +62,14 @@ class Plan:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A mapping proxy cannot be copied or sent to another process; a plan can.
-        return Plan, (dict(self.keep), dict(self.dense), dict(self.origin), self.inputs, self.biases)
+        return Plan, (
+            dict(self.keep),
+            dict(self.dense),
+            dict(self.origin),
+            self.inputs,
+            self.biases,
+            self.training_inputs,
+        )
 
     @property
     def widths(self) -> dict[str, int]:
@@ -102,7 +111,8 @@ class Plan:
                 )
         keep = {n: tuple(c[i] for i in other.keep.get(n, (0,))) for n, c in self.keep.items()}
         biases = (*self.biases, *(name for name in other.biases if name not in self.biases))
-        return Plan(keep, self.dense, other.origin, self.inputs or other.inputs, biases)
+        training_inputs = self.training_inputs or other.training_inputs
+        return Plan(keep, self.dense, other.origin, self.inputs or other.inputs, biases, training_inputs)
 
     def to_json(self) -> str:
         """The plan as JSON text, one group a line."""
@@ -112,6 +122,8 @@ class Plan:
         head = {"format": FORMAT, "version": VERSION, "hash": self.hash, "origin": dict(self.origin)}
         if self.inputs is not None:
             head["inputs"] = self.inputs
+        if self.training_inputs is not None:
+            head["training_inputs"] = self.training_inputs
         if self.biases:
             head["biases"] = list(self.biases)
         lines = ",\n  ".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in head.items())
@@ -141,7 +153,7 @@ class Plan:
         biases = data.get("biases", [])
         if not (isinstance(biases, list) and all(isinstance(name, str) for name in biases)):
             raise PlanError('not a plan: "biases" must be a list of layers')
-        plan = Plan(keep, dense, origin, data.get("inputs"), tuple(biases))
+        plan = Plan(keep, dense, origin, data.get("inputs"), tuple(biases), data.get("training_inputs"))
         if data.get("hash") not in (None, plan.hash):
             raise PlanError("the plan's hash does not match its groups: the file is damaged, or edited (drop the hash)")
         return plan
@@ -235,7 +247,8 @@ def unread(graph: ChannelGraph, used: Mapping[str, Tensor]) -> Plan:
 
 
 def _plan(keep: Mapping[str, tuple[int, ...]], graph: ChannelGraph) -> Plan:
-    return Plan(keep, {g.name: g.size for g in graph.groups}, inputs=graph.inputs)
+    sizes = {g.name: g.size for g in graph.groups}
+    return Plan(keep, sizes, inputs=graph.inputs, training_inputs=graph.training_inputs)
 
 
 def _any_on(mask: Tensor, dim: int) -> np.ndarray:

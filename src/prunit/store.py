@@ -43,18 +43,20 @@ class _Held(NamedTuple):
     sizes: dict[str, dict[str, Any]]
 
 
-def apply_plan(model: nn.Module, plan: Plan, example: Any = None) -> nn.Module:
+def apply_plan(model: nn.Module, plan: Plan, example: Any = None, *, training_example: Any = None) -> nn.Module:
     """The compact model of a plan, its weights cut from those of `model`, which is left as it was.
 
         small = prunit.apply_plan(factory(), plan)
         small.load_state_dict(torch.load("small.pt", weights_only=True))
 
-    The model is traced on inputs of the shapes that the plan notes, or on `example`: needed for a plan without them,
-    and for a model whose forward branches on the values of its inputs. Raises `PlanError` if the plan is for another
-    model.
+    The model is traced on inputs of the shapes that the plan notes, or on `example` and `training_example`: needed for
+    a plan without them, and for a model whose forward branches on the values of its inputs. Raises `PlanError` if the
+    plan is for another model.
     """
     model = unwrapped(model)
-    graph = trace(model, _inputs_of(plan, model) if example is None else example)
+    if training_example is None and plan.training_inputs is not None:
+        training_example = _made(plan.training_inputs, model)
+    graph = trace(model, _inputs_of(plan, model) if example is None else example, training_example=training_example)
     return compact(model, graph, plan)
 
 
@@ -118,11 +120,15 @@ def _inputs_of(plan: Plan, model: nn.Module) -> Any:
             "the plan does not say on which inputs its model was traced (made by hand or by an older prunit, or with"
             " inputs that JSON cannot describe): give them, apply_plan(model, plan, example)"
         )
+    return _made(plan.inputs, model)
+
+
+def _made(inputs: Any, model: nn.Module) -> Any:
     weights = [p for p in model.parameters() if p.is_floating_point()] if isinstance(model, nn.Module) else []
     # The model may have been made anew in another precision. Where it mixes several, the inputs are as they were.
     dtypes = {p.dtype for p in weights}
     device = weights[0].device if weights else "cpu"
-    return example_from(plan.inputs, device, dtypes.pop() if len(dtypes) == 1 else None)
+    return example_from(inputs, device, dtypes.pop() if len(dtypes) == 1 else None)
 
 
 def _read(path: Path, *, with_tensors: bool = True) -> _Held:

@@ -156,7 +156,8 @@ def _plan(graph: ChannelGraph, keep: np.ndarray) -> Plan:
         for group, start in zip(graph.groups, graph.offsets, strict=False)
     }
     origin = {"recipe": "zeros"}
-    return Plan(kept, {g.name: g.size for g in graph.groups}, origin, inputs=graph.inputs)
+    sizes = {g.name: g.size for g in graph.groups}
+    return Plan(kept, sizes, origin, inputs=graph.inputs, training_inputs=graph.training_inputs)
 
 
 @dataclass(frozen=True, eq=False)

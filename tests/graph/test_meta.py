@@ -154,7 +154,23 @@ def test_batch_norm_in_evaluation_mode(data: st.DataObject, x: Tensor) -> None:
     assert looks(found[0]) == looks(expected)
     on_cpu = [None if a is None else torch.ones(a.shape, dtype=a.dtype) for a in (x, *affine, mean, var)]
     assert [look[:3] for look in looks(found[1:])] == [look[:3] for look in looks(func(*on_cpu, *how)[1:])]
-    assert answer(func, x, *affine, mean, var, True, 0.1, 1e-5) is None
+
+
+@settings(deadline=None)
+@given(data=st.data(), x=any_tensor(dtypes=DTYPES[:3]).filter(lambda x: x.ndim > 1))
+def test_batch_norm_in_training_mode(data: st.DataObject, x: Tensor) -> None:
+    gain, shift, mean, var = torch.empty(4, x.shape[1], dtype=x.dtype, device="meta").unbind()
+    affine = (gain, shift) if data.draw(st.booleans()) else (None, None)
+    kept = (mean, var) if data.draw(st.booleans()) else (None, None)
+    whole = row_major(x) and x.dtype in (torch.float32, torch.float64) and x.numel() > x.shape[1]
+    check(aten.native_batch_norm.default, x, *affine, *kept, True, 0.1, 1e-5, plain=whole)
+
+
+def test_a_count_of_batches_takes_the_shortcut() -> None:
+    count = torch.empty((), dtype=torch.int64, device="meta")
+    assert answer(aten.add_.Tensor, count, 1) is count
+    check(aten.add_.Tensor, count, 1, plain=True)
+    check(aten.add_.Tensor, count, 1.5, plain=False)
 
 
 @settings(deadline=None)

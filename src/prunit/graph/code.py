@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from torch import Tensor, nn
 
+from prunit.graph.modes import only_hands_on, sets_mode
 from prunit.graph.sizes import LAYERS
 
 Numbers = tuple[Any, ...]
@@ -30,6 +31,20 @@ _SHORT: Final = 4096
 """Constants of up to so many numbers are compared."""
 _ASKING: Final = frozenset("shape size numel nelement len".split())
 _MAKING: Final = frozenset("tensor as_tensor new_tensor from_numpy".split())
+
+
+_OF_MODES: Final = frozenset("training is_grad_enabled requires_grad grad_mode grad_fn inference_mode".split())
+_SAME_IN_BOTH_MODES: Final = frozenset(
+    {("torchvision.ops.stochastic_depth", "StochasticDepth")}
+    | {("timm.layers.drop", name) for name in ("DropPath", "DropBlock2d")}
+    | {("timm.layers.norm_act", name) for name in ("BatchNormAct2d", "SyncBatchNormAct", "FrozenBatchNormAct2d")}
+)
+"""Layers that read their mode as torch's dropout and batch norm do: values differ then, channels do not."""
+_TAKE_MODE: Final = frozenset(
+    "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout rrelu batch_norm drop_path"
+    " drop_block_2d drop_block_fast_2d stochastic_depth".split()
+)
+"""Functions that do the same with what they are told of the mode."""
 
 
 def numbers_of(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Numbers:
@@ -55,8 +70,10 @@ def _number(value: Any, whole: bool) -> Any:
 
 def gives_values(name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], module: nn.Module | None) -> bool:
     """Whether code outside of PyTorch's layers gives this operator a number to compute with, or writes out a width."""
-    if type(module).__module__.startswith("torch.nn."):
+    if type(module).__module__.startswith("torch.nn.") or name == "native_dropout":
         return False
+    if args and isinstance(args[0], Tensor) and not args[0].ndim and not args[0].is_floating_point():
+        return False  # a count, of batches say
     if name in _SHAPED:
         return not isinstance(module, LAYERS)
     return any(type(args[i]) in (int, float) for i in _values_at(func) if i < len(args)) or any(
@@ -81,6 +98,40 @@ def makes_tensors(modules: Iterable[nn.Module]) -> bool:
     return not _MAKING.isdisjoint(_names_used(modules))
 
 
+def asks_for_mode(modules: Iterable[nn.Module]) -> bool:
+    """Whether some of these, outside of torch.nn, may do something else in training mode than in evaluation mode.
+
+    Their code or that of their hooks has a word for it, or they do something of their own when the mode is set.
+    """
+    modules = [m for m in modules if (type(m).__module__, type(m).__name__) not in _SAME_IN_BOTH_MODES]
+    hooks = [h for m in modules for held in (m._forward_hooks, m._forward_pre_hooks) for h in held.values()]
+    seen: set[CodeType] = set()
+    held = (h for m in modules for h in m.__dict__.values() if type(h) is FunctionType)
+    return (
+        any(map(sets_mode, modules))
+        or any(not _OF_MODES.isdisjoint(_names_of(h, seen)) for h in held)
+        or not _OF_MODES.isdisjoint(_names_run({type(m) for m in modules}))
+        or any(not isinstance(h, FunctionType) and _is_users(h) for h in hooks)
+        or any(not _OF_MODES.isdisjoint(_names_of(h, seen)) for h in hooks if isinstance(h, FunctionType))
+    )
+
+
+def _names_run(kinds: set[type]) -> set[str]:
+    """Names in the code of `forward` and of all methods of these classes that it names, and so on."""
+    found = {"forward", "__call__"}
+    waiting = [named for kind in kinds for named in _methods_of(kind)]
+    while True:
+        reached = [function for name, function in waiting if name in found]
+        if not reached:
+            return found
+        waiting = [(name, function) for name, function in waiting if name not in found]
+        found = found.union(*(_names_of(function, set()) for function in reached))
+
+
+def _is_users(hook: Any) -> bool:
+    return not (getattr(hook, "__module__", None) or type(hook).__module__).startswith("torch.")
+
+
 def _names_used(modules: Iterable[nn.Module]) -> set[str]:
     """Attributes and global names in the code of modules, of the functions that they hold and call."""
     seen: set[CodeType] = set()
@@ -98,11 +149,18 @@ def _names_used(modules: Iterable[nn.Module]) -> set[str]:
 def _names_of_class(kind: type) -> frozenset[str]:
     seen: set[CodeType] = set()
     found: set[str] = set()
-    for base in kind.__mro__:
-        for name, function in vars(base).items() if not base.__module__.startswith("torch.") else ():
-            if name != "__init__" and isinstance(function, FunctionType):
-                found |= _names_of(function, seen)
+    for name, function in _methods_of(kind):
+        if name != "__init__":
+            found |= _names_of(function, seen)
     return frozenset(found)
+
+
+@cache
+def _methods_of(kind: type) -> tuple[tuple[str, FunctionType], ...]:
+    """Methods and properties of a class, by name, but for those that PyTorch has written."""
+    held = [named for base in kind.__mro__ if not base.__module__.startswith("torch.") for named in vars(base).items()]
+    plain = [(name, h.fget if isinstance(h, property) else getattr(h, "__func__", h)) for name, h in held]
+    return tuple((name, h) for name, h in plain if isinstance(h, FunctionType))
 
 
 def _names_of(function: FunctionType, seen: set[CodeType]) -> set[str]:
@@ -111,6 +169,8 @@ def _names_of(function: FunctionType, seen: set[CodeType]) -> set[str]:
         return set()
     seen.add(function.__code__)
     names = _names_in(function.__code__)
+    if not _OF_MODES.isdisjoint(names) and only_hands_on(function, _OF_MODES, _TAKE_MODE):
+        names -= _OF_MODES
     known = [function.__globals__.get(name) for name in names]
     try:
         known += [cell.cell_contents for cell in function.__closure__ or ()]
@@ -120,4 +180,6 @@ def _names_of(function: FunctionType, seen: set[CodeType]) -> set[str]:
 
 
 def _names_in(code: CodeType) -> set[str]:
-    return set(code.co_names).union(*(_names_in(c) for c in code.co_consts if isinstance(c, CodeType)))
+    inner = (_names_in(c) for c in code.co_consts if isinstance(c, CodeType))
+    by_text = {c for c in code.co_consts if type(c) is str and c in _OF_MODES}  # getattr(module, "training")
+    return set(code.co_names).union(by_text, *inner)

@@ -142,6 +142,8 @@ def _follows(y: Tensor, whole: Tensor, in_rows: bool) -> bool:
 
 
 def _in_place(x: Tensor, *others: Any) -> Tensor | None:
+    if not x.ndim and len(others) == 1 and type(others[0]) is int:  # batch norm counts its batches
+        return x
     if x.is_floating_point() and _all_alike(x, others):
         return x
     out = _element_wise(x, *others)
@@ -180,9 +182,13 @@ def _convolution(
 def _batch_norm(
     x: Tensor, weight: Any, bias: Any, mean: Any, var: Any, training: bool, *rest: float
 ) -> tuple[Tensor, Tensor, Tensor] | None:
-    """In evaluation mode. The statistics that it saves for training are empty, as those of the CPU's kernel are."""
+    """The statistics that it saves for training are those of each channel; empty in evaluation, as the CPU's are."""
     if training:
-        return None
+        # Those that it keeps are written to, which changes nothing here.
+        if not _in_rows(x) or x.numel() <= x.shape[1] or not _single_kind(x, weight, bias):
+            return None
+        each = (x.shape[1],)
+        return _row_major(x.shape, x.dtype), _row_major(each, x.dtype), _row_major(each, x.dtype)
     if _in_rows(x):
         out = _row_major(x.shape, x.dtype)
     else:

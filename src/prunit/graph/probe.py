@@ -1,5 +1,6 @@
 """Does the code follow when channels go? The model run with channels missing, beside what was predicted."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from prunit.errors import SurgeryError
 from prunit.graph.choices import Difference, Step
 from prunit.graph.code import makes_tensors, numbers_of
+from prunit.graph.findings import Pass
 from prunit.graph.meta import MetaMode
 from prunit.graph.modules import following
 from prunit.graph.records import ChannelGraph
@@ -20,7 +22,7 @@ from prunit.graph.sizes import cut_sizes, resize, set_sizes
 
 
 def first_difference(
-    model: nn.Module, graph: ChannelGraph, steps: list[Step], where_of: np.ndarray, inputs: tuple[Any, Any]
+    model: nn.Module, graph: ChannelGraph, steps: list[Step], where_of: np.ndarray, passes: Sequence[Pass]
 ) -> Difference | None:
     """The first step at which a narrower model departs from what the graph predicts; None if none of three does.
 
@@ -28,7 +30,7 @@ def first_difference(
     second group about half of its channels, and then the others, so that no share of a sum agrees by chance. The model
     runs on meta tensors of the cut shapes: operators must come in the same order, with outputs of the predicted shapes
     and with equal numbers (a scale taken from a width would be another function). `where_of` gives the flat channel
-    number of each id. `inputs` are positional and keyword inputs. The model is left as it was.
+    number of each id. `passes` are run in their order, each in its mode. The model is left as it was.
     """
     whole = np.ones(int(graph.offsets[-1]) + 1, dtype=bool)
     # A tensor made of values on the meta device does not show them: first those of the model as it is. To make one is
@@ -37,20 +39,25 @@ def first_difference(
     ways = [whole] if told is not None else []
     ways += [_thinned(whole, graph, n) for n in range(3)]
     return next(
-        (d for d in (_differs(model, graph, _Narrow(steps, where_of, k, told), inputs) for k in ways) if d), None
+        (d for d in (_differs(model, graph, _Narrow(steps, where_of, k, told), passes) for k in ways) if d), None
     )
 
 
-def _differs(model: nn.Module, graph: ChannelGraph, run: "_Narrow", inputs: tuple[Any, Any]) -> Difference | None:
+def _differs(model: nn.Module, graph: ChannelGraph, run: "_Narrow", passes: Sequence[Pass]) -> Difference | None:
     steps, keep = run.steps, run.keep
-    args, kwargs = to_meta(inputs)
+    twins = _cut_twins(model, graph, keep)
+    told = nullcontext() if run.told is None else _Told(run)
     try:
-        with standing_in(model, _cut_twins(model, graph, keep)), torch.no_grad():
-            for module in model.modules():
-                resize(module)
-            set_sizes(model, cut_sizes(model, graph.code_sizes, keep))
-            with following(model, run), run, nullcontext() if run.told is None else _Told(run):
-                model(*args, **kwargs)
+        for training, inputs, end in passes:
+            args, kwargs = to_meta(inputs)
+            with standing_in(model, twins, training=training), torch.set_grad_enabled(training):
+                for module in model.modules():
+                    resize(module)
+                set_sizes(model, cut_sizes(model, graph.code_sizes, keep))
+                with following(model, run), run, told:
+                    model(*args, **kwargs)
+            if run.at != end:
+                return Difference(run.at, "", "")
     except _Differs as error:
         return Difference(run.at, steps[min(run.at, len(steps) - 1)].module, where_in_code(error))
     except SurgeryError as error:
@@ -59,7 +66,7 @@ def _differs(model: nn.Module, graph: ChannelGraph, run: "_Narrow", inputs: tupl
     except Exception as error:
         step = run.at if run.inside else _between(steps, run.at)
         return Difference(step, run.module_path, where_in_code(error))
-    return None if run.at == len(steps) else Difference(run.at, "", "")
+    return None
 
 
 def _thinned(whole: np.ndarray, graph: ChannelGraph, way: int) -> np.ndarray:

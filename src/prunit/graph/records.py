@@ -167,6 +167,8 @@ class ChannelGraph:
     """Containers (module, attribute, keys inside) that a forward pass fills: what they hold is stale after a cut."""
     inputs: Any = None
     """Shapes and dtypes of the example, as plain data; see `graph.inputs`."""
+    training_inputs: Any = None
+    """The same of the example that training mode was read on, where that is another one."""
 
     @cached_property
     def index(self) -> Mapping[str, int]:

@@ -2,21 +2,19 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import Any, Literal, NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 import numpy as np
-from torch import nn
 
 from prunit.errors import ModelError
-from prunit.graph.choices import Choices, Site, Step
+from prunit.graph.choices import Choices
+from prunit.graph.findings import Findings, Pin, RawAxis
 from prunit.graph.records import (
-    Activation,
     Axis,
     ChannelGraph,
     CodeSize,
-    Geometry,
     Group,
     Layer,
     Product,
@@ -24,184 +22,8 @@ from prunit.graph.records import (
     TensorInfo,
 )
 
-
-class Pin(NamedTuple):
-    """Why channels must stay, and the module where that was found."""
-
-    why: str
-    module: str
-
-    def __str__(self) -> str:
-        return f"{self.why} in '{self.module}'" if self.module else self.why
-
-
-class Use(NamedTuple):
-    """One use of a weight: `positions` multiply-adds per weight for one example."""
-
-    weight: str
-    kind: str
-    positions: int
-    module: str
-    geometry: Geometry | None = None
-
-
-class HeldSize(NamedTuple):
-    """An attribute of a module that counts the channels `ids`; see `records.CodeSize`.
-
-    A `helper` did not run when this was found: its parent may have asked it.
-    """
-
-    module: str
-    name: str
-    entry: int | None
-    ids: np.ndarray
-    helper: bool
-
-    @property
-    def place(self) -> tuple[str, str, int | None]:
-        """The attribute, or its entry."""
-        return self.module, self.name, self.entry
-
-
-class _RawAxis(NamedTuple):
-    """One axis of a tensor by name; '' for one that the model makes as it runs, of channels as it needs them."""
-
-    tensor: str
-    dim: int
-    start: int
-    size: int
-
-
-@dataclass
-class Findings:
-    """What the tracer writes down while the model runs; ids start at 1, 0 is 'never cut'."""
-
-    axes: list[_RawAxis] = field(default_factory=list)
-    pins: list[tuple[np.ndarray, Pin]] = field(default_factory=list)
-    roles: list[tuple[np.ndarray, Role]] = field(default_factory=list)
-    uses: list[Use] = field(default_factory=list)
-    mixed: list[tuple[np.ndarray, Pin]] = field(default_factory=list)
-    products: list[tuple[int, tuple[np.ndarray, ...], int]] = field(default_factory=list)
-    held_sizes: list[HeldSize] = field(default_factory=list)
-    sites: list[Site] = field(default_factory=list)
-    rejected: list[np.ndarray] = field(default_factory=list)
-    steps: list[Step] = field(default_factory=list)
-    assumed: bool = False
-    gives_values: bool = False
-    ran: set[nn.Module] = field(default_factory=set)
-    """Modules whose own code ran an operator."""
-    caches: tuple[tuple[Any, ...], ...] = ()
-    _next_id: int = 1
-    _axis_of: dict[int, int] = field(default_factory=dict)
-    _keep_alive: list[np.ndarray] = field(default_factory=list)
-    _parent: list[int] = field(default_factory=list)
-    _edges: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
-    _buffers: list[tuple[Sequence[np.ndarray], int, int, int, int]] = field(default_factory=list)
-    _last_use: list[int] = field(default_factory=list)
-
-    def new_axis(self, tensor: str, dim: int, size: int) -> np.ndarray:
-        """Fresh ids for one axis of a parameter."""
-        ids = np.arange(self._next_id, self._next_id + size)
-        self._axis_of[id(ids)] = len(self.axes)
-        self._keep_alive.append(ids)
-        self._parent.append(len(self.axes))
-        self.axes.append(_RawAxis(tensor, dim, self._next_id, size))
-        self._next_id += size
-        return ids
-
-    def new_axis_like(self, tensor: str, ids: np.ndarray) -> np.ndarray | None:
-        """The axis of a vector that holds the same channels as a whole axis does; None if `ids` are no whole axis.
-
-        It has ids of its own, but those that are handed on are those of the other axis, as if the two were unified.
-        """
-        like = self._axis_of.get(id(ids))
-        if like is None:
-            return None
-        same = ids[:]
-        self._axis_of[id(same)] = len(self.axes)
-        self._keep_alive.append(same)
-        self._parent.append(self.root(like))
-        self.axes.append(_RawAxis(tensor, 0, self._next_id, len(ids)))
-        self._next_id += len(ids)
-        return same
-
-    def unify(self, a: np.ndarray, b: np.ndarray, why: str, module: str) -> None:
-        """Note that a and b hold the same channels; where one is 0 the other is pinned."""
-        if a is b:
-            return
-        if a.shape != b.shape:  # a rule went astray: better to keep these channels than to relate the wrong ones
-            pin = Pin(f"operator {why} relates channels of different number", module)
-            self.pins += [(a, pin), (b, pin)]
-            return
-        axis_a, axis_b = self._axis_of.get(id(a)), self._axis_of.get(id(b))
-        if axis_a is not None and axis_b is not None:
-            # Two whole axes, position by position: one union instead of one for each channel.
-            root_a, root_b = self.root(axis_a), self.root(axis_b)
-            self._parent[max(root_a, root_b)] = min(root_a, root_b)
-            return
-        a, b = a.reshape(-1), b.reshape(-1)
-        fixed = (a == 0) | (b == 0)
-        if fixed.any():
-            self.pins.append((np.maximum(a, b)[fixed], Pin(f"{why} with fixed channels", module)))
-            a, b = a[~fixed], b[~fixed]
-        self._edges.append((a, b))
-
-    def new_buffer(self, wheres: Sequence[np.ndarray], per_position: int, batch: int, element_bytes: int) -> int:
-        """A new activation that is born now; `wheres` are the ids along each of its labelled dimensions, at least one.
-
-        It has so many elements for each position, of so many examples.
-        """
-        self._buffers.append((wheres, per_position, batch, element_bytes, len(self.steps)))
-        self._last_use.append(len(self.steps))
-        return len(self._buffers) - 1
-
-    def touch(self, buffer: int) -> None:
-        """The activation is read or written now."""
-        if buffer >= 0:
-            self._last_use[buffer] = len(self.steps)
-
-    def root(self, axis: int) -> int:
-        """The first of the axes that were unified whole with this one."""
-        while self._parent[axis] != axis:
-            axis = self._parent[axis]
-        return axis
-
-    def classes(self) -> np.ndarray:
-        """For every id the number of its class, the ids of the same channel: shape (ids + 1,), entry 0 is 0."""
-        # Axes that were unified whole share the numbers of the first of them, so there are far fewer numbers than ids.
-        first_of: list[int] = []
-        count = 1
-        for i, axis in enumerate(self.axes):
-            root = self.root(i)
-            first_of.append(count if root == i else first_of[root])
-            count += axis.size if root == i else 0
-        shifts = [first - axis.start for first, axis in zip(first_of, self.axes, strict=True)]
-        base = np.arange(self._next_id)
-        base[1:] += np.repeat(np.array(shifts, np.int64), [a.size for a in self.axes])
-        if not self._edges:
-            return base
-        a = base[np.concatenate([e[0] for e in self._edges])]
-        b = base[np.concatenate([e[1] for e in self._edges])]
-        labels = np.arange(count)
-        while (apart := a != b).any():
-            low, high = np.minimum(a, b)[apart], np.maximum(a, b)[apart]
-            np.minimum.at(labels, high, low)
-            while (labels[labels] != labels).any():
-                labels = labels[labels]
-            a, b = labels[low], labels[high]
-        return labels[base]
-
-    def activations(self, where_of: np.ndarray) -> tuple[Activation, ...]:
-        """Activations with flat channel numbers in place of ids."""
-        found: dict[int, np.ndarray] = {}
-        for wheres, *_ in self._buffers:  # most hold the channels of another one too
-            for ids in wheres:
-                if id(ids) not in found:
-                    found[id(ids)] = where_of[ids]
-        return tuple(
-            Activation(found[id(first)], per, size, born, last, tuple([found[id(ids)] for ids in others]), batch)
-            for ((first, *others), per, batch, size, born), last in zip(self._buffers, self._last_use, strict=True)
-        )
+_NOTED = ("operator ", "the model's code", "training mode fails")
+"""How reasons begin that are about the whole model's code, and so are among the graph's notes."""
 
 
 class Resolved(NamedTuple):
@@ -219,16 +41,26 @@ def resolve(findings: Findings, tensors: Mapping[str, TensorInfo], pin: Sequence
     """The channel graph of a traced model, with the modules whose names match `pin` left whole."""
     classes = findings.classes()
     roles = _axis_roles(findings)
-    modules = {use.weight: use.module or use.weight for use in reversed(findings.uses)}
-    order = {use.weight: i for i, use in reversed(list(enumerate(findings.uses)))}
+    uses = [*findings.uses, *findings.training_uses]
+    modules = {use.weight: use.module or use.weight for use in reversed(uses)}
+    order = {use.weight: i for i, use in reversed(list(enumerate(uses)))}
     outs = [a for i, a in enumerate(findings.axes) if roles.get(i) in ("out", "both")]
     outs.sort(key=lambda axis: order.get(axis.tensor, len(order)))
     where_of, members, sizes = _number_groups(findings.axes, outs, classes)
     pinned = _reasons(findings.pins, classes, where_of, sizes)
     mixed = _reasons(findings.mixed, classes, where_of, sizes)
+    read = _read(findings, roles, classes, where_of, sizes)
+    only_training = {axis.start for axis in findings.axes[findings.evaluated :]}
     for number, size in enumerate(sizes):
         if size == 1:
             pinned.setdefault(number, "it has one channel")
+        # A device never runs it, and so nobody would gain from what training loses.
+        if all(axis.start in only_training for axis in members[number]):
+            pinned.setdefault(number, "only training mode runs it")
+        # It may be a head that some caller reads, with other inputs or from outside. Cut, it would be wrong without a
+        # word, for a single class broadcasts.
+        if number not in read:
+            pinned.setdefault(number, "nothing was seen to read it")
     groups = []
     for number, axes in enumerate(members):
         producers = tuple(dict.fromkeys(modules.get(a.tensor, a.tensor) for a in axes))
@@ -250,8 +82,8 @@ def resolve(findings: Findings, tensors: Mapping[str, TensorInfo], pin: Sequence
         Layer(u.module, u.weight, cast(Literal["conv", "linear"], u.kind), u.positions, u.geometry)
         for u in findings.uses
     )
-    notes = tuple(
-        dict.fromkeys(str(p) for _, p in findings.pins if p.why.startswith(("operator ", "the model's code")))
+    notes = tuple(dict.fromkeys(str(p) for _, p in findings.pins if p.why.startswith(_NOTED))) + (
+        (findings.unread,) if findings.unread else ()
     )
     free = np.append(np.repeat([not g.pinned for g in groups], sizes), False)  # the last one is for -1
     code_sizes = [
@@ -277,6 +109,16 @@ def resolve(findings: Findings, tensors: Mapping[str, TensorInfo], pin: Sequence
         or any(s.open and free[where_of_id[s.ids.reshape(-1)]].any() for s in findings.sites)
     )
     return Resolved(graph, where_of_id, classes, assumed and bool(free.any()))
+
+
+def _read(
+    findings: Findings, roles: Mapping[int, Role], classes: np.ndarray, where_of: np.ndarray, sizes: list[int]
+) -> set[int]:
+    """The groups that a weight sums over, or that an operator looks at as a whole."""
+    axes = [a for i, a in enumerate(findings.axes) if roles.get(i) in ("in", "both")]
+    ids = [np.arange(a.start, a.start + a.size) for a in axes] + [ids.reshape(-1) for ids, _ in findings.mixed]
+    numbers = where_of[classes[np.concatenate([np.empty(0, np.int64), *ids])]]
+    return set(np.searchsorted(np.cumsum(sizes), np.unique(numbers[numbers >= 0]), side="right").tolist())
 
 
 def _wheres(findings: Findings, where_of_id: np.ndarray) -> list[np.ndarray]:
@@ -324,8 +166,8 @@ def _axes_at(ids: np.ndarray, starts: np.ndarray) -> list[int]:
 
 
 def _number_groups(
-    axes: list[_RawAxis], outs: list[_RawAxis], classes: np.ndarray
-) -> tuple[np.ndarray, list[list[_RawAxis]], list[int]]:
+    axes: list[RawAxis], outs: list[RawAxis], classes: np.ndarray
+) -> tuple[np.ndarray, list[list[RawAxis]], list[int]]:
     """Flat channel number of every class that a weight produces (else -1); each group's producing axes and its size.
 
     A group is the channels that occur on the same axes, equally often. So every axis holds a group evenly or not at
@@ -346,7 +188,7 @@ def _number_groups(
     where_of[found[np.argsort(group, kind="stable")]] = np.arange(len(found))
     group_of = np.full(count, -1, dtype=np.int64)
     group_of[found] = group
-    members: list[list[_RawAxis]] = [[] for _ in first]
+    members: list[list[RawAxis]] = [[] for _ in first]
     if outs:
         count = len(members)
         places = np.repeat(np.arange(len(outs)) * count, [a.size for a in outs]) + group_of[np.concatenate(made)]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from prunit.graph.keeping import Kept, Place
+from prunit.graph.modes import set_flags, set_mode, sets_mode
 
 _META: Final = torch.device("meta")
 _OURS: Final = tuple(f"{folder}{os.sep}" for folder in (Path(torch.__file__).parent, Path(__file__).parents[1]))
@@ -77,8 +78,7 @@ def meta_twins(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def own_twins(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The model's own parameters, and copies of its buffers, to which a forward pass may write.
 
-    Also of parameters made in inference mode: operators on those come whole, not as the ones that there are rules for.
-    """
+    Also of parameters made in inference mode: operators on those come whole, not as the ones that there are rules for."""
     copies = {
         id(t): t if isinstance(t, nn.Parameter) and not t.is_inference() else t.detach().clone()
         for t in tensors.values()
@@ -112,20 +112,35 @@ def standing_in(
     modules = named_modules(model)
     own = named_tensors(model) if guarded else {}
     kept = Kept(modules, [own[name] for name, tensor in tensors.items() if tensor is own.get(name)])
+    every = [module for _, module in modules]
+    moody = [(m, m.training) for m in every if sets_mode(m)] if training is not None else []
     filled: list[Place] = []
     try:
-        for path, module in modules:
-            if training is not None and module.training != training:  # nn.Module is slow to set an attribute
-                module.training = training
-            stores: list[dict[str, Any]] = [module._parameters, module._buffers]
-            for store in stores:
-                if store:
-                    prefix = f"{path}." if path else ""
-                    store.update({key: tensors[prefix + key] for key, old in store.items() if old is not None})
+        _install(modules, tensors)
+        if training is not None:
+            with torch.no_grad():
+                set_mode(model, every, training)
+            if moody and [m for _, m in named_modules(model)] != every:
+                # It becomes another model with its mode (branches are fused, say): this one is the user's.
+                kept.put_back()
+                _install(modules, tensors)
+                set_flags(every, training)
         with _random_state(model):
             yield filled
     finally:
+        for module, mode in moody:
+            if sets_mode(module):  # it may have changed more than attributes: torchvision's graph modules their class
+                module.train(mode)
         filled += kept.put_back()
+
+
+def _install(modules: list[tuple[str, nn.Module]], tensors: Mapping[str, Tensor]) -> None:
+    for path, module in modules:
+        stores: list[dict[str, Any]] = [module._parameters, module._buffers]
+        for store in stores:
+            if store:
+                prefix = f"{path}." if path else ""
+                store.update({key: tensors[prefix + key] for key, old in store.items() if old is not None})
 
 
 @contextmanager

@@ -1,8 +1,9 @@
-"""One forward pass that carries, for every tensor, which channels it holds.
+"""Forward passes that carry, for every tensor, which channels it holds.
 
 The model runs on the meta device (nothing is copied or computed) under a dispatch mode; each ATen operator has a rule
 in `rules/` that relates the labels of its outputs to those of its inputs. An operator without a rule pins the channels
-that it touches and says so, instead of cutting wrongly.
+that it touches and says so, instead of cutting wrongly. What a second pass finds, in training mode, is added to what
+the first one did: a parameter has the same ids in both.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,11 +17,11 @@ from torch import Tensor, nn
 from prunit.graph import rules
 from prunit.graph.choices import Choices, Site, Step
 from prunit.graph.code import gives_values, numbers_of
+from prunit.graph.findings import Findings, HeldSize, Pin, Use
 from prunit.graph.labels import Block, Labels, all_ids
 from prunit.graph.meta import MetaMode
 from prunit.graph.modules import following
 from prunit.graph.records import Geometry
-from prunit.graph.resolve import Findings, HeldSize, Pin, Use
 from prunit.graph.rules.seam import tensors as tensors_of
 from prunit.graph.rules.seam import tie
 from prunit.graph.running import calling_line, first_names, standing_in
@@ -32,6 +33,8 @@ _LABELS = "_prunit_labels"
 _NONE = Labels()
 _NO_CHANNELS = (np.zeros(1, np.int64),)
 """One position that is never cut."""
+_UNCOUNTED = 1 << 30
+"""The activation memory of tensors in a pass that is not counted."""
 _FIXED_SIZE = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
 """Modules that compare their inputs with sizes noted when they were built, or keep a second list of their weights."""
 
@@ -48,11 +51,19 @@ class Tracer(MetaMode):
         self.choices = choices
         self.on_mix: Callable[[np.ndarray], None] | None = None
         """Told of all ids that an operator looks at together; `masking` listens."""
+        self.familiar: set[str] | None = None
+        """Modules whose code a checked pass has run: elsewhere the last reading, 'pinned', is taken. None: all are."""
+        self._counts = True
         self._names = first_names(tensors)
-        self._of_named: dict[int, Labels] = {}
+        self._of_named: dict[str, Labels] = {}
         self._labelled: list[Tensor] = []
         self._tensors = tensors
         self._batch = max(batch, 1)
+
+    def again(self, tensors: dict[str, Tensor]) -> None:
+        """From now on another pass runs, on these tensors by the same names. It costs nothing where the model runs."""
+        self._names, self._tensors = first_names(tensors), tensors
+        self._counts = False
 
     # ── what rules call ──
 
@@ -61,25 +72,25 @@ class Tracer(MetaMode):
         found = getattr(tensor, _LABELS, None)
         if found is not None:
             return found
-        found = self._of_named.get(id(tensor))
-        if found is not None:
-            return found
         name = self._names.get(id(tensor))
         if name is None:
             return _NONE
+        found = self._of_named.get(name)
+        if found is not None:
+            return found
         new_axis = self.findings.new_axis
         blocks = [Block((d,), new_axis(name, d, size)) for d, size in enumerate(tensor.shape) if size > 1]
-        fresh = self._of_named[id(tensor)] = Labels(tuple(blocks), -1, name)
+        fresh = self._of_named[name] = Labels(tuple(blocks), -1, name)
         return fresh
 
     def along(self, vector: Tensor, ids: np.ndarray | None, why: str) -> np.ndarray | None:
         """A vector holds one value for each of these channels, or for fixed ones (None); the ids along it."""
         name = self._names.get(id(vector))
         if name is not None and ids is not None and vector.shape == ids.shape:
-            fresh = id(vector) not in self._of_named and not hasattr(vector, _LABELS)
+            fresh = name not in self._of_named and not hasattr(vector, _LABELS)
             mine = self.findings.new_axis_like(name, ids) if fresh else None
             if mine is not None:
-                self._of_named[id(vector)] = Labels((Block((0,), mine),), -1, name)
+                self._of_named[name] = Labels((Block((0,), mine),), -1, name)
                 return mine
         mine = self.labels(vector).ids(0)
         tie(self, ids, mine, why)
@@ -118,7 +129,7 @@ class Tracer(MetaMode):
 
     def mix(self, ids: np.ndarray | None, why: str) -> None:
         """An operator looks at all of these channels together, and takes any number of them."""
-        if self.choices.cautious:  # a model that looks at values has no mask
+        if self._cautious():  # a model that looks at values has no mask
             self.pin(ids, why)
         elif ids is not None and ids.size:
             self.findings.mixed.append((ids, Pin(why, self.module_path)))
@@ -128,7 +139,7 @@ class Tracer(MetaMode):
     def reading(self, what: str, readings: int, ids: np.ndarray) -> int:
         """Which of so many readings of the code to take for these channels; the last one is to pin them."""
         key = (self.module_path, what)
-        taken = readings - 1 if self.choices.cautious else min(self.choices[key], readings - 1)
+        taken = readings - 1 if self._cautious() else min(self.choices[key], readings - 1)
         step, kind = len(self.findings.steps), type(self.module).__name__
         self.findings.sites.append(Site(step, key, kind, taken, readings, ids))
         return taken
@@ -139,7 +150,7 @@ class Tracer(MetaMode):
 
     def size(self, value: int, ids: np.ndarray) -> None:
         """An operator was given `value`, the number of the channels `ids`, and its module may hold that number."""
-        if self.module is None or self.choices.cautious:
+        if self.module is None or self._cautious():
             return
         # A helper, such as a table of position biases, is asked by its parent without being called.
         prefix = f"{self.module_path}." if self.module_path else ""
@@ -158,11 +169,12 @@ class Tracer(MetaMode):
 
         Not so where the line of code has the word `unless` in it, or a module of torch.nn computes the sizes.
         """
-        if (self.findings.assumed and not self.choices.cautious) or isinstance(self.module, _TAKES_SHAPES):
+        cautious = self._cautious()
+        if (self.findings.assumed and not cautious) or isinstance(self.module, _TAKES_SHAPES):
             return
         if not (unless and unless in calling_line()):
             self.findings.assumed = True
-            if self.choices.cautious:  # it cannot be checked
+            if cautious:  # it cannot be checked
                 self.pin_tensor(tensor, "the model's code may depend on its size")
 
     def given(self, size: int) -> np.ndarray | None:
@@ -201,6 +213,10 @@ class Tracer(MetaMode):
         """
         labels = self.labels(weight)
         name = labels.weight
+        if not self._counts:
+            if name:
+                self.findings.training_uses.append(Use(name, kind, 0, self.module_path, geometry))
+            return
         whole = bool(name) and not others and weight.numel() == self._tensors[name].numel()
         positions = macs // weight.numel() // self._batch if whole else 0
         if name:
@@ -210,7 +226,12 @@ class Tracer(MetaMode):
 
     def macs(self, macs: int, *ids: np.ndarray) -> None:
         """Multiply-adds over the whole batch that change with all of these channels."""
-        self.findings.products.append((macs, ids, self._batch))
+        if self._counts:
+            self.findings.products.append((macs, ids, self._batch))
+
+    def _cautious(self) -> bool:
+        """Whether nothing may be assumed of the code that runs, as it cannot be checked."""
+        return self.choices.cautious or (self.familiar is not None and self.module_path not in self.familiar)
 
     # ── the dispatch itself ──
 
@@ -224,7 +245,7 @@ class Tracer(MetaMode):
         if not self.findings.gives_values and gives_values(name, func, args, kwargs, self.module):
             self.findings.gives_values = True
         out, args, named, inputs = self.answered(func, args, kwargs)
-        for tensor in inputs:
+        for tensor in inputs if self._counts else ():
             labels: Labels | None = getattr(tensor, _LABELS, None)  # a parameter gets its own from the rule
             if labels is not None and labels.buffer >= 0:
                 self.findings.touch(labels.buffer)
@@ -257,6 +278,8 @@ class Tracer(MetaMode):
                     self.pin(block.ids, why)
 
     def _new_activation(self, tensor: Tensor, labels: Labels) -> int:
+        if not self._counts:
+            return _UNCOUNTED
         wheres = [ids if ids.ndim == 1 else ids.reshape(-1) for _, ids in labels.blocks] or _NO_CHANNELS
         per = tensor.numel()
         for ids in wheres:
@@ -276,14 +299,18 @@ def tracing(
     *,
     training: bool | None = False,
 ) -> Iterator[None]:
-    """The model on `tensors` while `tracer` looks on; then all is as it was. `training` as in `standing_in`."""
+    """The model on `tensors` while `tracer` looks on; then all is as it was. `training` as in `standing_in`.
+
+    Training on meta tensors runs as trainers do it, with gradients enabled: some code asks for that, not for the mode.
+    """
+    gradients = bool(training) and all(t.is_meta for t in tensors.values())
     for leaf in inputs:
         tracer.set(leaf, Labels())
     try:
         with standing_in(model, tensors, training=training, guarded=True) as filled:
-            with torch.no_grad(), following(model, tracer), tracer:
+            with torch.set_grad_enabled(gradients), following(model, tracer), tracer:
                 yield
-        tracer.findings.caches = tuple(filled)
+        tracer.findings.caches = tuple(dict.fromkeys((*tracer.findings.caches, *filled)))
     finally:
         for leaf in (*inputs, *tracer._labelled):
             if hasattr(leaf, _LABELS):

@@ -71,14 +71,15 @@ def make_plan(
     seed: int = 0,
     batches: "Sequence[Batch] | None" = None,
     config: Mapping[str, Any] | None = None,
+    training_example: Any = None,
 ) -> "Plan":
     """The channels to keep so that the model costs no more than `budget`; the model is left as it was.
 
-    `example` is an input as for `trace`. `budget` is like `{"params": 1/16}` or "macs=20M". `score` is a name of
-    `prunit methods`, or a function of your own (see `scores.Saliency`); None is the recipe's. `batches`, a list of
-    (x_BCHW, y_B), is needed by scores that look at data (snip, grasp, force). `config` holds further settings of
-    `PruneConfig`, for example `{"evaluator": "density", "round_to": 8, "pin": ("fc",)}`. Raises `BudgetError` with the
-    closest reachable point.
+    `example` and `training_example` are inputs as for `trace`. `budget` is like `{"params": 1/16}` or "macs=20M".
+    `score` is a name of `prunit methods`, or a function of your own (see `scores.Saliency`); None is the recipe's.
+    `batches`, a list of (x_BCHW, y_B), is needed by scores that look at data (snip, grasp, force). `config` holds
+    further settings of `PruneConfig`, for example `{"evaluator": "density", "round_to": 8, "pin": ("fc",)}`. Raises
+    `BudgetError` with the closest reachable point.
     """
     from prunit.allocate import Budget
     from prunit.graph import trace
@@ -88,7 +89,7 @@ def make_plan(
     name, own = (score, None) if score is None or isinstance(score, str) else (None, score)
     settings = {"recipe": recipe, "score": name, "seed": seed} | dict(config or {})
     prune = validated({"prune": settings}).prune
-    graph = trace(model, example, pin=prune.pin)
+    graph = trace(model, example, pin=prune.pin, training_example=training_example)
     return decide(model, graph, batches or [example_batch(example)], Budget.parse(budget), prune, score=own).plan
 
 

@@ -209,7 +209,7 @@ def _decision(plan: Plan, case: Case, why: dict[str, str], dense: Cost, seconds:
     if str(case.target.constraints):
         origin["constraints"] = str(case.target.constraints)
     predicted = {name: (meter(case.graph.sizes), meter(widths)) for name, meter in case.meters.items()}
-    return Decision(Plan(plan.keep, plan.dense, origin, plan.inputs), cost, dense, why, seconds, used, predicted)
+    return Decision(replace(plan, origin=origin), cost, dense, why, seconds, used, predicted)
 
 
 def _reason(group: Group, plan: Plan, case: Case, why: Mapping[str, str]) -> str:
