@@ -78,7 +78,9 @@ def meta_twins(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def own_twins(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The model's own parameters, and copies of its buffers, to which a forward pass may write.
 
-    Also of parameters made in inference mode: operators on those come whole, not as the ones that there are rules for."""
+    Also of parameters made in inference mode: operators on those come whole, not as the ones that there are rules
+    for.
+    """
     copies = {
         id(t): t if isinstance(t, nn.Parameter) and not t.is_inference() else t.detach().clone()
         for t in tensors.values()
