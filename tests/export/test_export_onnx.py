@@ -13,7 +13,8 @@ from prunit.edge.session import Array
 from prunit.errors import ConfigError, FileError, ModelError, UnknownNameError
 from prunit.export import exporter
 from prunit.export import onnx as onnx_exporter
-from prunit.export.onnx import export_onnx, seeded_input
+from prunit.export.images import seeded_input
+from prunit.export.onnx import export_onnx
 from prunit.files import sha256_of
 from tests.export.toynets import build, example
 
