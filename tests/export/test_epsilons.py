@@ -117,12 +117,15 @@ def test_where_torch_gives_nan_the_file_may_too(tmp_path: Path) -> None:
 
 
 def test_a_model_that_magnifies_rounding_is_refused_with_the_reason(tmp_path: Path) -> None:
-    """The mean of a multiple less the multiple of the mean is nothing but rounding, in torch as well."""
+    """The sine of a large sum is nothing but the rounding of that sum, in torch as well."""
 
     class Magnified(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("factors", torch.randn(SHAPE, generator=torch.Generator().manual_seed(0)))
+
         def forward(self, x_BCHW: Tensor) -> Tensor:
-            gap_B = (1.1 * x_BCHW).mean((1, 2, 3)) - 1.1 * x_BCHW.mean((1, 2, 3))
-            return x_BCHW.mean((2, 3)) + (1e8 * gap_B).sin()[:, None]
+            return x_BCHW.mean((2, 3)) + (1e7 * (self.factors * x_BCHW).sum((1, 2, 3))).sin()[:, None]
 
     with pytest.raises(ModelError, match=r"disagrees.*; torch itself is off by .* from double precision there"):
         export_onnx(Magnified(), torch.zeros(1, *SHAPE), tmp_path, name="net")

@@ -155,6 +155,24 @@ def test_answers_are_texts_or_bytes(artifact: Any) -> None:
     np.testing.assert_array_equal(np.frombuffer(rest, "<f4"), output[0])
 
 
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ([np.nan, 3.0, np.nan], "2 of the 3 outputs of 'v' for this input are NaN: the model divides by zero"),
+        ([1.0, -np.inf, 2.0], "1 of the 3 outputs of 'v' for this input are infinity"),
+        ([np.nan, np.inf, 2.0], "2 of the 3 outputs of 'v' for this input are NaN and infinity"),
+    ],
+)
+def test_an_output_that_is_not_finite_is_said_as_what_it_is(artifact: Any, values: list[float], told: str) -> None:
+    output = np.array([values], np.float32)
+    for asked in ({}, {"outputs": [{"name": "sum", "parameters": {"classification": 2}}]}):
+        with pytest.raises(Refusal, match=told) as caught:
+            answered(artifact, output, **asked)
+        assert caught.value.status == 422
+    _, rest = answered(artifact, output, parameters={"binary_data_output": True})
+    np.testing.assert_array_equal(np.frombuffer(rest, "<f4"), output[0])
+
+
 def test_the_best_classes_are_texts(artifact: Any) -> None:
     output = np.array([[0.25, 3.0, -1.0]], np.float32)
     wanted = {"name": "sum", "parameters": {"classification": 2}}

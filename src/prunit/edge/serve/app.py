@@ -152,6 +152,7 @@ class Pages:
         # Decoding takes long and holds no lock.
         x_BCHW = await asyncio.to_thread(images.decode, body, portfolio.preprocessing, self.settings.max_pixels)
         found = await self.service.infer(x_BCHW)
+        protocol.check_finite(found.output, found.variant)
         shares = protocol.softmax(found.output.reshape(1, -1))[0]
         best = (-shares).argsort(kind="stable")[:_BEST].tolist()
         self.service.count(found, 1000 * (time.perf_counter() - began))

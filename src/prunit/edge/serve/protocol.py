@@ -73,6 +73,8 @@ def answer(
     figures: dict[str, Any],
 ) -> tuple[bytes, int | None]:
     """The body of the answer, and the length of its JSON if binary data follow it."""
+    if request.classes or not request.binary:
+        check_finite(output, variant)
     tensor: dict[str, Any] = {"name": artifact.output_name, "datatype": "FP32", "shape": list(output.shape)}
     data = b""
     if request.classes:
@@ -92,10 +94,7 @@ def answer(
     found: dict[str, Any] = {"model_name": model, "model_version": variant, "parameters": figures, "outputs": [tensor]}
     if request.id:
         found["id"] = request.id
-    try:
-        head = json.dumps(found, separators=(",", ":"), allow_nan=False).encode()
-    except ValueError:
-        raise Refusal(422, "the output is not finite, which JSON cannot say: the input is too large") from None
+    head = json.dumps(found, separators=(",", ":"), allow_nan=False).encode()
     return head + data, len(head) if request.binary else None
 
 
@@ -124,6 +123,18 @@ def model_config(portfolio: Portfolio, artifact: Artifact, max_batch: int) -> di
         "input": [{"name": artifact.input_name, "data_type": "TYPE_FP32", "dims": list(artifact.input_shape)}],
         "output": [{"name": artifact.output_name, "data_type": "TYPE_FP32", "dims": [len(portfolio.classes)]}],
     }
+
+
+def check_finite(output: Array, variant: str) -> None:
+    """Refuse an output that no JSON can say and no classes can be read from; binary data carry it as it is."""
+    odd = output[~np.isfinite(output)]
+    if len(odd):
+        what = " and ".join(n for n, found in (("NaN", np.isnan(odd)), ("infinity", np.isinf(odd))) if found.any())
+        raise Refusal(
+            422,
+            f"{len(odd)} of the {output.size} outputs of '{variant}' for this input are {what}: the model divides by"
+            " zero or its numbers outgrow float32; ask for binary data to see them",
+        )
 
 
 def softmax(output_BK: Array) -> Array:
