@@ -45,6 +45,22 @@ def random_plan(graph: ChannelGraph, *, seed: int = 0, least: int = 1) -> Plan:
     return Plan(keep, {g.name: g.size for g in graph.groups})
 
 
+def without(model: nn.Module, graph: ChannelGraph, plan: Plan) -> nn.Module:
+    """The dense model, in place, with the weights that make pruned channels at zero, so that these emit zeros.
+
+    That holds where an activation of zero is zero, and nothing adds a constant to all channels.
+
+    Other weights than the ones that `mask` writes to, which are those that read the channels.
+    """
+    keep, parameters = graph.flat_keep(plan.keep), dict(model.named_parameters())
+    with torch.no_grad():
+        for axis in graph.axes:
+            if axis.tensor in parameters and (axis.makes or axis.role == "along"):
+                gone = torch.from_numpy((~keep[axis.where]).nonzero()[0])
+                parameters[axis.tensor].index_fill_(axis.dim, gone, 0)
+    return model
+
+
 def run(model: nn.Module, example: object) -> list[Tensor]:
     """The tensors that the model returns for an example given as `trace` takes it."""
     if isinstance(example, dict):

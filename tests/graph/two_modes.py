@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from prunit.graph import ChannelGraph
 from prunit.plans import Plan
 from prunit.surgery import compact, mask
-from tests.nets import furthest, images
+from tests.nets import furthest, images, without
 
 X = images(batch=4)
 
@@ -197,20 +197,6 @@ class Looking(Net):
 EVERY = [
     Net, Returned, Parts, Deep, Branch, Helper, ByName, Property, Gradients, OwnTrain, Hooked, Nested, Single, Looking,
 ]  # fmt: skip
-
-
-def without(model: nn.Module, graph: ChannelGraph, plan: Plan) -> nn.Module:
-    """The dense model with the weights that make pruned channels at zero: what they emit is zero in these networks.
-
-    Other weights than the ones that `mask` writes to, which are those that read the channels.
-    """
-    keep, parameters = graph.flat_keep(plan.keep), dict(model.named_parameters())
-    with torch.no_grad():
-        for axis in graph.axes:
-            if axis.tensor in parameters and (axis.makes or axis.role == "along"):
-                gone = torch.from_numpy((~keep[axis.where]).nonzero()[0])
-                parameters[axis.tensor].index_fill_(axis.dim, gone, 0)
-    return model
 
 
 def equal_in_both_modes(model: nn.Module, graph: ChannelGraph, plan: Plan, *examples: Any) -> None:

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -13,7 +13,7 @@ from prunit.costs import cost_of
 from prunit.graph import Axis, ChannelGraph, trace
 from prunit.plans import Plan, choose, from_zeros, keep_all
 from prunit.surgery import check_runs, compact, cut_tensors, mask, mask_
-from tests.nets import furthest, images, lived_in, random_plan, run
+from tests.nets import furthest, images, lived_in, random_plan, run, without
 from tests.properties.networks import BLOCKS, ORDERED, TABLES, Builder, Network, named, networks
 
 EXAMPLE = images(batch=3, size=4)
@@ -33,6 +33,27 @@ def test_compact_and_mask_compute_the_same(network: Network, seed: int) -> None:
         assert furthest(twin.train(training), small.train(training), EXAMPLE) < 1e-12
     zeros = from_zeros(twin, graph)
     assert all(zeros.keep[g.name] == plan.keep[g.name] for g in graph.groups if not g.mixed)
+
+
+SILENT = tuple(build for build in BLOCKS + ORDERED if named(build) != "PixelsMixed")
+"""Blocks through which a channel of zeros stays one; that one adds a bias for each pixel to all channels."""
+
+
+@few
+@given(networks(SILENT), SEEDS)
+def test_compact_is_the_uncut_network_whose_pruned_channels_emit_zeros(network: Network, seed: int) -> None:
+    """Without `mask`: it zeroes what reads a channel, this what makes it. Both cannot be wrong in the same way."""
+    model = lived_in(network, seed=seed)
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.Sigmoid | nn.Softplus):
+                setattr(module, name, nn.ReLU())
+    graph = trace(model, EXAMPLE)
+    assume(not any(g.mixed for g in graph.groups))
+    plan = random_plan(graph, seed=seed)
+    small, zeroed = compact(model, graph, plan), without(model, graph, plan)
+    for training in (False, True):
+        assert furthest(zeroed.train(training), small.train(training), EXAMPLE) < 1e-12
 
 
 @few
