@@ -10,6 +10,7 @@ import numpy as np
 from prunit.errors import PlanError
 from prunit.graph import ChannelGraph
 from prunit.plans import Plan, Widths
+from prunit.shown import Shown
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class Cost:
         return asdict(self)
 
 
-@dataclass(frozen=True, eq=False)
-class LayerCosts:
+@dataclass(frozen=True, eq=False, repr=False)
+class LayerCosts(Shown):
     """What each layer costs, arrays in the order of `ChannelGraph.layers`.
 
     params        weights of the layer, without its bias and norm; those that two layers share count half for each

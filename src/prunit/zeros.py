@@ -24,6 +24,7 @@ from prunit.graph.finite import check_finite
 from prunit.graph.running import as_inputs, first_names, named_tensors, tensors_in
 from prunit.graph.wrappers import unwrapped
 from prunit.plans import Plan
+from prunit.shown import Shown
 from prunit.surgery import compact, give_bias
 
 Padded = Literal["merge", "keep", "fold"]
@@ -33,8 +34,8 @@ _SMALLEST: Final = 1e-3
 """A constant that stands for the others is at least so large beside the largest one: their weights grow by the rest."""
 
 
-@dataclass(frozen=True, eq=False)
-class Removed:
+@dataclass(frozen=True, eq=False, repr=False)
+class Removed(Shown):
     """The small model, the plan that cut it, and how many channels went for which reason.
 
     unread     no weight that is not zero reads it

@@ -107,7 +107,7 @@ class Limit:
         return f"{self.key}={self.text}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Budget:
     """All limits hold at once."""
 
@@ -142,6 +142,9 @@ class Budget:
 
     def __str__(self) -> str:
         return ",".join(map(str, self.limits))
+
+    def __repr__(self) -> str:
+        return f"Budget.parse({str(self)!r})"
 
     @property
     def as_dict(self) -> dict[str, str]:
