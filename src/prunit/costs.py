@@ -18,7 +18,8 @@ class Cost:
     """The price of one forward pass of one example, and of storing the model.
 
     params            elements of all parameters
-    macs              multiply-adds of convolutions and linear maps (norms and activations are not counted)
+    macs              multiply-adds of convolutions, linear maps and products of activations (attention); a recurrent
+                      layer counts as the linear maps of its gates; norms, activations and nn.Bilinear are not counted
     activation_bytes  the most bytes of activations alive at once, element-wise steps and norms counted as in place
     weight_bytes      bytes of all parameters and buffers, as a state dict holds them
     """

@@ -208,6 +208,12 @@ class _Reading:
         path, _, own = axis.tensor.rpartition(".")
         module = modules.get(path)
         use = uses[0] if len({(u.padded, u.groups, u.transposed) for u in uses}) == 1 else None
+        if uses and all(u.transposed and len(u.constants) == positions for u in uses):
+            # What a transposed convolution makes of a constant differs from place to place; of zero it makes nothing.
+            zero = np.all([u.constants.cpu().numpy() == 0 for u in uses], axis=0)
+            used = (weight != 0).movedim((dim_out, axis.dim), (0, 1)).flatten(2).any(2).cpu().numpy()
+            constants = np.where(zero, 0.0, np.nan)[None]
+            return _Reader(axis, used, self._outputs(makes, dim_out, used), constants, True, None)
         plain = isinstance(module, _ConvNd | nn.Linear) and own == "weight" and axis.role == "in" and axis.dim == 1
         if use is None or use.transposed or not plain or use.groups * positions != len(use.constants):
             used = (weight != 0).movedim((dim_out, axis.dim), (0, 1))

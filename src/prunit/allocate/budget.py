@@ -208,7 +208,7 @@ def _share_or_amount(key: str, text: str) -> tuple[float | None, float | None]:
         raise ConfigError(f"budget {key}={text} is not a number: {_HOW}") from error
     if not unit and number <= 1:
         return number, None
-    kind = _KINDS.get(_FIGURES[key].rpartition("_")[2], "count")
+    kind = _kind_of(key)
     if not unit and key in MEASURED:
         raise ConfigError(f"budget {key}={text}: say in what unit, {', '.join(UNITS[kind])}")
     try:
@@ -219,6 +219,9 @@ def _share_or_amount(key: str, text: str) -> tuple[float | None, float | None]:
         raise ConfigError(f"budget {key}={text}: {error}{of_others}") from None
 
 
+def _kind_of(key: str) -> Kind:
+    return _KINDS.get(_FIGURES[key].rpartition("_")[2], "count")
+
+
 def _takes(key: str, unit: str) -> bool:
-    kind = _KINDS.get(_FIGURES[key].rpartition("_")[2], "count")
-    return unit.lower() in map(str.lower, UNITS[kind])
+    return unit.lower() in map(str.lower, UNITS[_kind_of(key)])
