@@ -14,15 +14,16 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bench.coverage import ours, theirs
-from bench.coverage.selection import Case
+from bench.coverage.networks import Draw, pictures
 from prunit.errors import PrunitError
 from prunit.files import write_atomically
 
@@ -34,7 +35,16 @@ GIGABYTES: Final = 14
 """Address space of each process."""
 
 Cell = dict[str, Any]
-Make = Callable[[], tuple[nn.Module, Tensor]]
+Make = Callable[[], tuple[nn.Module, Draw]]
+
+
+class Case(Protocol):
+    """A model to try: its name, and what builds it."""
+
+    @property
+    def name(self) -> str: ...
+
+    def make(self) -> tuple[nn.Module, Draw]: ...
 
 
 class _OutOfTime(BaseException):
@@ -68,6 +78,8 @@ def fill(tool: str, make: Make, note: Callable[[Cell], None] = lambda cell: None
         cell["status"] = "memory"
     except Exception as error:
         _failed(cell, error)
+        if tool == "prunit" or cell["stage"] == "build":
+            _blame(cell, make)
     cell["cpu_s"] = round(time.process_time() - start, 2)
     note(cell)
     return cell
@@ -79,6 +91,14 @@ def _failed(cell: Cell, error: Exception) -> None:
     cell["on_purpose"] = isinstance(error, PrunitError)
     frames = [f for f in traceback.extract_tb(error.__traceback__) if "/torch/" not in f.filename]
     cell["where"] = [f"{'/'.join(Path(f.filename).parts[-3:])}:{f.lineno} in {f.name}" for f in frames[-4:]]
+
+
+def _blame(cell: Cell, make: Make) -> None:
+    """A model that fails in the same way uncut is nobody's failure."""
+    try:
+        ours.runs_uncut(make)
+    except Exception as error:
+        cell |= {"status": "uncut", "error_line": ours.first_line(error)}
 
 
 def run(case: Case, tool: str, file: Path, *, commit: str | None = None) -> Cell:
@@ -96,7 +116,7 @@ def run(case: Case, tool: str, file: Path, *, commit: str | None = None) -> Cell
     if cell["status"] == "died":
         cell["status"] = "timeout" if late or worker.exitcode in (-signal.SIGXCPU, -signal.SIGKILL) else "died"
         cell["exit_code"] = worker.exitcode
-    cell |= {"name": case.name, "commit": commit}
+    cell |= {"name": case.name, "commit": commit, "date": datetime.now(UTC).date().isoformat()}
     store(cell, file)
     return cell
 
@@ -153,12 +173,12 @@ def warm_up(tools: Sequence[str]) -> None:
         fill(tool, toy)
 
 
-def toy() -> tuple[nn.Module, Tensor]:
-    """Two convolutions and a classifier, and two images."""
+def toy() -> tuple[nn.Module, Draw]:
+    """Two convolutions and a classifier, and pictures of 16 pixels."""
     torch.manual_seed(0)
     net = nn.Sequential(
         *(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()),
         *(nn.Conv2d(8, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU()),
         *(nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Dropout(0.2), nn.Linear(16, 4)),
     )
-    return net.eval(), torch.randn(2, 3, 16, 16)
+    return net.eval(), pictures(16)

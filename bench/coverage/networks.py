@@ -6,34 +6,59 @@ disturbed after that. Without the images a deep network in float64 ends in numbe
 """
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import tree_leaves, tree_map
 
-from prunit.graph.running import tensors_in
+from prunit.graph.running import as_inputs, copied, tensors_in
 
 IMAGES = 4
 """Images of each comparison: of two, a batch norm over single pixels would leave the signs only."""
+
+Draw = Callable[[int, torch.Generator], Any]
+"""Inputs for so many images, drawn: an example as `trace` takes it, what is not whole numbers in float64."""
+
+
+def noise(generator: torch.Generator, *shape: int) -> Tensor:
+    """Normal noise of that shape in float64."""
+    return torch.randn(shape, dtype=torch.float64, generator=generator)
+
+
+def pictures(size: int, channels: int = 3) -> Draw:
+    """Square pictures x_BCHW of normal noise."""
+    return lambda n, generator: noise(generator, n, channels, size, size)
+
+
+def drawn(draw: Draw, *, seed: int = 0, batch: int = IMAGES) -> Any:
+    """Inputs, always the same for a seed."""
+    return draw(batch, torch.Generator().manual_seed(seed))
+
+
+def in_type(tree: Any, dtype: torch.dtype) -> Any:
+    """The same inputs or outputs, all that is not whole numbers in this type."""
+    return tree_map(lambda v: v.to(dtype) if isinstance(v, Tensor) and v.is_floating_point() else v, tree)
+
+
+def single(draw: Draw, *, seed: int = 0, batch: int = 2) -> Any:
+    """Inputs in float32."""
+    return in_type(drawn(draw, seed=seed, batch=batch), torch.float32)
 
 
 def without_chance(model: nn.Module) -> None:
     """Switch off, in place, what draws at random while training: drop-out, as a layer or a call; stochastic depth."""
     for module in model.modules():
-        names = ("p", "drop_prob", "drop_rate") if "drop" in type(module).__name__.lower() else ("drop_rate",)
-        for name in names:
-            if isinstance(getattr(module, name, None), float):
+        is_drop = "drop" in type(module).__name__.lower()
+        for name, value in vars(module).items():
+            if isinstance(value, float) and ("drop" in name or (is_drop and name == "p")):
                 setattr(module, name, 0.0)
 
 
-def images(size: int, *, seed: int = 0, batch: int = IMAGES) -> Tensor:
-    """Normal noise x_BCHW in float64, always the same."""
-    return torch.randn(batch, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def lived_in(model: nn.Module, image_size: int, *, seed: int = 0) -> nn.Module:
+def lived_in(model: nn.Module, draw: Draw, *, seed: int = 0) -> nn.Module:
     """The model itself, in float64 and evaluation mode, with parameters and statistics as after some training."""
     generator = torch.Generator().manual_seed(seed)
     model.double()
@@ -44,19 +69,18 @@ def lived_in(model: nn.Module, image_size: int, *, seed: int = 0) -> nn.Module:
                 # Of several kernels in one row (CondConv) each sums over less than the row holds: as it was, then.
                 deviation = max(tensor[0].numel() ** -0.5, float(tensor.std()))
             tensor.normal_(0.1 * deviation, deviation, generator=generator)
-    settle(model, images(image_size, seed=seed + 1), seed=seed)
+    settle(model, drawn(draw, seed=seed + 1), seed=seed)
     return model.eval()
 
 
-def settle(model: nn.Module, x_BCHW: Tensor, *, seed: int = 0) -> None:
+def settle(model: nn.Module, inputs: Any, *, seed: int = 0) -> None:
     """Give batch norms, in place, the statistics that these images leave, disturbed a little."""
     generator = torch.Generator().manual_seed(seed)
-    take_statistics(model, x_BCHW)
+    take_statistics(model, inputs)
     for norm in _batch_norms(model):
         mean, var = norm.running_mean, norm.running_var
         if mean is not None and var is not None:
-            noise = torch.empty_like(mean).normal_(0, 0.3, generator=generator)
-            mean.add_(noise * var.sqrt())
+            mean.add_(torch.empty_like(mean).normal_(0, 0.3, generator=generator) * var.sqrt())
             var.mul_(torch.empty_like(var).uniform_(0.5, 1.5, generator=generator))
 
 
@@ -68,7 +92,7 @@ def hand_on_statistics(source: nn.Module, target: nn.Module) -> None:
             buffer.copy_(there[name])
 
 
-def take_statistics(model: nn.Module, x_BCHW: Tensor) -> None:
+def take_statistics(model: nn.Module, inputs: Any) -> None:
     """Batch norms take their running statistics from these images alone."""
     norms = list(_batch_norms(model))
     if not norms:
@@ -77,8 +101,7 @@ def take_statistics(model: nn.Module, x_BCHW: Tensor) -> None:
     for norm in norms:
         norm.momentum = 1.0
     try:
-        with torch.no_grad():
-            model.train()(x_BCHW)
+        outputs(model, inputs, training=True)
     finally:
         for norm, momentum in zip(norms, before, strict=True):
             norm.momentum = momentum
@@ -92,13 +115,32 @@ def _batch_norms(model: nn.Module) -> Iterable[_BatchNorm]:
     return [m for m in model.modules() if isinstance(m, _BatchNorm)]
 
 
-def outputs(model: nn.Module, x_BCHW: Tensor, *, training: bool = False) -> list[Tensor]:
-    """What the model returns, without gradients."""
+def run(model: nn.Module, inputs: Any) -> list[Tensor]:
+    """All tensors that the model returns; what it draws at random meanwhile is always the same."""
+    args, kwargs = as_inputs(copied(inputs))
+    torch.manual_seed(0)
+    with precision(next((p.dtype for p in model.parameters()), torch.float32)):
+        return tensors_in(model(*args, **kwargs))
+
+
+@contextmanager
+def precision(dtype: torch.dtype) -> Iterator[None]:
+    """Tensors that a model makes as it runs are of this type meanwhile."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def outputs(model: nn.Module, inputs: Any, *, training: bool = False) -> list[Tensor]:
+    """What the model returns in that mode, without gradients; whole numbers and truth values as floats."""
     model.train(training)
     with torch.no_grad():
-        found = tensors_in(model(x_BCHW))
+        found = run(model, inputs)
     model.eval()
-    return found
+    return [x if x.is_floating_point() or x.is_complex() else x.double() for x in found]
 
 
 def difference(a: list[Tensor], b: list[Tensor]) -> float:
@@ -109,20 +151,31 @@ def difference(a: list[Tensor], b: list[Tensor]) -> float:
     for x, y in zip(a, b, strict=True):
         if not (x.isfinite().all() and y.isfinite().all()):
             return float("inf")
-        worst = max(worst, float((x - y).abs().max() / x.abs().max().clamp(min=1e-30)))
+        if x.numel():
+            worst = max(worst, float((x - y).abs().max() / x.abs().max().clamp(min=1e-30)))
     return worst
 
 
-def variation(found: list[Tensor]) -> float:
-    """How much the outputs differ from image to image, relative to the largest: near 0 a comparison says nothing."""
-    return max(float((x - x.mean(0)).abs().max() / x.abs().max().clamp(min=1e-30)) for x in found)
+def disturbed(inputs: Any, *, seed: int) -> Any:
+    """The inputs changed by a few units of the last place."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def changed(value: Any) -> Any:
+        if not (isinstance(value, Tensor) and value.is_floating_point()):
+            return value
+        return value * (1 + 1e-15 * noise(generator, *value.shape))
+
+    return tree_map(changed, inputs)
 
 
-def step_backward(model: nn.Module, x_BCHW: Tensor) -> str:
+def step_backward(model: nn.Module, inputs: Any) -> str:
     """'' if a training step runs and gives finite gradients, else what went wrong."""
     model.train()
     model.zero_grad(set_to_none=True)
-    loss: Any = sum(out.square().mean() for out in tensors_in(model(x_BCHW)))
+    found = [out for out in run(model, inputs) if out.requires_grad]
+    if not found:
+        return "no output has a gradient"
+    loss: Any = sum(out.abs().square().mean() for out in found)
     loss.backward()
     grads = [p.grad for p in model.parameters() if p.grad is not None]
     model.zero_grad(set_to_none=True)
@@ -130,6 +183,12 @@ def step_backward(model: nn.Module, x_BCHW: Tensor) -> str:
     if not grads:
         return "no gradient reaches a parameter"
     return "" if all(g.isfinite().all() for g in grads) else "a gradient is not finite"
+
+
+def shapes(inputs: Any) -> str:
+    """The shapes of the tensors among the inputs of one image, in short: 3×64×64."""
+    found = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
+    return ", ".join("×".join(map(str, x.shape[1:] if x.ndim > 1 and x.shape[0] == 1 else x.shape)) for x in found)
 
 
 def masked_like(dense: nn.Module, pruned: nn.Module) -> nn.Module | None:

@@ -13,15 +13,20 @@ from torch import Tensor, nn
 
 from bench._nets import count
 from bench.coverage.networks import (
+    IMAGES,
+    Draw,
     difference,
+    disturbed,
+    drawn,
     hand_on_statistics,
-    images,
+    in_type,
     lived_in,
     masked_like,
     outputs,
     settle,
+    shapes,
+    single,
     step_backward,
-    variation,
     without_chance,
 )
 from prunit.allocate import Budget, Target, uniform
@@ -76,11 +81,12 @@ def uneven(graph: ChannelGraph, seed: int = 1) -> Plan | None:
         return None
 
 
-def examine(make: Callable[[], tuple[nn.Module, Tensor]], cell: Cell, at: At) -> None:
-    """Fill `cell` stage by stage; raises what prunit raises. `make` gives the model and a batch of images."""
+def examine(make: Callable[[], tuple[nn.Module, Draw]], cell: Cell, at: At) -> None:
+    """Fill `cell` stage by stage; raises what prunit raises. `make` gives the model and what draws images for it."""
     at("build")
-    model, example = make()
-    size = example.shape[-1]
+    model, draw = make()
+    example = single(draw)
+    cell["inputs"], cell["params"] = shapes(drawn(draw, batch=1)), count(model)
     without_chance(model)
     at("trace")
     graph, cell["trace_ms"] = _timed(lambda: trace(model, example))
@@ -96,59 +102,68 @@ def examine(make: Callable[[], tuple[nn.Module, Tensor]], cell: Cell, at: At) ->
     at("compact")
     small, cell["compact_ms"] = _timed(lambda: compact(model, graph, plan))
     at("forward")
-    shape = tuple(outputs(small, example)[0].shape)
+    found = [x.shape for x in outputs(small, example)]
     at("backward")
-    cell["backward"] = step_backward(small, images(size).float())
+    cell["backward"] = step_backward(small, single(draw, batch=IMAGES))
     at("cost")
     cell["counted"] = {"params": count(small), "macs": cost_of(trace(small, example)).macs}
-    cell["as_predicted"] = shape == tuple(outputs(model, example)[0].shape) and all(
-        cell["counted"][key] == cell["predicted"][key] for key in cell["counted"]
-    )
+    same = found == [x.shape for x in outputs(mask(model, graph, plan), example)]
+    cell["as_predicted"] = same and all(cell["counted"][key] == cell["predicted"][key] for key in cell["counted"])
     at("compare")
-    lived_in(model, size)
-    cell |= compared(model, graph, plan, size)
+    lived_in(model, draw)
+    cell |= compared(model, graph, plan, draw)
     odd = uneven(graph)
     if odd is not None:
         at("compare uneven widths")
-        found = compared(model, graph, odd, size)
-        if found["finite"]:
-            keys = ("eval_error", "train_error", "train_rounding")
-            cell |= {f"uneven_{key}": found[key] for key in keys}
+        found = compared(model, graph, odd, draw, errors_only=True)
+        if found.pop("finite"):
+            cell |= {f"uneven_{key}": value for key, value in found.items()}
 
 
-def compared(model: nn.Module, graph: ChannelGraph, plan: Plan, size: int) -> Cell:
+def runs_uncut(make: Callable[[], tuple[nn.Module, Draw]]) -> None:
+    """Raises where the model itself cannot do what is asked of the small one; a model of its own is used up for it."""
+    model, draw = make()
+    without_chance(model)
+    outputs(model, single(draw))
+    error = step_backward(model, single(draw, batch=IMAGES))
+    if error:
+        raise ValueError(error)
+    lived_in(model, draw)
+    for training in (False, True):
+        outputs(model, drawn(draw), training=training)
+
+
+def compared(model: nn.Module, graph: ChannelGraph, plan: Plan, draw: Draw, *, errors_only: bool = False) -> Cell:
     """How far the compact model is from the masked one, and what says that the comparison means anything.
 
-    `variation` is how much the masked model's outputs differ from image to image, `moved` how much they differ from the
-    uncut model's, `rounding` and `train_rounding` how much they do once its images are changed by a few units of the
-    last place.
-    `second_error` is a check without prunit's mask: how far the compact model is from the uncut one in which every
-    weight is zero that is not found in the compact model by its value. Norms over channels count those zeros, so it is
-    large where there are some.
+    `rounding` and `train_rounding` are how much the masked model's outputs differ once its images are changed by a few
+    units of the last place, `variation` how much they differ between two batches, `moved` how much from the uncut
+    model's. `second_error` and `second_train_error` are a check without prunit's mask: how far the compact model is
+    from the uncut one in which every weight is zero that is not found in the compact model by its value. Norms over
+    channels count those zeros, so they are large where there are some.
     """
-    x_BCHW = images(size, seed=7)
+    inputs = drawn(draw, seed=7)
     zeroed = mask(model, graph, plan)
     # The dense network's statistics would let what is left fade from layer to layer, down to nothing in deep networks.
-    settle(zeroed, images(size, seed=1))
+    settle(zeroed, drawn(draw, seed=1))
     hand_on_statistics(zeroed, model)
     small = compact(model, graph, plan)
-    second = masked_like(model, small)
-    wanted, found = outputs(zeroed, x_BCHW), outputs(small, x_BCHW)
-    noise = 1 + 1e-15 * images(size, seed=8)
-    near = outputs(zeroed, x_BCHW * noise)
-    second_error = None if second is None else difference(outputs(second, x_BCHW), found)
-    trained, trained_small = outputs(zeroed, x_BCHW, training=True), outputs(small, x_BCHW, training=True)
-    trained_near = outputs(zeroed, x_BCHW * noise, training=True)
-    return {
-        "eval_error": difference(wanted, found),
-        "train_error": difference(trained, trained_small),
-        "second_error": second_error,
-        "rounding": difference(wanted, near),
-        "train_rounding": difference(trained, trained_near),
-        "variation": variation(wanted),
-        "finite": all(bool(x.isfinite().all()) for x in (*wanted, *trained)),
-        "moved": difference(outputs(model, x_BCHW), wanted),
-    }
+    second = None if errors_only else masked_like(model, small)
+    near = disturbed(inputs, seed=8)
+    wanted, found = outputs(zeroed, inputs), outputs(small, inputs)
+    cell: Cell = {"eval_error": difference(wanted, found)}
+    if not errors_only:
+        cell["rounding"] = difference(wanted, outputs(zeroed, near))
+        cell["variation"] = difference(wanted, outputs(zeroed, drawn(draw, seed=9)))
+        cell["moved"] = difference(outputs(model, inputs), wanted)
+        cell["second_error"] = None if second is None else difference(outputs(second, inputs), found)
+    trained, trained_small = outputs(zeroed, inputs, training=True), outputs(small, inputs, training=True)
+    cell["train_error"] = difference(trained, trained_small)
+    cell["train_rounding"] = difference(trained, outputs(zeroed, near, training=True))
+    if second is not None:
+        cell["second_train_error"] = difference(outputs(second, inputs, training=True), trained_small)
+    cell["finite"] = all(bool(x.isfinite().all()) for x in (*wanted, *trained))
+    return cell
 
 
 def verdict(cell: Cell) -> str:
@@ -174,29 +189,30 @@ def _allowed(cell: Cell, key: str) -> float:
     return max(EXACT, min(MOST, 10 * cell.get(key.replace("error", "rounding"), 0.0)))
 
 
-def export(make: Callable[[], tuple[nn.Module, Tensor]], cell: Cell, at: At) -> None:
+def export(make: Callable[[], tuple[nn.Module, Draw]], cell: Cell, at: At) -> None:
     """Export the compact model of the same plan, checked in ONNX Runtime; if that fails, say whether the dense does."""
     at("build")
-    model, example = make()
+    model, draw = make()
     without_chance(model)
-    graph = trace(model, example)
+    graph = trace(model, single(draw))
     plan, _ = halved(graph)
-    lived_in(model, example.shape[-1])
+    lived_in(model, draw)
     small = compact(model, graph, plan)
     at("rounding")
-    cell["float_rounding"] = single = _single(small, example.shape[-1])
-    tolerance = max(ONNX_EXACT, min(ONNX_MOST, 10 * single))
+    cell["float_rounding"] = rounding = _rounding(small, draw)
+    tolerance = max(ONNX_EXACT, min(ONNX_MOST, 10 * rounding))
+    example = single(draw, batch=1)
     small.float()
     with tempfile.TemporaryDirectory() as folder:
         at("export")
         try:
             start = time.perf_counter()
-            record = export_onnx(small, example[:1], Path(folder), name="compact", tolerance=tolerance)
+            record = export_onnx(small, example, Path(folder), name="compact", tolerance=tolerance)
             cell |= {"onnx_bytes": record.bytes, "onnx_s": time.perf_counter() - start}
         except Exception:
             at("export dense")
             try:
-                export_onnx(model.float(), example[:1], Path(folder), name="dense", tolerance=tolerance)
+                export_onnx(model.float(), example, Path(folder), name="dense", tolerance=tolerance)
                 cell["dense_exports"] = True
             except Exception as error:
                 cell["dense_exports"] = False
@@ -205,11 +221,15 @@ def export(make: Callable[[], tuple[nn.Module, Tensor]], cell: Cell, at: At) -> 
             raise
 
 
-def _single(model: nn.Module, image_size: int) -> float:
+def _rounding(model: nn.Module, draw: Draw) -> float:
     """What float32 changes of the outputs in float64, relative to the largest: the most of some batches."""
     twin = copy.deepcopy(model).float()
-    batches = [images(image_size, seed=seed).float() for seed in range(8)]
-    return max(difference(outputs(model, x.double()), [y.double() for y in outputs(twin, x)]) for x in batches)
+    worst = 0.0
+    for seed in range(8):
+        inputs = single(draw, seed=seed, batch=IMAGES)
+        found = [x.double() for x in outputs(twin, inputs)]
+        worst = max(worst, difference(outputs(model, in_type(inputs, torch.float64)), found))
+    return worst
 
 
 def first_line(error: BaseException) -> str:

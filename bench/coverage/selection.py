@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from bench._nets import count
+from bench.coverage.networks import Draw, pictures
 from prunit import zoo
 from prunit.zoo.external import imported
 
@@ -51,11 +52,11 @@ class Case:
     spatial: int = 0
     attention: int = 0
 
-    def make(self) -> tuple[nn.Module, Tensor]:
-        """The untrained model in evaluation mode, always the same, and two images."""
+    def make(self) -> tuple[nn.Module, Draw]:
+        """The untrained model in evaluation mode, always the same, and pictures of its size."""
         torch.manual_seed(0)
         model = zoo.load(f"timm:{self.name}", num_classes=CLASSES, image_size=self.image_size)
-        return model.eval(), torch.randn(2, 3, self.image_size, self.image_size)
+        return model.eval(), pictures(self.image_size)
 
 
 def stem(name: str) -> str:

@@ -8,7 +8,6 @@ a position that is never cut. So `keep[axis.where]`, with `keep` a boolean array
 one extra True, says which positions of the axis stay.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,7 +16,6 @@ from typing import Any, Literal
 import numpy as np
 
 from prunit.errors import PlanError, unknown
-from prunit.shown import Shown, Table, count
 
 Role = Literal["out", "in", "both", "along"]
 """What an axis does: makes channels ('out'), sums over them ('in'), both, or holds one value for each ('along').
@@ -26,8 +24,8 @@ Both is what tied weights do: those of an encoder that the decoder has too.
 """
 
 
-@dataclass(frozen=True, repr=False)
-class Group(Shown):
+@dataclass(frozen=True)
+class Group:
     """Channels that shrink together.
 
     `name` is the module that makes them first; `producers` are all modules that do (more than one: their outputs
@@ -48,8 +46,8 @@ class Group(Shown):
         return len(self.producers) > 1
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Axis(Shown):
+@dataclass(frozen=True, eq=False)
+class Axis:
     """One dimension of one parameter or buffer; `where[i]` is the flat channel number of position i, or -1.
 
     Axes that hold the same channels may share the array: it is to be read only.
@@ -92,8 +90,8 @@ class Geometry:
     groups: int = 1
 
 
-@dataclass(frozen=True, repr=False)
-class Layer(Shown):
+@dataclass(frozen=True)
+class Layer:
     """One use of a convolution or linear weight: it costs `positions` multiply-adds per weight for one example.
 
     `geometry` is that of a 2D convolution which goes down or keeps its size, None for everything else.
@@ -106,8 +104,8 @@ class Layer(Shown):
     geometry: Geometry | None = None
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Product(Shown):
+@dataclass(frozen=True, eq=False)
+class Product:
     """Multiply-adds that belong to no weight (attention): `macs` times what each of `wheres` keeps, for `batch` inputs.
 
     A `where` may run over the inputs too, where the code puts them into one dimension with the heads.
@@ -118,8 +116,8 @@ class Product(Shown):
     batch: int = 1
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class CodeSize(Shown):
+@dataclass(frozen=True, eq=False)
+class CodeSize:
     """An int that the code of a module reads, and that counts channels: `split(x, self.width, 1)`.
 
     It is the module's attribute `name`, or entry `index` of that list or tuple, and must become the number of kept
@@ -132,8 +130,8 @@ class CodeSize(Shown):
     where: np.ndarray
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Activation(Shown):
+@dataclass(frozen=True, eq=False)
+class Activation:
     """A tensor that lives from step `born` to step `dies` of the forward pass.
 
     It has `per_position` elements for each entry of `where`, flat channel numbers as in `Axis`. Where further of its
@@ -150,8 +148,8 @@ class Activation(Shown):
     batch: int = 1
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class ChannelGraph(Shown):
+@dataclass(frozen=True, eq=False)
+class ChannelGraph:
     """What `trace` found: groups, the axes that hold them, and what the network costs."""
 
     groups: tuple[Group, ...]
@@ -241,18 +239,6 @@ class ChannelGraph(Shown):
         chosen = set(names)
         groups = tuple(replace(g, pinned=g.pinned or reason) if g.name in chosen else g for g in self.groups)
         return replace(self, groups=groups)
-
-    def _table(self) -> Table:
-        params = sum(math.prod(info.shape) for info in self.tensors.values() if info.is_parameter)
-        channels, free = sum(g.size for g in self.groups), sum(not g.pinned for g in self.groups)
-        parts = (count(len(self.groups), "group"), count(channels, "channel"), count(len(self.layers), "layer"))
-        title = f"ChannelGraph: {', '.join(parts)}, {params:,} params; {free} may shrink"
-        rows = [(g.name, f"{g.size:,}", count(len(g.producers), "layer"), _state(g)) for g in self.groups]
-        return Table(title, ("group", "channels", "made by", ""), rows, self.notes)
-
-
-def _state(group: Group) -> str:
-    return f"whole: {group.pinned}" if group.pinned else f"mixed by {group.mixed}" if group.mixed else ""
 
 
 def _span(channels: Sequence[int]) -> str:

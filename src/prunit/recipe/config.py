@@ -11,7 +11,6 @@ from typing import Annotated, Any, Final, Literal, cast, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from prunit.errors import ConfigError, UnknownNameError, unknown
-from prunit.shown import Shown
 from prunit.train import TrainConfig
 from prunit.train.config import meaning
 
@@ -37,7 +36,7 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_names_listed)]
 Budgets = Annotated[tuple[str, ...], BeforeValidator(_budgets_listed)]
 
 
-class _Section(Shown, BaseModel):
+class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
