@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from prunit.shown import Shown
+
 Batch = tuple[Tensor, Tensor]
 """Normalised images x_BCHW (float) and their class indices y_B (int64)."""
 
 
-@dataclass(frozen=True, eq=False)
-class Split:
+@dataclass(frozen=True, eq=False, repr=False)
+class Split(Shown):
     """One part of a data set: images x_BCHW (uint8, 0 to 255) and class indices y_B (int64)."""
 
     x_BCHW: Tensor
@@ -28,8 +30,8 @@ class Split:
         return Split(self.x_BCHW.to(device), self.y_B.to(device))
 
 
-@dataclass(frozen=True, eq=False)
-class Dataset:
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset(Shown):
     """Images to train on and to test on, with what a device must know to feed the exported model.
 
     `mean_C` and `std_C` are those of the training pixels scaled to [0, 1]. `flip` says whether a mirrored image

@@ -10,6 +10,7 @@ import numpy as np
 from prunit.errors import PlanError
 from prunit.graph import ChannelGraph
 from prunit.plans import Plan, Widths
+from prunit.shown import Shown
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,8 @@ class Cost:
     """The price of one forward pass of one example, and of storing the model.
 
     params            elements of all parameters
-    macs              multiply-adds of convolutions and linear maps (norms and activations are not counted)
+    macs              multiply-adds of convolutions, linear maps and products of activations (attention); a recurrent
+                      layer counts as the linear maps of its gates; norms, activations and nn.Bilinear are not counted
     activation_bytes  the most bytes of activations alive at once, element-wise steps and norms counted as in place
     weight_bytes      bytes of all parameters and buffers, as a state dict holds them
     """
@@ -32,8 +34,8 @@ class Cost:
         return asdict(self)
 
 
-@dataclass(frozen=True, eq=False)
-class LayerCosts:
+@dataclass(frozen=True, eq=False, repr=False)
+class LayerCosts(Shown):
     """What each layer costs, arrays in the order of `ChannelGraph.layers`.
 
     params        weights of the layer, without its bias and norm; those that two layers share count half for each

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from prunit.errors import PlanError
 from prunit.graph import ChannelGraph
 from prunit.graph.wrappers import unwrapped
+from prunit.shown import Shown, Table, count, runs
 
 Scores = Mapping[str, Tensor]
 """Importance of each channel by group name: shape (channels of the group,), higher = keep."""
@@ -25,8 +26,8 @@ Widths = Mapping[str, int]
 FORMAT, VERSION = "prunit-plan", 1
 
 
-@dataclass(frozen=True)
-class Plan:
+@dataclass(frozen=True, repr=False)
+class Plan(Shown):
     """Kept channel indices (ascending) of every group, and the dense width of each, to recognise the model.
 
     A group that `keep` does not name stays whole. `origin` says in plain words how the plan came about (recipe, score,
@@ -81,6 +82,19 @@ class Plan:
         """The first 16 hex digits of the sha256 of what is kept: equal plans have equal hashes."""
         body = json.dumps([sorted((n, list(c)) for n, c in self.keep.items()), sorted(self.dense.items())])
         return hashlib.sha256(body.encode()).hexdigest()[:16]
+
+    def _table(self) -> Table:
+        kept, dense = sum(self.widths.values()), sum(self.dense.values())
+        title = f"Plan {self.hash}: {kept:,} of {dense:,} channels in {count(len(self.dense), 'group')}"
+        rows = [
+            (name, f"{len(c):,}", f"{self.dense[name]:,}", "all" if len(c) == self.dense[name] else runs(c))
+            for name, c in self.keep.items()
+        ]
+        origin = ", ".join(f"{key}={v}" for key, v in self.origin.items() if not isinstance(v, Mapping))
+        notes = [f"origin: {origin}"] if origin else []
+        if self.biases:
+            notes.append(f"layers that get a bias: {', '.join(self.biases)}")
+        return Table(title, ("group", "kept", "of", "channels"), rows, tuple(notes))
 
     def check(self, graph: ChannelGraph) -> None:
         """Raise `PlanError` if the plan was made for another model."""

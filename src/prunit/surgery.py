@@ -32,6 +32,7 @@ from prunit.graph.running import (
     to_meta,
     where_in_code,
 )
+from prunit.graph.said import sizes_said
 from prunit.graph.sizes import cut_sizes, resize, set_sizes, weight_of
 from prunit.graph.wrappers import unwrapped
 from prunit.masking import AbsentChannels
@@ -56,6 +57,7 @@ def compact(model: nn.Module, graph: ChannelGraph, plan: Plan) -> nn.Module:
     plan.check(graph)
     keep = graph.flat_keep(plan.keep)
     small = rebuild(model, cut_tensors(graph, keep, _named_tensors(model)), cut_sizes(model, graph.code_sizes, keep))
+    set_sizes(small, sizes_said(model, small))
     for path, *names in graph.caches:
         clear(small.get_submodule(path), names)
     give_biases(small, plan)

@@ -24,6 +24,7 @@ from prunit.graph.finite import check_finite
 from prunit.graph.running import as_inputs, first_names, named_tensors, tensors_in
 from prunit.graph.wrappers import unwrapped
 from prunit.plans import Plan
+from prunit.shown import Shown
 from prunit.surgery import compact, give_bias
 
 Padded = Literal["merge", "keep", "fold"]
@@ -33,8 +34,8 @@ _SMALLEST: Final = 1e-3
 """A constant that stands for the others is at least so large beside the largest one: their weights grow by the rest."""
 
 
-@dataclass(frozen=True, eq=False)
-class Removed:
+@dataclass(frozen=True, eq=False, repr=False)
+class Removed(Shown):
     """The small model, the plan that cut it, and how many channels went for which reason.
 
     unread     no weight that is not zero reads it
@@ -207,6 +208,12 @@ class _Reading:
         path, _, own = axis.tensor.rpartition(".")
         module = modules.get(path)
         use = uses[0] if len({(u.padded, u.groups, u.transposed) for u in uses}) == 1 else None
+        if uses and all(u.transposed and len(u.constants) == positions for u in uses):
+            # What a transposed convolution makes of a constant differs from place to place; of zero it makes nothing.
+            zero = np.all([u.constants.cpu().numpy() == 0 for u in uses], axis=0)
+            used = (weight != 0).movedim((dim_out, axis.dim), (0, 1)).flatten(2).any(2).cpu().numpy()
+            constants = np.where(zero, 0.0, np.nan)[None]
+            return _Reader(axis, used, self._outputs(makes, dim_out, used), constants, True, None)
         plain = isinstance(module, _ConvNd | nn.Linear) and own == "weight" and axis.role == "in" and axis.dim == 1
         if use is None or use.transposed or not plain or use.groups * positions != len(use.constants):
             used = (weight != 0).movedim((dim_out, axis.dim), (0, 1))

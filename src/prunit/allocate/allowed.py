@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from prunit.shown import Shown
 
-@dataclass(frozen=True, eq=False)
-class Allowed:
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Allowed(Shown):
     """The widths that each group of a graph may have, as arrays in the order of its groups.
 
     A group may be `least` wide, wider than that by whole `step`s, or `most` wide, which may lie between two steps.

@@ -107,7 +107,7 @@ class Limit:
         return f"{self.key}={self.text}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Budget:
     """All limits hold at once."""
 
@@ -142,6 +142,9 @@ class Budget:
 
     def __str__(self) -> str:
         return ",".join(map(str, self.limits))
+
+    def __repr__(self) -> str:
+        return f"Budget.parse({str(self)!r})"
 
     @property
     def as_dict(self) -> dict[str, str]:
@@ -205,7 +208,7 @@ def _share_or_amount(key: str, text: str) -> tuple[float | None, float | None]:
         raise ConfigError(f"budget {key}={text} is not a number: {_HOW}") from error
     if not unit and number <= 1:
         return number, None
-    kind = _KINDS.get(_FIGURES[key].rpartition("_")[2], "count")
+    kind = _kind_of(key)
     if not unit and key in MEASURED:
         raise ConfigError(f"budget {key}={text}: say in what unit, {', '.join(UNITS[kind])}")
     try:
@@ -216,6 +219,9 @@ def _share_or_amount(key: str, text: str) -> tuple[float | None, float | None]:
         raise ConfigError(f"budget {key}={text}: {error}{of_others}") from None
 
 
+def _kind_of(key: str) -> Kind:
+    return _KINDS.get(_FIGURES[key].rpartition("_")[2], "count")
+
+
 def _takes(key: str, unit: str) -> bool:
-    kind = _KINDS.get(_FIGURES[key].rpartition("_")[2], "count")
-    return unit.lower() in map(str.lower, UNITS[kind])
+    return unit.lower() in map(str.lower, UNITS[_kind_of(key)])

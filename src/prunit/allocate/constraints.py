@@ -13,12 +13,13 @@ import numpy as np
 from prunit.allocate.allowed import Allowed
 from prunit.errors import ConfigError, UnknownNameError
 from prunit.graph import ChannelGraph, Group, Layer
+from prunit.shown import Shown
 
 _HOW = "write [least, most], each a share of the channels up to 1 (0.5) or a number of channels (16)"
 
 
-@dataclass(frozen=True)
-class Constraints:
+@dataclass(frozen=True, repr=False)
+class Constraints(Shown):
     """Every allocator and recipe keeps to these.
 
     A group that is cut keeps a width at which the layers that make it have a multiple of `round_to` output channels.

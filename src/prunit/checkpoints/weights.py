@@ -11,13 +11,14 @@ from prunit.checkpoints.fitting import Fit, Fitting, dense
 from prunit.checkpoints.reading import Held, Place, held_in, masked
 from prunit.errors import ConfigError, FileError, ModelError, UnknownNameError, unknown
 from prunit.graph.finite import not_finite
+from prunit.shown import Shown
 
 _NAMED: Final = 3
 """How many tensors a message names."""
 
 
-@dataclass(frozen=True, eq=False)
-class Weights:
+@dataclass(frozen=True, eq=False, repr=False)
+class Weights(Shown):
     """A state dict for `model.load_state_dict`, and where in the file it was.
 
     `key` is what stood before the model's names, keys and prefixes alike, '.' where nothing did; `others` are the

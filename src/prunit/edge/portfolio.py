@@ -22,8 +22,10 @@ from pydantic import (
     field_validator,
 )
 
+from prunit.edge import tables
 from prunit.errors import PortfolioError, unknown
 from prunit.files import inside, sha256_of, staged, why_not_relative
+from prunit.shown import Shown, Table
 
 MANIFEST: Final = "portfolio.json"
 VERSION: Final = 1
@@ -41,7 +43,7 @@ RelativePath = Annotated[str, AfterValidator(_relative)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
-class Record(BaseModel):
+class Record(Shown, BaseModel):
     """Frozen plain data that refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -163,6 +165,9 @@ class Variant(Record):
     epochs: NonNegativeInt = 0
     seed: int = 0
 
+    def _table(self) -> Table:
+        return tables.of_variant(self)
+
 
 _METRICS: Final[Mapping[str, Callable[[Metrics], float | None]]] = {
     "accuracy": lambda metrics: metrics.accuracy,
@@ -256,6 +261,9 @@ class Portfolio(Record):
         """The portfolio without these variants; their files stay. `UnknownNameError` for one that is not there."""
         gone = {self.variant(name).name for name in names}
         return self.model_copy(update={"variants": tuple(v for v in self.variants if v.name not in gone)})
+
+    def _table(self) -> Table:
+        return tables.of_portfolio(self)
 
     def thinned(self, count: int, x: str = "latency_ms", y: str = "accuracy") -> Self:
         """The portfolio with at most so many variants, those that together cover most of the front of two metrics.

@@ -4,7 +4,10 @@ import dis
 from collections.abc import Iterator
 from functools import lru_cache
 from types import CellType, CodeType, FunctionType
-from typing import Any
+from typing import Any, Final
+
+CACHE_TYPE: Final = type(lru_cache(len))
+"""Functions that note their results."""
 
 
 def cells_of(function: FunctionType) -> list[tuple[str, CellType, Any]]:

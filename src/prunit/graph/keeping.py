@@ -8,9 +8,9 @@ is passed over, so that noting a ResNet-50 takes less than a millisecond.
 import random
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
-from functools import lru_cache, partial
+from functools import partial
 from operator import is_, itemgetter
-from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, CellType, FunctionType, MethodType, MethodWrapperType, ModuleType
 from typing import Any, Final
 from weakref import ProxyTypes, ReferenceType
 
@@ -19,27 +19,25 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from prunit.graph.functions import cells_of, defaults_of, globals_of
+from prunit.graph.functions import CACHE_TYPE, cells_of, defaults_of, globals_of
 from prunit.graph.kept_tensors import LARGE, KeptTensor
 
-CacheType: Final = type(lru_cache(len))
-"""Functions that note their results."""
 Place = tuple[Any, ...]
 """Where a container is: the module's path, the attribute's name, and keys (or further names) inside of that."""
 
 _MODULE_OWN: Final = frozenset(vars(nn.Module()))
 """Attributes that every module has."""
 _STORES: Final = ("_parameters", "_buffers", "_modules")
-_OWN_CONTAINERS: Final = tuple(
+OWN_CONTAINERS: Final = tuple(
     name for name, held in vars(nn.Module()).items() if isinstance(held, dict | set) and name not in _STORES
 )
 """Its hooks, mostly empty."""
-_own_containers: Final = itemgetter(*_OWN_CONTAINERS)
-_CONTAINERS: Final = (OrderedDict, dict, list, tuple, deque, set, frozenset)
-_PLAIN: Final = frozenset(
+_own_containers: Final = itemgetter(*OWN_CONTAINERS)
+CONTAINERS: Final = (OrderedDict, dict, list, tuple, deque, set, frozenset)
+PLAIN: Final = frozenset(
     [
         *(bool, int, float, complex, str, bytes, range, slice, type, type(None), type(Ellipsis), ModuleType),
-        *(torch.Size, torch.dtype, torch.device, torch.layout, torch.memory_format, BuiltinFunctionType),
+        *(torch.Size, torch.dtype, torch.device, torch.layout, torch.memory_format),
     ]
 )
 """Kinds of values that hold nothing that changes."""
@@ -48,10 +46,10 @@ _OTHERS: Final = frozenset(
     " socket io _io prunit".split()
 )
 """Packages whose objects are no part of a model's state, or see to it themselves."""
-_MANY: Final = 4096
+MANY: Final = 4096
 """In a container of more entries (a list of files, say) what the entries hold is not looked at."""
 
-_OF_CODE: Final = (dict, list, tuple, deque, set, FunctionType, MethodType, partial, CacheType)
+_OF_CODE: Final = (dict, list, tuple, deque, set, FunctionType, MethodType, partial, CACHE_TYPE)
 """What is put back of all that a class's code sees."""
 
 
@@ -141,14 +139,14 @@ class Kept:
         if empty:
             self._empty.append(attributes)
         else:
-            for name in _OWN_CONTAINERS:
+            for name in OWN_CONTAINERS:
                 held = attributes.get(name)
                 if held is not None:
                     self._contents.append((held, _content(held), ()))
                     self._hooks += [(hook, ()) for hook in (held.values() if isinstance(held, dict) else ())]
         for name, value in attributes.items():
             of = type(value)
-            if of in _PLAIN or name in _MODULE_OWN or (of is tuple and _PLAIN.issuperset(map(type, value))):
+            if of in PLAIN or name in _MODULE_OWN or (of is tuple and PLAIN.issuperset(map(type, value))):
                 continue
             if not (name.startswith("_flat_weight") and kind.__module__.startswith("torch.")):
                 self._waiting.append((value, () if path is None else (path, name)))
@@ -158,18 +156,18 @@ class Kept:
     def _note_class(self, kind: type) -> None:
         """Containers that are attributes of the class, and what its code sees."""
         for base in kind.__mro__:
-            if base in self._classes or base.__module__.partition(".")[0] in _OTHERS or base is object:
+            if base in self._classes or is_foreign(base) or base is object:
                 continue
             self._classes.add(base)
             for name, value in vars(base).items():
-                if isinstance(value, _OF_CODE) and not (name.startswith("__") and isinstance(value, _CONTAINERS)):
+                if isinstance(value, _OF_CODE) and not (name.startswith("__") and isinstance(value, CONTAINERS)):
                     self._functions.append((value, ()))
 
     def _walk(self, of: str) -> None:
         self._of = of
         while self._waiting:
             value, place = self._waiting.popleft()
-            if type(value) in _PLAIN or type(value) in ProxyTypes or id(value) in self._seen:
+            if type(value) in PLAIN or type(value) in ProxyTypes or id(value) in self._seen:
                 continue
             if of == "attributes" and isinstance(value, FunctionType):
                 self._functions.append((value, ()))
@@ -181,12 +179,14 @@ class Kept:
                 self._note_tensor(value)
             elif isinstance(value, nn.Module):
                 self._note_module(None, value)
-            elif isinstance(value, _CONTAINERS):
+            elif isinstance(value, CONTAINERS):
                 self._note_items(value, place)
             elif isinstance(value, FunctionType):
                 self._note_function(value)
             elif isinstance(value, MethodType):
                 self._waiting += [(value.__self__, ()), (value.__func__, ())]
+            elif isinstance(value, BuiltinFunctionType | MethodWrapperType):
+                self._waiting.append((value.__self__, ()))
             elif isinstance(value, ReferenceType):
                 self._waiting.append((value(), ()))
             else:
@@ -196,10 +196,10 @@ class Kept:
         content = _content(held)
         if not isinstance(held, tuple | frozenset):
             self._contents.append((held, content, None if self._of == "code" else place))
-        if len(content) <= _MANY:
+        if len(content) <= MANY:
             keyed = isinstance(held, dict)
             for key, value in content.items() if keyed else enumerate(content):
-                if type(value) not in _PLAIN:
+                if type(value) not in PLAIN:
                     inner = (*place, key) if place and type(key) in (str, int) else ()
                     self._waiting.append((value, inner))
         attributes = getattr(held, "__dict__", None)  # a class of the user's own
@@ -209,7 +209,7 @@ class Kept:
     def _note_attributes(self, attributes: dict[str, Any], place: Place) -> None:
         self._attributes.append((attributes, attributes.copy()))
         for name, value in attributes.items():
-            if type(value) not in _PLAIN:
+            if type(value) not in PLAIN:
                 self._waiting.append((value, (*place, name) if place else ()))
 
     def _note_function(self, function: FunctionType) -> None:
@@ -221,7 +221,7 @@ class Kept:
         if not loosely:
             self._note_attributes(function.__dict__, ())
         of = function.__globals__
-        if str(of.get("__name__", "")).partition(".")[0] in _OTHERS:
+        if is_foreign(of.get("__name__", "")):
             return
         for name, value in globals_of(function, roughly=loosely).items():
             if isinstance(value, ModuleType | type | BuiltinFunctionType):
@@ -244,17 +244,17 @@ class Kept:
             self._undo.append(partial(value.set_state, value.get_state()))
         elif isinstance(value, random.Random):
             self._undo.append(partial(value.setstate, value.getstate()))
-        elif isinstance(value, CacheType):
+        elif isinstance(value, CACHE_TYPE):
             self._undo.append(partial(_empty_cache, value, value.cache_info().misses))
         elif isinstance(value, partial):
             self._waiting += [(held, ()) for held in (value.func, *value.args, *value.keywords.values())]
-        elif isinstance(value, type) or type(value).__module__.partition(".")[0] in _OTHERS:
+        elif isinstance(value, type) or is_foreign(type(value)):
             return
         else:
             attributes = getattr(value, "__dict__", None)
             if type(attributes) is dict:
                 self._note_attributes(attributes, place)
-            for name, slot in _slots(type(value)):
+            for name, slot in slots_of(type(value)):
                 try:
                     held = slot.__get__(value)
                 except AttributeError:
@@ -270,6 +270,11 @@ class Kept:
         self._note_attributes(tensor.__dict__, ())
 
 
+def is_foreign(of: type | str) -> bool:
+    """Whether a class, or a module by its name, is of a package whose objects are no part of a model's state."""
+    return str(of.__module__ if isinstance(of, type) else of).partition(".")[0] in _OTHERS
+
+
 def clear(module: nn.Module, names: Iterable[Any]) -> None:
     """Empty the container at the place that `names` give (an attribute, and keys in it), if there is one."""
     held: Any = module
@@ -282,7 +287,7 @@ def clear(module: nn.Module, names: Iterable[Any]) -> None:
 
 
 def _kind(held: Any) -> Any:
-    return next(kind for kind in _CONTAINERS if isinstance(held, kind))
+    return next(kind for kind in CONTAINERS if isinstance(held, kind))
 
 
 def _content(held: Any) -> Any:
@@ -351,7 +356,8 @@ def _unset(slot: Any, value: Any) -> None:
         return
 
 
-def _slots(kind: type) -> list[tuple[str, Any]]:
+def slots_of(kind: type) -> list[tuple[str, Any]]:
+    """Name and descriptor of each slot of a class."""
     names = []
     for base in kind.__mro__:
         slots = vars(base).get("__slots__", ())

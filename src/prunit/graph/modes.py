@@ -4,6 +4,7 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Iterable, Set
+from contextlib import suppress
 from types import FunctionType
 
 from torch import nn
@@ -23,8 +24,9 @@ def set_mode(model: nn.Module, modules: Iterable[nn.Module], training: bool) -> 
     """
     modules = list(modules)
     if any(map(sets_mode, modules)):
-        model.train() if training else model.eval()
-        return
+        with suppress(NotImplementedError):  # of an exported model, whose modules have flags but one graph for both
+            model.train() if training else model.eval()
+            return
     set_flags(modules, training)
 
 

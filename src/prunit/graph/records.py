@@ -8,6 +8,7 @@ a position that is never cut. So `keep[axis.where]`, with `keep` a boolean array
 one extra True, says which positions of the axis stay.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from prunit.errors import PlanError, unknown
+from prunit.shown import Shown, Table, count
 
 Role = Literal["out", "in", "both", "along"]
 """What an axis does: makes channels ('out'), sums over them ('in'), both, or holds one value for each ('along').
@@ -24,8 +26,8 @@ Both is what tied weights do: those of an encoder that the decoder has too.
 """
 
 
-@dataclass(frozen=True)
-class Group:
+@dataclass(frozen=True, repr=False)
+class Group(Shown):
     """Channels that shrink together.
 
     `name` is the module that makes them first; `producers` are all modules that do (more than one: their outputs
@@ -46,8 +48,8 @@ class Group:
         return len(self.producers) > 1
 
 
-@dataclass(frozen=True, eq=False)
-class Axis:
+@dataclass(frozen=True, eq=False, repr=False)
+class Axis(Shown):
     """One dimension of one parameter or buffer; `where[i]` is the flat channel number of position i, or -1.
 
     Axes that hold the same channels may share the array: it is to be read only.
@@ -90,8 +92,8 @@ class Geometry:
     groups: int = 1
 
 
-@dataclass(frozen=True)
-class Layer:
+@dataclass(frozen=True, repr=False)
+class Layer(Shown):
     """One use of a convolution or linear weight: it costs `positions` multiply-adds per weight for one example.
 
     `geometry` is that of a 2D convolution which goes down or keeps its size, None for everything else.
@@ -104,8 +106,8 @@ class Layer:
     geometry: Geometry | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Product:
+@dataclass(frozen=True, eq=False, repr=False)
+class Product(Shown):
     """Multiply-adds that belong to no weight (attention): `macs` times what each of `wheres` keeps, for `batch` inputs.
 
     A `where` may run over the inputs too, where the code puts them into one dimension with the heads.
@@ -116,8 +118,8 @@ class Product:
     batch: int = 1
 
 
-@dataclass(frozen=True, eq=False)
-class CodeSize:
+@dataclass(frozen=True, eq=False, repr=False)
+class CodeSize(Shown):
     """An int that the code of a module reads, and that counts channels: `split(x, self.width, 1)`.
 
     It is the module's attribute `name`, or entry `index` of that list or tuple, and must become the number of kept
@@ -130,8 +132,8 @@ class CodeSize:
     where: np.ndarray
 
 
-@dataclass(frozen=True, eq=False)
-class Activation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Activation(Shown):
     """A tensor that lives from step `born` to step `dies` of the forward pass.
 
     It has `per_position` elements for each entry of `where`, flat channel numbers as in `Axis`. Where further of its
@@ -148,8 +150,8 @@ class Activation:
     batch: int = 1
 
 
-@dataclass(frozen=True, eq=False)
-class ChannelGraph:
+@dataclass(frozen=True, eq=False, repr=False)
+class ChannelGraph(Shown):
     """What `trace` found: groups, the axes that hold them, and what the network costs."""
 
     groups: tuple[Group, ...]
@@ -239,6 +241,18 @@ class ChannelGraph:
         chosen = set(names)
         groups = tuple(replace(g, pinned=g.pinned or reason) if g.name in chosen else g for g in self.groups)
         return replace(self, groups=groups)
+
+    def _table(self) -> Table:
+        params = sum(math.prod(info.shape) for info in self.tensors.values() if info.is_parameter)
+        channels, free = sum(g.size for g in self.groups), sum(not g.pinned for g in self.groups)
+        parts = (count(len(self.groups), "group"), count(channels, "channel"), count(len(self.layers), "layer"))
+        title = f"ChannelGraph: {', '.join(parts)}, {params:,} params; {free} may shrink"
+        rows = [(g.name, f"{g.size:,}", count(len(g.producers), "layer"), _state(g)) for g in self.groups]
+        return Table(title, ("group", "channels", "made by", ""), rows, self.notes)
+
+
+def _state(group: Group) -> str:
+    return f"whole: {group.pinned}" if group.pinned else f"mixed by {group.mixed}" if group.mixed else ""
 
 
 def _span(channels: Sequence[int]) -> str:

@@ -7,7 +7,7 @@ import random
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -132,7 +132,8 @@ def standing_in(
     finally:
         for module, mode in moody:
             if sets_mode(module):  # it may have changed more than attributes: torchvision's graph modules their class
-                module.train(mode)
+                with suppress(NotImplementedError):
+                    module.train(mode)
         filled += kept.put_back()
 
 

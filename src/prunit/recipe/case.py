@@ -13,13 +13,14 @@ from prunit.graph import ChannelGraph, Group
 from prunit.plans import Scores, Widths
 from prunit.recipe.config import PruneConfig
 from prunit.scores import Score, WeightScores
+from prunit.shown import Shown
 
 Found = tuple[Scores, Widths, dict[str, str]]
 """Scores of channels, widths, and what there is to say about the width of a group."""
 
 
-@dataclass(frozen=True)
-class Case:
+@dataclass(frozen=True, repr=False)
+class Case(Shown):
     """What a recipe decides on."""
 
     model: nn.Module

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal, cast, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from prunit.errors import ConfigError, UnknownNameError, unknown
+from prunit.shown import Shown
 from prunit.train import TrainConfig
 from prunit.train.config import meaning
 
@@ -36,7 +37,7 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_names_listed)]
 Budgets = Annotated[tuple[str, ...], BeforeValidator(_budgets_listed)]
 
 
-class _Section(BaseModel):
+class _Section(Shown, BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 

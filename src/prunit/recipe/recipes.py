@@ -30,12 +30,13 @@ from prunit.recipe.devices import meters_of
 from prunit.recipe.reconvene import reconvene
 from prunit.scores import Saliency, Score, find, name_of, per_channel, score_weights
 from prunit.scores.per_cost import macs_per_weight, per_cost
+from prunit.shown import Shown
 
 OnRound = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
-class Decision:
+@dataclass(frozen=True, repr=False)
+class Decision(Shown):
     """A plan, what it costs beside the dense model, and why each group got its width."""
 
     plan: Plan

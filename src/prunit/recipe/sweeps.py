@@ -30,6 +30,7 @@ from prunit.recipe.folder import is_started, read_json
 from prunit.recipe.progress import OnStep, Progress
 from prunit.recipe.recipes import RECIPES, decide
 from prunit.recipe.source import ModelLike, Source, digest_of_data, digest_of_weights, example_of, loaded
+from prunit.shown import Shown
 from prunit.surgery import check_runs, compact, rectify
 from prunit.train import device_named, train
 
@@ -42,8 +43,8 @@ _SWITCH: Final = {"reconvene": "evaluator", "complexity": "mode"}
 """What the word after a recipe's name sets: reconvene:emptied, complexity:fa."""
 
 
-@dataclass(frozen=True)
-class Trial:
+@dataclass(frozen=True, repr=False)
+class Trial(Shown):
     """A recipe that is tried for a budget.
 
     `accuracies` are pairs of epochs and the share of held-out images that were right after so many, one for each rung;
@@ -58,8 +59,8 @@ class Trial:
     out: str = ""
 
 
-@dataclass(frozen=True)
-class Sweep:
+@dataclass(frozen=True, repr=False)
+class Sweep(Shown):
     """What was tried, and the portfolio of what is on the front of accuracy and size, macs or latency."""
 
     trials: tuple[Trial, ...]

@@ -19,7 +19,7 @@ from prunit.errors import PrunitError, ScoreError, unknown
 from prunit.graph import ChannelGraph
 from prunit.graph.finite import check_finite
 from prunit.plans import Scores
-from prunit.scores.channels import Gather, per_channel, summed
+from prunit.scores.channels import Gather, Scored, per_channel, summed
 from prunit.scores.grasp import grasp
 from prunit.scores.iterate import OnRound, Rescore, exponential, iterate, iterate_reviving
 from prunit.scores.magnitude import magnitude
@@ -146,10 +146,10 @@ def score_weights(
     ask = _Ask(model, graph, method, batches, density, rounds, seed)
     with _network(model, graph, score, batches, seed) as net:
         try:
-            return ask.run(net, on_round)
+            return Scored(ask.run(net, on_round))
         except _OutOfRange:
             # Sums of absolute weights grow as fan-in to the power of the depth: deep networks leave float32.
-            return ask.run(net, on_round, torch.float64)
+            return Scored(ask.run(net, on_round, torch.float64))
 
 
 def _check(score: str | Score | Saliency, batches: Sequence[Batch], rounds: int, density: float) -> None:
@@ -258,9 +258,9 @@ def score_channels(
         _check(score, batches, 1, density)
         rescore = _Ask(model, graph, method, batches, density, 1, seed).rescore()
         with _network(model, graph, score, batches, seed) as net:
-            return summed(graph, net.weights, lambda name, rows: rescore(net, {name: rows})[name])
+            return Scored(summed(graph, net.weights, lambda name, rows: rescore(net, {name: rows})[name]))
     weights = score_weights(model, graph, score, batches, density=density, seed=seed, on_round=on_round)
-    return per_channel(graph, weights, method.gather)
+    return Scored(per_channel(graph, weights, method.gather))
 
 
 def name_of(score: str | Score | Saliency) -> str:

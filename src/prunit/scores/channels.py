@@ -9,11 +9,27 @@ from torch import Tensor
 
 from prunit.graph import Axis, ChannelGraph
 from prunit.plans import Scores
+from prunit.shown import Shown, Table, count
 
 Gather = Literal["sum", "last"]
 """How weights speak for a channel: all together ('sum'), or the one that would be pruned last ('last')."""
 
 _PART_BYTES: Final = 1 << 19
+
+
+class Scored(Shown, dict[str, Tensor]):
+    """Scores by name: a dict that shows itself in a few lines."""
+
+    def _table(self) -> Table:
+        rows = [
+            (name, "×".join(map(str, score.shape)), *(f"{float(x):.4g}" for x in _spread(score)))
+            for name, score in self.items()
+        ]
+        return Table(f"Scores: {count(len(self), 'name')}", ("name", "shape", "least", "mean", "most"), rows)
+
+
+def _spread(score: Tensor) -> tuple[Tensor, ...]:
+    return (score.min(), score.double().mean(), score.max()) if score.numel() else (score.new_zeros(()),) * 3
 
 
 def per_channel(graph: ChannelGraph, weights: Mapping[str, Tensor], how: Gather) -> Scores:

@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
 from prunit.errors import ConfigError, PrunitError, unknown
+from prunit.shown import Shown
 
 Schedule = Literal["onecycle", "step"]
 Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed"]
@@ -39,7 +40,7 @@ class Epoch:
     """Wall-clock time of training and test; what the first run took, where the epoch was read from a checkpoint."""
 
 
-class TrainConfig(BaseModel):
+class TrainConfig(Shown, BaseModel):
     """Settings of a training. `None` means: what the schedule's recipe says.
 
     `step` is the papers' recipe (DNNShifter, after OpenLTH: 160 epochs of SGD, lr 0.1, x0.1 at 80 and 120, decay

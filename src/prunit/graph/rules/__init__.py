@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from prunit.graph.labels import Labels
-from prunit.graph.rules.elementwise import like_first, padding, pointwise, pooling, same_shape
+from prunit.graph.rules.elementwise import flipped, like_first, padding, pointwise, pooling, same_shape
 from prunit.graph.rules.seam import TracerLike, tensors
 from prunit.graph.rules.shapes import (
     channel_shuffle,
@@ -91,7 +91,8 @@ TABLE: dict[Rule, str] = {
     reduction: "sum mean amax amin aminmax norm linalg_vector_norm var var_mean std std_mean prod all any logsumexp",
     position: "argmax argmin max min",
     softmax: "_softmax _log_softmax softmax log_softmax _safe_softmax",
-    along_free_dim: "cumsum flip roll sort topk",
+    along_free_dim: "cumsum roll sort topk",
+    flipped: "flip",
     reshape: "view _unsafe_view reshape _reshape_alias flatten unflatten",
     restride: "as_strided as_strided_",
     permute: "permute transpose t",

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from prunit.graph.labels import Block, Labels, ordered
-from prunit.graph.rules.seam import TracerLike, argument, buffer_for, name_of, operands, tensors
+from prunit.graph.rules.seam import TracerLike, argument, buffer_for, dims_of, name_of, operands, tensors
 
 aten = torch.ops.aten
 KEEP_ZERO = {aten.mul: 2, aten.div: 1, aten.neg: 1}
@@ -158,6 +158,23 @@ def pooling(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any) -> None:
     t.set(first, Labels(kept))
     for leaf in others:  # the indices of a max pooling, which no engine stores
         t.set(leaf, t.labels(first))
+
+
+def flipped(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:
+    """flip: channels go to their new places; of those that stay the order is reversed alike."""
+    x = args[0]
+    labels = t.labels(x)
+    dims = dims_of(argument(func, args, kwargs, "dims"), x.ndim)
+    blocks = []
+    for block in labels.blocks:
+        turned = [i for i, d in enumerate(block.dims) if d in dims]
+        if turned and (labels.weight or len(block.dims) > 1):
+            t.pin(block.ids, f"operator {name_of(func)} runs over channels")
+        elif turned:
+            blocks.append(Block(block.dims, np.flip(block.ids, tuple(turned)).copy()))
+        else:
+            blocks.append(block)
+    t.set(out, Labels(tuple(blocks)))
 
 
 def padding(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:

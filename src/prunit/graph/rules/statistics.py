@@ -139,7 +139,7 @@ def softmax(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any) -> None:
 
 
 def along_free_dim(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any) -> None:
-    """cumsum, flip, roll, sort, topk: nothing happens to channels if they run along another dimension."""
+    """cumsum, roll, sort, topk: nothing happens to channels if they run along another dimension."""
     x = args[0]
     labels = t.labels(x)
     dims = dims_of(argument(func, args, kwargs, "dim", "dims"), x.ndim)

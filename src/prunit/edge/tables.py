@@ -1,0 +1,38 @@
+"""Portfolios and variants as they are shown in a terminal and in a notebook."""
+
+from typing import TYPE_CHECKING, Final
+
+from prunit.shown import Table, count
+
+if TYPE_CHECKING:
+    from prunit.edge.portfolio import Portfolio, Variant
+
+_HEAD: Final = ("variant", "accuracy", "latency", "params", "macs", "file")
+
+
+def of_portfolio(portfolio: "Portfolio") -> Table:
+    """A row for each variant."""
+    parts = (f"{portfolio.model} on {portfolio.data}", count(len(portfolio.classes), "class", "classes"))
+    title = f"Portfolio {portfolio.name}: {count(len(portfolio.variants), 'variant')}, {', '.join(parts)}"
+    device = portfolio.device
+    notes = (f"measured on {device.name} with {device.engine}",) if device else ()
+    return Table(title, _HEAD, [(variant.name, *_figures(variant)) for variant in portfolio.variants], notes)
+
+
+def of_variant(variant: "Variant") -> Table:
+    """A row for each figure."""
+    budget = ",".join(f"{key}={value}" for key, value in variant.budget.items())
+    settings = ", ".join((variant.recipe, *(f"{key}={value}" for key, value in variant.settings.items())))
+    rows = [*zip(_HEAD[1:], _figures(variant), strict=True), ("channels kept", f"{100 * variant.keep:.1f} %")]
+    title = f"Variant {variant.name}: {settings}{f' for {budget}' if budget else ''}"
+    return Table(title, (), [*rows, ("epochs", str(variant.epochs))], (f"file: {variant.artifact.path}",))
+
+
+def _figures(variant: "Variant") -> tuple[str, ...]:
+    """Below `_HEAD`, without the name."""
+    held, latency_ms = variant.metrics, variant.metrics.latency_ms()
+    return (
+        "–" if held.accuracy is None else f"{100 * held.accuracy:.1f} %",
+        "–" if latency_ms is None else f"{latency_ms:.3g} ms",
+        *(f"{held.params:,}", f"{held.macs:,}", f"{held.file_bytes / 1000:,.0f} KB"),
+    )
