@@ -60,7 +60,6 @@ class Service:
             read=self._published,
         )
         self.switcher.changed()
-        self.portfolio = self.switcher.portfolio
         self.batcher = Batcher(
             *(self.switcher, self._deliver),
             target_ms=lambda: self.steering.target_ms,
@@ -100,6 +99,11 @@ class Service:
             self._watching.join()
             self.switcher.close()
         self.board.close()
+
+    @property
+    def portfolio(self) -> Portfolio:
+        """What is served: the switcher's, so that nobody who is told of another one meets the old one here."""
+        return self.switcher.portfolio
 
     # ── requests ──
 
@@ -202,7 +206,7 @@ class Service:
     def reload(self) -> None:
         """Take the manifest as it is now; what is wrong with it is told, and the old one goes on."""
         try:
-            self.portfolio = self.switcher.reload(_unusable)
+            self.switcher.reload(_unusable)
             self.steering.change_options(options_of(self.portfolio))
             self.batcher.times.forget()
         except PrunitError as error:
