@@ -34,6 +34,7 @@ from prunit.recipe.devices import profiles_of
 from prunit.recipe.folder import (
     STATE,
     check_folder,
+    held,
     intact_variant,
     is_started,
     open_folder,
@@ -100,20 +101,21 @@ def build(
         check_trains(source.make(), dataset)
         check_exports(dense, dataset)
     # All that can be wrong with what was asked has been found by now; only then the folder is touched.
-    folder = open_folder(Path(out), settings, resume=resume, defaults=BuildConfig().model_dump(mode="json"))
-    work = Work(config, folder, dataset, source, graph, progress)
-    plans = {name: work.plan(dense, name, budget) for name, budget in budgets.items()}
-    del dense
-    progress.plan_to_train(
-        {name: cost_of(graph, plan).macs for name, plan in plans.items()}, probe_s=2 * config.probe.seconds
-    )
-    variants = []
-    for name, plan in plans.items():
-        epochs = work.train(name, plan)
-        variants.append(work.export(name, plan, budgets[name], epochs))
-    portfolio = work.measure(variants)
-    work.report(portfolio)
-    return portfolio
+    with held(Path(out), resume=resume):
+        folder = open_folder(Path(out), settings, resume=resume, defaults=BuildConfig().model_dump(mode="json"))
+        work = Work(config, folder, dataset, source, graph, progress)
+        plans = {name: work.plan(dense, name, budget) for name, budget in budgets.items()}
+        del dense
+        progress.plan_to_train(
+            {name: cost_of(graph, plan).macs for name, plan in plans.items()}, probe_s=2 * config.probe.seconds
+        )
+        variants = []
+        for name, plan in plans.items():
+            epochs = work.train(name, plan)
+            variants.append(work.export(name, plan, budgets[name], epochs))
+        portfolio = work.measure(variants)
+        work.report(portfolio)
+        return portfolio
 
 
 def check_request(config: BuildConfig) -> dict[str, Budget | None]:

@@ -1,7 +1,8 @@
 """The folder of a build: what stands in it, and whether a build may go on there."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,6 +10,7 @@ from prunit.edge.portfolio import Portfolio, Variant
 from prunit.errors import ConfigError, FileError, PlanError
 from prunit.files import write_atomically
 from prunit.plans import Plan
+from prunit.recipe.lock import check_free, holding
 from prunit.train import Epoch
 from prunit.version import VERSION
 
@@ -20,7 +22,24 @@ BUILD: Final = "build.json"
 
 
 def check_folder(folder: Path, *, resume: bool) -> None:
-    """Raise `ConfigError` if the folder holds something else, or a build that is not to be resumed; writes nothing."""
+    """Raise `ConfigError` if the folder holds something else, or a build that is running or not to be resumed.
+
+    Nothing is written.
+    """
+    if folder.is_dir():
+        check_free(folder / STATE, what="build", shown=folder)
+    _check_content(folder, resume=resume)
+
+
+@contextmanager
+def held(folder: Path, *, resume: bool) -> Generator[None, None, None]:
+    """Inside, no other build may work in the folder, which is made; refused as by `check_folder`, nothing written."""
+    check_folder(folder, resume=resume)
+    with holding(folder / STATE, what="build", shown=folder):
+        yield
+
+
+def _check_content(folder: Path, *, resume: bool) -> None:
     if not folder.exists() or _unused(folder):
         return
     if not resume:
@@ -32,7 +51,7 @@ def check_folder(folder: Path, *, resume: bool) -> None:
 def open_folder(
     folder: Path, settings: Mapping[str, Any], *, resume: bool, defaults: Mapping[str, Any] | None = None
 ) -> Path:
-    """The folder, with the build's settings written down; refuses one that holds something else.
+    """The folder, which is `held`, with the build's settings written down; refuses one that holds something else.
 
     A setting that an older prunit did not know, and so did not write down, counts as its default.
     Raises `ConfigError` for a folder in use, or a resumed build whose settings are not those it was started with, and
@@ -41,7 +60,7 @@ def open_folder(
     file = folder / STATE / BUILD
     now = json.loads(json.dumps({"format": "prunit-build", "version": 1, "prunit": VERSION, **settings}))
     try:
-        check_folder(folder, resume=resume)
+        _check_content(folder, resume=resume)
         if file.exists():
             _check_same(read_json(file), now, folder, defaults or {})
         (folder / STATE).mkdir(parents=True, exist_ok=True)

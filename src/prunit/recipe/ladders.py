@@ -28,7 +28,7 @@ from prunit.graph import ChannelGraph, trace
 from prunit.plans import keep_all
 from prunit.recipe.config import BuildConfig, validated
 from prunit.recipe.flow import Work, settings_of_build
-from prunit.recipe.folder import STATE, check_folder, is_started, open_folder, read_history
+from prunit.recipe.folder import STATE, check_folder, held, is_started, open_folder, read_history
 from prunit.recipe.progress import OnStep, Progress
 from prunit.recipe.source import ModelLike, Source, check_exports, check_trains, example_of, loaded
 from prunit.scores import SCORES, score_weights
@@ -73,11 +73,12 @@ def ladder(
     if not (resume and is_started(Path(out))):
         check_trains(source.make(), dataset)
         check_exports(dense, dataset)
-    folder = open_folder(Path(out), settings, resume=resume, defaults=BuildConfig().model_dump(mode="json"))
-    work = Work(config, folder, dataset, source, graph, progress)
-    portfolio = work.measure(_Climb(work, prunable(graph)).variants(rungs))
-    work.report(portfolio)
-    return portfolio
+    with held(Path(out), resume=resume):
+        folder = open_folder(Path(out), settings, resume=resume, defaults=BuildConfig().model_dump(mode="json"))
+        work = Work(config, folder, dataset, source, graph, progress)
+        portfolio = work.measure(_Climb(work, prunable(graph)).variants(rungs))
+        work.report(portfolio)
+        return portfolio
 
 
 @dataclass(frozen=True)

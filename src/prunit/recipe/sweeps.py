@@ -27,6 +27,7 @@ from prunit.plans import Plan
 from prunit.recipe.config import BuildConfig, PruneConfig, validated
 from prunit.recipe.flow import build, check_request, report_on
 from prunit.recipe.folder import is_started, read_json
+from prunit.recipe.lock import LOCK, check_free, holding
 from prunit.recipe.progress import OnStep, Progress
 from prunit.recipe.recipes import RECIPES, decide
 from prunit.recipe.source import ModelLike, Source, digest_of_data, digest_of_weights, example_of, loaded
@@ -92,24 +93,31 @@ def sweep(
     settings = {text: settings_of(text) for text in recipes}
     budgets = {name: budget for name, budget in check_request(config).items() if budget}
     _check(settings, budgets, eta, held_out)
+    check_place(Path(out), resume=resume)
     dataset = loaded(data, config)
     source = Source.of(model, dataset, seed=config.seed)
     dense = source.make()
+    judged = held(dataset, held_out, config.seed)
     graph = trace(dense, example_of(dataset), pin=config.prune.pin)
-    state = _State.open(Path(out), _asked(config, recipes, eta, held_out, dense, dataset), resume=resume)
-    halving = _Halving(config, settings, budgets, dataset, held(dataset, held_out, config.seed), graph, source, state)
-    trials = halving.run(dense, eta, Progress(on_step))
-    winners = {trial.variant: trial for trial in trials if not trial.out}
-    if not winners:
-        raise BudgetError(f"no recipe meets any budget: {trials[0].variant} with {trials[0].recipe}: {trials[0].out}")
-    own = {name: _own(config, name, settings[trial.recipe]) for name, trial in winners.items()}
-    chosen = config.model_copy(update={"budgets": tuple(str(budgets[name]) for name in winners), "by_variant": own})
-    folder = Path(out) / PORTFOLIO
-    portfolio = build(model, dataset, folder, config=chosen, resume=is_started(folder), on_step=on_step)
-    portfolio = front(portfolio)
-    portfolio.write(folder)
-    report_on(portfolio, folder, trials=[asdict(trial) for trial in trials])
-    return Sweep(tuple(trials), portfolio)
+    asked = _asked(config, recipes, eta, held_out, dense, dataset)
+    check_place(Path(out), resume=resume)
+    with holding(Path(out), what="sweep", shown=Path(out)):
+        check_content(Path(out), resume=resume)
+        state = _State.open(Path(out), asked)
+        halving = _Halving(config, settings, budgets, dataset, judged, graph, source, state)
+        trials = halving.run(dense, eta, Progress(on_step))
+        winners = {trial.variant: trial for trial in trials if not trial.out}
+        if not winners:
+            first = trials[0]
+            raise BudgetError(f"no recipe meets any budget: {first.variant} with {first.recipe}: {first.out}")
+        own = {name: _own(config, name, settings[trial.recipe]) for name, trial in winners.items()}
+        chosen = config.model_copy(update={"budgets": tuple(str(budgets[name]) for name in winners), "by_variant": own})
+        folder = Path(out) / PORTFOLIO
+        portfolio = build(model, dataset, folder, config=chosen, resume=is_started(folder), on_step=on_step)
+        portfolio = front(portfolio)
+        portfolio.write(folder)
+        report_on(portfolio, folder, trials=[asdict(trial) for trial in trials])
+        return Sweep(tuple(trials), portfolio)
 
 
 def settings_of(recipe: str) -> dict[str, str]:
@@ -165,6 +173,23 @@ def _check(settings: Mapping[str, object], budgets: Mapping[str, Budget], eta: i
         raise ConfigError(f"held_out={held_out}: a share of the training images between 0 and 1")
 
 
+def check_place(folder: Path, *, resume: bool) -> None:
+    """Raise `ConfigError` if a sweep runs in the folder, or it is not one to sweep in; nothing is written."""
+    check_free(folder, what="sweep", shown=folder)
+    check_content(folder, resume=resume)
+
+
+def check_content(folder: Path, *, resume: bool) -> None:
+    """Raise `ConfigError` if the folder holds something else, or a sweep that is not to be resumed."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"'{folder}' is a file: choose a folder (--out) that is empty or not there yet")
+    if not (folder / TRIALS).exists():
+        if folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
+            raise ConfigError(f"'{folder}' is not empty: choose a folder (--out) that is empty or not there yet")
+    elif not resume:
+        raise ConfigError(f"'{folder}' already holds a sweep: continue it with --resume, or choose another (--out)")
+
+
 def _asked(
     config: BuildConfig, recipes: Sequence[str], eta: int, held_out: float, dense: nn.Module, dataset: Dataset
 ) -> dict[str, Any]:
@@ -186,16 +211,10 @@ class _State:
         self.file, self.asked, self.found = file, asked, found
 
     @staticmethod
-    def open(folder: Path, asked: Mapping[str, Any], *, resume: bool) -> "_State":
+    def open(folder: Path, asked: Mapping[str, Any]) -> "_State":
         file = folder / TRIALS
-        if folder.exists() and not folder.is_dir():
-            raise ConfigError(f"'{folder}' is a file: choose a folder (--out) that is empty or not there yet")
         if not file.exists():
-            if folder.exists() and any(folder.iterdir()):
-                raise ConfigError(f"'{folder}' is not empty: choose a folder (--out) that is empty or not there yet")
             return _State(file, asked, {})
-        if not resume:
-            raise ConfigError(f"'{folder}' already holds a sweep: continue it with --resume, or choose another (--out)")
         before = read_json(file)
         if before.get("asked") != json.loads(json.dumps(asked)):
             raise ConfigError(f"'{folder}' holds a sweep of other settings: repeat those, or choose another (--out)")
