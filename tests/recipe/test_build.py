@@ -161,6 +161,22 @@ def five_outputs() -> nn.Module:
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 3))
 
 
+def with_head(outputs: int | None) -> nn.Module:
+    """A network for grey images with so many outputs, or with a map in place of them."""
+    pooled = [] if outputs is None else [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, outputs)]
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), *pooled)
+
+
+class WiderInTraining(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = with_head(10)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        scores_BK = self.inner(x_BCHW)
+        return scores_BK if self.training else scores_BK[:, :4]
+
+
 class ByValue(nn.Module):
     """Looks at the values of its input, which no exported file can."""
 
@@ -205,6 +221,15 @@ def no_test_images() -> Dataset:
     [
         (broken, data, {}, ModelError, "3"),
         (five_outputs, data, {}, ModelError, "build it with num_classes=4"),
+        (lambda: with_head(10), data, {}, ModelError, r"gives \(1, 10\) .* build it with num_classes=4"),
+        (
+            lambda: with_head(None),
+            data,
+            {},
+            ModelError,
+            r"gives a map \(1, .* take a classifier, .* \(1, 4\), one for",
+        ),
+        (WiderInTraining, data, {"budgets": []}, ModelError, r"gives \(2, 10\) in training mode; .*num_classes=4"),
         (not_a_model, data, {}, ModelError, "returned a str, not an nn.Module"),
         (TwoHeaded, data, {"budgets": []}, ModelError, "in training mode the model returns a tuple, not one tensor"),
         (FailsInTraining, data, {"budgets": []}, ModelError, r"in training mode the model fails on images of shape"),

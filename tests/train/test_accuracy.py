@@ -1,5 +1,7 @@
 """evaluate() on a model whose answers are known, and data or models that do not fit."""
 
+from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -61,6 +63,57 @@ def test_labels_without_a_class_are_an_error() -> None:
 def test_a_model_for_fewer_classes_is_an_error() -> None:
     with pytest.raises(ModelError, match=r"gives \(1, 4\) .* \(1, 5\) numbers.*num_classes=5"):
         evaluate(small(), replace(stripes(), classes=tuple("abcde")), device="cpu")
+
+
+@pytest.mark.parametrize(("classes", "outputs"), [(4, 10), (3, 4), (2, 1000), (4, 1), (3, 1), (5, 4)])
+def test_more_or_fewer_outputs_than_classes_are_an_error(classes: int, outputs: int) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, outputs))
+    whole = stripes()
+    splits = {n: replace(s, y_B=s.y_B % classes) for n, s in (("train", whole.train), ("test", whole.test))}
+    dataset = replace(whole, classes=tuple(str(i) for i in range(classes)), **splits)
+    with pytest.raises(
+        ModelError, match=rf"gives \(1, {outputs}\) .* \(1, {classes}\) numbers.*num_classes={classes}$"
+    ) as found:
+        evaluate(model, dataset, device="cpu")
+    assert ("a single score ranks no classes" in str(found.value)) == (outputs == 1)
+
+
+class Gives(nn.Module):
+    """A model whose output is what a function makes of a map of 4 channels."""
+
+    def __init__(self, change: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.conv, self.change = nn.Conv2d(1, 4, 3, padding=1), change
+
+    def forward(self, x_BCHW: Tensor) -> object:
+        return self.change(self.conv(x_BCHW))
+
+
+@pytest.mark.parametrize(
+    ("change", "told", "hint"),
+    [
+        (lambda y: y, r"a map \(1, 4, 8, 8\), a score for each pixel", r"\.mean\(\(2, 3\)\)"),
+        (lambda y: y.flatten(2), r"\(1, 4, 64\), a score for each position", "a mean over the positions"),
+        (lambda y: {"out": y, "aux": y}, "a dict of 'out', 'aux'", "returns the scores alone"),
+        (lambda y: OrderedDict(logits=y), "an? OrderedDict of 'logits'", "returns the scores alone"),
+        (lambda y: (y.mean((2, 3)), y), r"a tuple of 2: \(1, 4\), \(1, 4, 8, 8\)", "switch off its further outputs"),
+        (lambda y: [y] * 6, r"a list of 6: (\(1, 4, 8, 8\), ){3}\(1, 4, 8, 8\) and 2 more", "the scores alone"),
+        (lambda y: [{"boxes": y}], "a list of 1: dict", "a loop of your own"),
+        (lambda y: y.mean((1, 2, 3)), r"one number for each image, \(1,\)", "an output for each class"),
+        (lambda y: y.mean(), "one number", "the scores alone"),
+        (lambda y: y.mean((2, 3)).argmax(1), r"int64 numbers \(1,\)", "return scores, not classes"),
+        (lambda y: y.argmax(1), r"int64 numbers \(1, 8, 8\)", "return scores, not classes or masks"),
+        (lambda y: y.mean((2, 3)).repeat(2, 1), r"a tensor \(2, 4\), whose first dimension is not the batch", "alone"),
+        (lambda y: None, "a NoneType", "the scores alone"),
+    ],
+)
+def test_what_is_no_classifier_is_told_what_it_is_and_what_to_do(
+    change: Callable[[Tensor], object], told: str, hint: str
+) -> None:
+    with pytest.raises(ModelError, match=rf"the model gives {told}.*take a classifier.*\(1, 4\).*{hint}") as found:
+        evaluate(Gives(change), stripes(), device="cpu")
+    assert "\n" not in str(found.value)
+    assert "num_classes" not in str(found.value)
 
 
 def test_a_model_for_other_images_is_an_error() -> None:

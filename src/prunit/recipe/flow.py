@@ -91,8 +91,8 @@ def build(
     progress("dense", "check", 0, 0)
     source = Source.of(model, dataset, seed=config.seed)
     dense = source.make()
-    graph = trace(dense, example_of(dataset), pin=config.prune.pin)
     check_model(dense, dataset)
+    graph = trace(dense, example_of(dataset), pin=config.prune.pin)
     for name, budget in budgets.items():
         if budget:
             first_reachable(graph, budget, config.prune_of(name))

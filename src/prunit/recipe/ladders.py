@@ -67,8 +67,8 @@ def ladder(
     progress("dense", "check", 0, 0)
     source = Source.of(model, dataset, seed=config.seed)
     dense = source.make()
-    graph = trace(dense, example_of(dataset))
     check_model(dense, dataset)
+    graph = trace(dense, example_of(dataset))
     settings = {**settings_of_build(config, source.name, dense, dataset), "kind": "ladder"}
     if not (resume and is_started(Path(out))):
         check_trains(source.make(), dataset)

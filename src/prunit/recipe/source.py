@@ -16,7 +16,7 @@ from prunit.batches import Dataset
 from prunit.errors import ConfigError, ModelError, PrunitError
 from prunit.export import EXPORTERS
 from prunit.recipe.config import BuildConfig
-from prunit.train.accuracy import check_split
+from prunit.train.accuracy import check_scores, check_split
 
 ModelLike = str | nn.Module | Callable[[], nn.Module]
 """A name that `zoo.load` knows, a model, or a callable that returns one."""
@@ -111,6 +111,7 @@ def check_trains(model: nn.Module, dataset: Dataset) -> None:
             f"in training mode the model returns a {type(found).__name__}, not one tensor of class scores: switch off"
             " its further outputs, or wrap it in a module that returns the scores alone"
         )
+    check_scores(found, len(x_BCHW), dataset, where="in training mode")
 
 
 def digest_of_weights(model: nn.Module) -> str:

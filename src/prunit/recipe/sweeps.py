@@ -34,6 +34,7 @@ from prunit.recipe.source import ModelLike, Source, digest_of_data, digest_of_we
 from prunit.shown import Shown
 from prunit.surgery import check_runs, compact, rectify
 from prunit.train import device_named, train
+from prunit.train.accuracy import check_model
 
 TRIALS: Final = "trials.json"
 PORTFOLIO: Final = "portfolio"
@@ -97,6 +98,7 @@ def sweep(
     dataset = loaded(data, config)
     source = Source.of(model, dataset, seed=config.seed)
     dense = source.make()
+    check_model(dense, dataset)
     judged = held(dataset, held_out, config.seed)
     graph = trace(dense, example_of(dataset), pin=config.prune.pin)
     asked = _asked(config, recipes, eta, held_out, dense, dataset)

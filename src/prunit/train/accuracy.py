@@ -1,7 +1,8 @@
 """Top-1 accuracy of a model, and whether a model and a data set fit each other before hours are spent on them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +66,7 @@ def check_split(dataset: Dataset, name: str) -> None:
 
 
 def check_model(model: nn.Module, dataset: Dataset) -> None:
-    """ModelError unless the model turns an image of the data set into one number per class (or more)."""
+    """ModelError unless the model turns an image of the data set into one score per class."""
     check_finite(model)
     x_BCHW = dataset.test.x_BCHW[:1].to(_device_of(model))
     what = f"images of shape {tuple(x_BCHW.shape[1:])} from data set '{dataset.name}'"
@@ -77,12 +78,63 @@ def check_model(model: nn.Module, dataset: Dataset) -> None:
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0]
         raise ModelError(f"the model cannot be called on {what}: {type(error).__name__}: {reason}") from error
-    shape = tuple(logits_BK.shape) if isinstance(logits_BK, Tensor) else type(logits_BK).__name__
-    if not isinstance(shape, tuple) or len(shape) != 2 or shape[1] < len(dataset.classes):
+    check_scores(logits_BK, 1, dataset, where=f"for one of the {what}")
+
+
+def check_scores(found: Any, images: int, dataset: Dataset, *, where: str) -> None:
+    """ModelError unless what a model gave for so many images is one tensor of scores, one for each class.
+
+    The message says what it is instead, `where`, and what to do.
+    """
+    classes = len(dataset.classes)
+    if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != images or not found.is_floating_point():
+        given, hint = _no_scores(found, images)
         raise ModelError(
-            f"the model gives {shape} for one of the {what}; needed are (1, {len(dataset.classes)}) numbers, "
-            f"one per class: build it with num_classes={len(dataset.classes)}"
+            f"the model gives {given} {where}: build, train and evaluate take a classifier, which returns one tensor of"
+            f" scores ({images}, {classes}), one for each class; {hint}"
         )
+    if found.shape[1] != classes:
+        few = " (a single score ranks no classes)" if found.shape[1] == 1 else ""
+        raise ModelError(
+            f"the model gives {tuple(found.shape)} {where}; needed are ({images}, {classes}) numbers, one per class"
+            f"{few}: build it with num_classes={classes}"
+        )
+
+
+_OTHER_TASK: Final = "for another task, cut it with trace, a plan and compact, and train it in a loop of your own"
+
+
+def _no_scores(found: Any, images: int) -> tuple[str, str]:
+    """What a model gave that are no scores, in words, and what its user can do."""
+    alone = f"switch off its further outputs, wrap it in a module that returns the scores alone, or {_OTHER_TASK}"
+    if isinstance(found, Mapping):
+        keys = [repr(key) for key in cast("Mapping[Any, Any]", found)]
+        return f"a {type(found).__name__} of {_some(keys)}", alone
+    if isinstance(found, list | tuple):
+        parts = [_shape(part) for part in cast("Sequence[Any]", found)]
+        return f"a {type(found).__name__} of {len(parts)}: {_some(parts)}", alone
+    if not isinstance(found, Tensor):
+        return f"a {type(found).__name__}", alone
+    shape = tuple(found.shape)
+    if not found.is_floating_point():
+        return f"{str(found.dtype).removeprefix('torch.')} numbers {shape}", "return scores, not classes or masks"
+    if found.ndim == 4:
+        return f"a map {shape}, a score for each pixel or place", (
+            f"end it with a mean over height and width, .mean((2, 3)), or {_OTHER_TASK}"
+        )
+    if found.ndim == 3:
+        return f"{shape}, a score for each position", f"end it with a mean over the positions, or {_OTHER_TASK}"
+    if found.ndim == 1 and len(found) == images:
+        return f"one number for each image, {shape}", "give it an output for each class, and no squeeze at the end"
+    return f"a tensor {shape}, whose first dimension is not the batch" if found.ndim else "one number", alone
+
+
+def _shape(part: Any) -> str:
+    return str(tuple(part.shape)) if isinstance(part, Tensor) else type(part).__name__
+
+
+def _some(words: Sequence[str], most: int = 4) -> str:
+    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
 
 
 def _device_of(model: nn.Module) -> torch.device:
