@@ -229,6 +229,7 @@ def _own_backwards() -> int:
 
 def _on_kept(call: _Call, args: Any, kwargs: Any) -> Any:
     """The call computed on the kept channels of its inputs, with zeros for the others in its outputs."""
+    into = kwargs.get("out")
     leaves, tree = tree_flatten((args, kwargs))
     number = 0
     for i, leaf in enumerate(leaves):
@@ -250,7 +251,11 @@ def _on_kept(call: _Call, args: Any, kwargs: Any) -> Any:
                 leaf = leaf.new_zeros(shape).index_copy(dim, kept, leaf)
             found[i] = leaf
             number += 1
-    return tree_unflatten(found, tree)
+    result = tree_unflatten(found, tree)
+    if isinstance(into, Tensor):  # it was to be written there, as spectral norm does
+        with torch.no_grad():
+            return into.copy_(result)
+    return result
 
 
 def _with_shape(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -25,6 +25,7 @@ from prunit.graph.inputs import example_from
 from prunit.graph.running import named_tensors, tensors_in
 from prunit.graph.sizes import noted_sizes, weight_of
 from prunit.graph.wrappers import unwrapped
+from prunit.graph.written import sizes_of_view
 from prunit.plans import Plan
 from prunit.surgery import compact, give_biases, rebuild
 from prunit.version import VERSION
@@ -191,7 +192,7 @@ def _odd_size(dense: nn.Module, sizes: Mapping[str, Mapping[str, Any]]) -> str:
     modules = dict(dense.named_modules())
     for path, values in sizes.items():
         for name, value in values.items():
-            held = getattr(modules.get(path), name, None)
+            held = (path in modules and sizes_of_view(name)) or getattr(modules.get(path), name, None)
             several = isinstance(held, list | tuple) and isinstance(value, list) and len(held) == len(value)
             if not several and not (type(held) is int and type(value) is int):
                 return f"it sets '{path}.{name}' to {value}, which is {held} in the dense model"

@@ -100,17 +100,3 @@ def test_only_what_is_mixed_says_so() -> None:
 @pytest.mark.xfail(strict=True, reason="mixing is given up for another reading of a view, though all of those pin")
 def test_attention_as_wide_as_its_input() -> None:
     assert free(read(Net(tokens(dual), **{name: nn.Linear(12, 12) for name in "qkv"})))
-
-
-@pytest.mark.parametrize(
-    ("code", "why"),
-    [
-        (lambda m, x: x - x.max(1, keepdim=True)[0], "max counts channels"),  # CBAM
-        (lambda m, x: x - x.median(1, keepdim=True)[0], "median.dim has no rule"),
-        (lambda m, x: torch.cat([F.glu(x, 1)] * 2, 1), "glu.default has no rule"),
-        (lambda m, x: F.local_response_norm(x, 3), "resamples a channel dimension"),
-    ],
-    ids=["largest and where", "median", "gated linear unit", "response of neighbours"],
-)
-def test_what_could_be_followed_but_is_not_stays_whole(code: Code, why: str) -> None:
-    assert why in read(Net(code)).group("stem.0").pinned

@@ -66,6 +66,32 @@ def overwritten(x: Tensor, index: Any) -> Tensor:
     return x
 
 
+def transposed(inputs: int, outputs: int, *, groups: int) -> nn.Module:
+    return nn.ConvTranspose2d(inputs, outputs, 2, stride=2, groups=groups)
+
+
+def sampled(x: Tensor, grid: Tensor) -> Tensor:
+    return F.grid_sample(x, grid, align_corners=False)
+
+
+def firsts(x: Tensor) -> Tensor:
+    """Places of three pixels, by the mean of all channels."""
+    return x.flatten(2).mean(1, keepdim=True).argsort(2)[..., :3]
+
+
+def places(x: Tensor) -> Tensor:
+    return F.max_pool2d(x, 2, return_indices=True)[1]
+
+
+def eight(x: Tensor) -> Tensor:
+    """Places of five pixels for each of eight channels."""
+    return torch.zeros(2, 8, 5, dtype=torch.int64, device=x.device)
+
+
+def zero(x: Tensor) -> Tensor:
+    return torch.zeros((), dtype=x.dtype, device=x.device)
+
+
 def attention(m: nn.Module, x: Tensor) -> Tensor:
     q = sequence(x)
     return picture(m(q, key=q, value=q)[0])
@@ -139,6 +165,54 @@ FREE = [
         lambda n, x: n.a(x),
         parametrizations.weight_norm(nn.Conv2d(8, 8, 1)),
     ),
+    case("spectral norm", lambda n, x: n.a(x), parametrizations.spectral_norm(nn.Conv2d(8, 8, 1))),
+    case("spectral norm, transposed", lambda n, x: n.a(x), parametrizations.spectral_norm(nn.ConvTranspose2d(8, 8, 1))),
+    case("spectral norm, linear", lambda n, x: column(n.a(pooled(x))), parametrizations.spectral_norm(nn.Linear(8, 8))),
+    case("spectral norm, old form", lambda n, x: n.a(x), nn.utils.spectral_norm(nn.Conv2d(8, 8, 3, padding=1))),
+    case("grouped transposed", lambda n, x: n.b(n.a(x)), transposed(8, 12, groups=4), nn.BatchNorm2d(12), out=12),
+    case("one output per group, transposed", lambda n, x: n.b(n.a(x)), transposed(8, 4, groups=4), nn.PReLU(4), out=4),
+    case("depthwise transposed", lambda n, x: n.b(n.a(x)), transposed(8, 8, groups=8), nn.BatchNorm2d(8)),
+    case("depthwise transposed times two", lambda n, x: n.a(x), transposed(8, 16, groups=8), out=16),
+    case("depthwise transposed function", lambda n, x: F.conv_transpose2d(x, n.a, groups=x.shape[1]), (8, 1, 2, 2)),
+    case("depthwise transposed 1d", lambda n, x: n.a(x.flatten(2))[..., None], nn.ConvTranspose1d(8, 8, 2, groups=8)),
+    case("group norm of each channel", lambda n, x: n.a(x), nn.GroupNorm(8, 8)),
+    case("group norm of each channel without gains", lambda n, x: n.a(x), nn.GroupNorm(8, 8, affine=False)),
+    case("group norm function of each channel", lambda n, x: F.group_norm(x, x.shape[1])),
+    case("gated linear unit", lambda n, x: F.glu(x, 1), out=4),
+    case("gated linear unit after a layer", lambda n, x: nn.GLU(1)(n.a(x)), conv_bn(8, 16)),
+    case("gated linear unit in space", lambda n, x: F.glu(x, 3)),
+    case("sampled on a grid", lambda n, x: sampled(x, n.a.tanh().expand(len(x), -1, -1, -1)), (1, 4, 4, 2)),
+    case("sampled where it says itself", lambda n, x: sampled(x, n.a(x).permute(0, 2, 3, 1)), nn.Conv2d(8, 2, 1)),
+    case("turned", lambda n, x: sampled(x, F.affine_grid(n.a.expand(2, 2, 3), x.shape, False)), (1, 2, 3)),
+    case("gathered pixels", lambda n, x: x.flatten(2).gather(2, x.flatten(2).topk(3, 2)[1])[..., None]),
+    case(
+        "pixels gathered for all", lambda n, x: x.flatten(2).gather(2, firsts(x).expand(-1, x.shape[1], -1))[..., None]
+    ),
+    case("local response norm", lambda n, x: F.local_response_norm(x, 3)),
+    case("local response norm, even", lambda n, x: n.a(x), nn.LocalResponseNorm(4)),
+    case("largest of all channels", lambda n, x: x - x.max(1, keepdim=True)[0]),
+    case("smallest of all channels", lambda n, x: x - torch.min(x, 1).values[:, None]),
+    case("largest, and where in space", lambda n, x: x - x.max(3, keepdim=True)[1]),
+    case("median of channels", lambda n, x: x - x.median(1, keepdim=True).values),
+    case("median of all", lambda n, x: x - x.median()),
+    case("median in space", lambda n, x: x - x.flatten(2).nanmedian(2)[0][..., None, None]),
+    case("least of channels", lambda n, x: x - x.kthvalue(1, 1, keepdim=True)[0]),
+    case("third in space", lambda n, x: x - x.kthvalue(3, 3, keepdim=True)[0]),
+    case("best channel", lambda n, x: x - x.topk(1, 1)[0]),
+    case("cumprod in space", lambda n, x: x.cumprod(3) + x.cummax(2)[0]),
+    case("max unpooling", lambda n, x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2)),
+    case("max unpooling of others", lambda n, x: F.max_unpool2d(n.a(x[:, :, ::2, ::2]), places(x), 2), conv_bn(8, 8)),
+    case("channels repeated", lambda n, x: x.repeat_interleave(2, 1), out=16),
+    case("pixels repeated", lambda n, x: torch.repeat_interleave(x.repeat_interleave(2, 2), 2, dim=3)),
+    case("write to a row", lambda n, x: overwritten(x, (slice(None), slice(None), 0))),
+    case("write to some rows", lambda n, x: overwritten(x, (slice(None), slice(None), [0, 3]))),
+    case("write where it is negative", lambda n, x: overwritten(x, x < 0)),
+    case("a number as large as x", lambda n, x: torch.where(x > 0, zero(x).expand_as(x), x)),
+    case("a parameter as large as x", lambda n, x: torch.where(x > 0, x, n.a.expand_as(x)), (1,)),
+    case("a sum as large as x", lambda n, x: x + torch.broadcast_to(n.a.sum(), x.shape), (3,)),
+    case("masked_fill", lambda n, x: x.masked_fill(x < 0, zero(x))),
+    case("full_like", lambda n, x: torch.maximum(x, torch.full_like(x, 0.1))),
+    case("new_full", lambda n, x: torch.maximum(x, x.new_full(x.shape, 0.1)) + x.new_zeros(x.shape)),
     case("a value of its own", lambda n, x: n.b(x) if n.a.item() < 9 else x, (1,), conv_bn(8, 8)),
 ]
 
@@ -161,7 +235,6 @@ PINNED = [
     case("slice", lambda n, x: x[:, :3], out=3, pinned="slice takes channels by number"),
     case("one channel", lambda n, x: x[:, 3][:, None] * x, pinned="select takes channels by number"),
     case("write to a channel", lambda n, x: overwritten(x, (slice(None), 0)), pinned="select takes channels by number"),
-    case("write to a row", lambda n, x: overwritten(x, (slice(None), slice(None), 0)), pinned=FIXED),
     case("permutation", lambda n, x: x.index_select(1, torch.arange(8).flip(0).to(x.device)), pinned="index_select"),
     case("permutation by list", lambda n, x: x[:, [1, 0, 2, 3, 4, 5, 7, 6]], pinned="index takes channels by number"),
     case("crop", lambda n, x: F.pad(x, (0, 0, 0, 0, -1, 0)), out=7, pinned="crops channels"),
@@ -207,24 +280,22 @@ PINNED = [
         pinned="code depends on its size at .*test_rules",
     ),
     case(
-        "spectral norm",
-        lambda n, x: n.a(x),
-        parametrizations.spectral_norm(nn.Conv2d(8, 8, 1)),
-        pinned="operator aten.mv",
-    ),
-    case(
-        "grouped transposed",
-        lambda n, x: n.b(n.a(x)),
-        nn.ConvTranspose2d(8, 8, 1, groups=2),
-        nn.BatchNorm2d(8),
-        pinned="grouped transposed convolution in 'a'",
-    ),
-    case(
         "bilinear",
         lambda n, x: column(n.a(pooled(x), pooled(x))),
         nn.Bilinear(8, 8, 8),
         pinned="operator aten._trilinear",
     ),
+    case("largest, and which", lambda n, x: x * x.max(1, keepdim=True)[1], pinned="max counts channels"),
+    case("which, as a number", lambda n, x: x * x.min(1)[1].clone().to(x)[:, None], pinned="min counts channels"),
+    case("where the median is", lambda n, x: x * x.median(1, keepdim=True)[1], pinned="median counts channels"),
+    case(
+        "third channel", lambda n, x: x - x.kthvalue(3, 1, keepdim=True)[0], pinned="kthvalue asks for a channel by it"
+    ),
+    case("cumprod", lambda n, x: x.cumprod(1), pinned="cumprod runs over channels"),
+    case("eight groups", lambda n, x: F.group_norm(x, 8), pinned="code depends on its size at .*test_rules"),
+    case("gathered channels", lambda n, x: x.gather(1, (x > 0).long()), pinned="gather takes channels by number"),
+    case("gathered for eight", lambda n, x: x.flatten(2).gather(2, eight(x))[..., None], pinned="for fixed channels"),
+    case("eight zeros", lambda n, x: torch.where(x > 0, x, zero(x).expand(2, 8, 8, 8)), pinned=f"where {FIXED}"),
     case("value of a sum", lambda n, x: -x if x.sum().item() > 0 else x, pinned="sum over channels"),
     case("comparison", lambda n, x: -x if torch.equal(x, x.abs()) else x, pinned="equal looks at values"),
 ]
@@ -303,6 +374,6 @@ def test_attention_as_one_operator_mixes_what_it_multiplies() -> None:
 
 
 def test_operators_without_a_rule_are_noted_for_the_user() -> None:
-    graph = trace(Sandwich(lambda n, x: torch.cumprod(x, 1), 8, ()), images().float())
-    assert graph.notes == ("operator aten.cumprod.default has no rule",)
+    graph = trace(Sandwich(lambda n, x: torch.logcumsumexp(x, 1), 8, ()), images().float())
+    assert graph.notes == ("operator aten.logcumsumexp.default has no rule",)
     assert trace(Sandwich(lambda n, x: x, 8, ()), images().float()).notes == ()

@@ -22,7 +22,7 @@ _SIZED: Final = frozenset(
     " split split_with_sizes unsafe_split unsafe_split_with_sizes slice slice_copy slice_scatter narrow narrow_copy"
     " as_strided as_strided_ as_strided_copy as_strided_scatter new_zeros new_ones new_full new_empty zeros ones full"
     " empty empty_strided new_empty_strided rand randn eye arange linspace"
-    " convolution native_layer_norm native_group_norm constant_pad_nd".split()
+    " convolution native_layer_norm native_group_norm constant_pad_nd affine_grid_generator".split()
 )
 """Operators that are given sizes as whole numbers. Those may follow a width: the shape that comes out tells."""
 _SHAPED: Final = frozenset(("convolution", "native_layer_norm", "native_group_norm"))

@@ -130,6 +130,11 @@ class Findings:
         self._next_id += len(ids)
         return same
 
+    def is_made_up(self, ids: np.ndarray) -> bool:
+        """Whether they are those of a whole axis that belongs to no tensor."""
+        axis = self._axis_of.get(id(ids))
+        return axis is not None and not self.axes[axis].tensor
+
     def unify(self, a: np.ndarray, b: np.ndarray, why: str, module: str) -> None:
         """Note that a and b hold the same channels; where one is 0 the other is pinned."""
         if a is b:

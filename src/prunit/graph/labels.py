@@ -27,12 +27,16 @@ class Labels(NamedTuple):
     parameters alone. `weight` names the parameter that this tensor is, or is made from by steps that keep all its
     elements apart; else ''. It is `clean` while those steps keep zeros zero, too: then zeroing a slice of the parameter
     zeroes the same slice here, and `mask` need do no more.
+
+    `counts` are channels whose numbers are the *values* of this tensor (where a maximum over channels lies), with the
+    operator that counted them: they must stay as soon as somebody reads it.
     """
 
     blocks: tuple[Block, ...] = ()
     buffer: int = -1
     weight: str = ""
     clean: bool = True
+    counts: tuple[np.ndarray, str] | None = None
 
     def at(self, dim: int) -> Block | None:
         """The block that covers `dim`."""

@@ -45,12 +45,19 @@ def following(model: nn.Module, follower: Follower) -> Iterator[None]:
         stack.append(stack[-1] if path is None else (path, module, tensors(inputs)))
         follower.module_path, follower.module, follower.module_inputs = stack[-1]
 
+    def given(module: nn.Module, inputs: Any, keywords: Any) -> None:
+        if keywords and id(module) in paths:  # hooks for all modules are told of positional inputs only
+            path, _, known = stack[-1]
+            stack[-1] = (path, module, known + tensors(keywords))
+            follower.module_inputs = stack[-1][2]
+
     def leave(module: nn.Module, inputs: Any, keywords: Any, out: Any) -> None:
         follower.left(module, (inputs, keywords, out))
         stack.pop()
         follower.module_path, follower.module, follower.module_inputs = stack[-1]
 
-    handles = (register_module_forward_pre_hook(enter), register_module_forward_hook(leave, with_kwargs=True))
+    handles = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave, with_kwargs=True)]
+    handles += [m.register_forward_pre_hook(given, prepend=True, with_kwargs=True) for _, m in named_modules(model)]
     try:
         with _not_compiled():
             yield

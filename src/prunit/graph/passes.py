@@ -29,6 +29,7 @@ from prunit.graph.running import (
     to_meta,
 )
 from prunit.graph.tracer import Tracer, tracing
+from prunit.graph.written import sizes_of_view
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and keyword inputs."""
@@ -194,7 +195,8 @@ def _only_the_users_sizes(model: nn.Module, findings: Findings) -> None:
     findings.held_sizes = [
         size
         for size in findings.held_sizes
-        if not (size.helper and size.place in own) and hasattr(model.get_submodule(size.module), size.name)
+        if not (size.helper and size.place in own)
+        and (sizes_of_view(size.name) or hasattr(model.get_submodule(size.module), size.name))
     ]
 
 

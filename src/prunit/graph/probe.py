@@ -1,7 +1,7 @@
 """Does the code follow when channels go? The model run with channels missing, beside what was predicted."""
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from prunit.graph.records import ChannelGraph
 from prunit.graph.rules.seam import tensors as tensors_of
 from prunit.graph.running import first_names, named_tensors, standing_in, to_meta, where_in_code
 from prunit.graph.sizes import cut_sizes, resize, set_sizes
+from prunit.graph.written import Views, ViewsAsCut, split_views
 
 
 def first_difference(
@@ -53,8 +54,10 @@ def _differs(model: nn.Module, graph: ChannelGraph, run: "_Narrow", passes: Sequ
             with standing_in(model, twins, training=training), torch.set_grad_enabled(training):
                 for module in model.modules():
                     resize(module)
-                set_sizes(model, cut_sizes(model, graph.code_sizes, keep))
-                with following(model, run), run, told:
+                sizes, views = split_views(model, cut_sizes(model, graph.code_sizes, keep))
+                set_sizes(model, sizes)
+                as_cut = _as_cut(run, views)
+                with as_cut, following(model, run), run, told:
                     model(*args, **kwargs)
             if run.at != end:
                 return Difference(run.at, "", "")
@@ -67,6 +70,11 @@ def _differs(model: nn.Module, graph: ChannelGraph, run: "_Narrow", passes: Sequ
         step = run.at if run.inside else _between(steps, run.at)
         return Difference(step, run.module_path, where_in_code(error))
     return None
+
+
+def _as_cut(run: "_Narrow", views: Mapping[str, Views]) -> AbstractContextManager[Any]:
+    """Views whose sizes are written out, in the modules that are running."""
+    return ViewsAsCut(lambda: views.get(run.module_path, {})) if views else nullcontext()
 
 
 def _thinned(whole: np.ndarray, graph: ChannelGraph, way: int) -> np.ndarray:

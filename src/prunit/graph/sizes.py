@@ -16,6 +16,7 @@ from torch.nn.utils import parametrize
 
 from prunit.errors import SurgeryError
 from prunit.graph.records import CodeSize
+from prunit.graph.written import set_view, sizes_of_view
 
 Sizes = dict[str, dict[str, Any]]
 """Values of attributes by module path and name: ints, lists and tuples of ints."""
@@ -49,8 +50,9 @@ def resize(module: nn.Module) -> None:
     if isinstance(module, _ConvNd) and weight is not None:
         out_dim, in_dim = (1, 0) if isinstance(module, _ConvTransposeNd) else (0, 1)
         # Depthwise: a group for each channel.
-        if module.groups > 1 and module.groups == module.in_channels and out_dim == 0:
-            module.groups = weight.shape[0] // (module.out_channels // module.groups)
+        if module.groups > 1 and module.groups == module.in_channels:
+            each = 1 if out_dim else module.out_channels // module.groups
+            module.groups = weight.shape[0] // each
         other = module.groups
         module.out_channels = weight.shape[out_dim] * (other if out_dim else 1)
         module.in_channels = weight.shape[in_dim] * (1 if out_dim else other)
@@ -65,6 +67,8 @@ def resize(module: nn.Module) -> None:
     elif isinstance(module, nn.LayerNorm | nn.RMSNorm) and weight is not None:
         module.normalized_shape = tuple(weight.shape)
     elif isinstance(module, nn.GroupNorm) and weight is not None:
+        if module.num_groups == module.num_channels:  # each channel is a group
+            module.num_groups = len(weight)
         module.num_channels = len(weight)
 
 
@@ -93,7 +97,7 @@ def cut_sizes(model: nn.Module, code_sizes: Iterable[CodeSize], keep: np.ndarray
                 " use two attributes, or pin the layers before it",
                 size.module,
             )
-        held = getattr(model.get_submodule(size.module), size.name)
+        held = sizes_of_view(size.name) or getattr(model.get_submodule(size.module), size.name)
         mine = found.setdefault(size.module, {})
         if size.index is None:
             mine[size.name] = count
@@ -109,6 +113,9 @@ def set_sizes(model: nn.Module, sizes: Mapping[str, Mapping[str, Any]]) -> None:
     for path, values in sizes.items():
         module = model.get_submodule(path)
         for name, value in values.items():
+            if sizes_of_view(name):
+                set_view(module, name, value)
+                continue
             held = getattr(module, name, None)
             setattr(module, name, type(held)(value) if isinstance(held, list | tuple) else value)
     noted = {path: dict(values) for path, values in getattr(model, SET, {}).items()}

@@ -26,6 +26,7 @@ from prunit.graph.rules.seam import tensors as tensors_of
 from prunit.graph.rules.seam import tie
 from prunit.graph.running import calling_line, first_names, standing_in
 from prunit.graph.sizes import LAYERS, holders
+from prunit.graph.written import name_of_view
 
 _TAKES_SHAPES = (nn.Linear, nn.Flatten, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 """Modules whose views take their sizes from the tensors' shapes."""
@@ -105,7 +106,7 @@ class Tracer(MetaMode):
         if id(tensor) in self._names:
             self._labelled.append(tensor)
         elif labels.buffer == -1 and not labels.weight and tensor.numel():
-            labels = Labels(labels.blocks, self._new_activation(tensor, labels), "", labels.clean)
+            labels = labels._replace(buffer=self._new_activation(tensor, labels))
         setattr(tensor, _LABELS, labels)
 
     def unify(self, a: np.ndarray, b: np.ndarray, why: str) -> None:
@@ -118,8 +119,16 @@ class Tracer(MetaMode):
             self.findings.pins.append((ids, Pin(why, self.module_path)))
 
     def pin_tensor(self, tensor: Tensor, why: str) -> None:
-        """All channels of a tensor must stay."""
-        self.pin(all_ids(self.labels(tensor)), why)
+        """All channels of a tensor must stay, and those whose numbers it holds."""
+        labels = self.labels(tensor)
+        self.pin(all_ids(labels), why)
+        self._counted(labels)
+
+    def _counted(self, labels: Labels) -> None:
+        """Somebody reads this tensor: are its values numbers of channels?"""
+        if labels.counts is not None:
+            ids, operator = labels.counts
+            self.pin(ids, f"operator {operator} counts channels")
 
     def left(self, module: nn.Module, passed: Any) -> None:
         """A module has run. One of fixed sizes: its parameters and what went in and out must stay."""
@@ -160,6 +169,13 @@ class Tracer(MetaMode):
                 if not self.choices[path, f"attribute {name}"]:
                     self.findings.held_sizes.append(HeldSize(path, name, index, ids, module is not self.module))
 
+    def written(self, sizes: Sequence[int], place: int, ids: np.ndarray) -> None:
+        """The running module's code writes out the sizes of a view of a row, of which one counts the channels `ids`."""
+        if self.module is not None and not self._cautious():
+            name = name_of_view(sizes)
+            if not self.choices[self.module_path, f"attribute {name}"]:
+                self.findings.held_sizes.append(HeldSize(self.module_path, name, place, ids, False))
+
     def holds(self, value: int) -> bool:
         """The module that runs has an attribute of that value."""
         return self.module is not None and any(True for _ in holders(self.module, value))
@@ -188,6 +204,10 @@ class Tracer(MetaMode):
     def made_up(self, size: int) -> np.ndarray:
         """Fresh ids for channels of a tensor that the model makes as it runs, as many as it needs."""
         return self.findings.new_axis("", 0, size)
+
+    def is_made_up(self, ids: np.ndarray) -> bool:
+        """Whether these are such ids, all along one dimension."""
+        return self.findings.is_made_up(ids)
 
     def contract(self, ids: np.ndarray | None) -> None:
         """These weight ids are summed over here: their axis is an input axis."""
@@ -245,11 +265,16 @@ class Tracer(MetaMode):
         if not self.findings.gives_values and gives_values(name, func, args, kwargs, self.module):
             self.findings.gives_values = True
         out, args, named, inputs = self.answered(func, args, kwargs)
-        for tensor in inputs if self._counts else ():
+        rule = rules.rule_for(func)
+        for tensor in inputs:
             labels: Labels | None = getattr(tensor, _LABELS, None)  # a parameter gets its own from the rule
-            if labels is not None and labels.buffer >= 0:
+            if labels is None:
+                continue
+            if labels.buffer >= 0 and self._counts:
                 self.findings.touch(labels.buffer)
-        rules.rule_for(func)(self, func, args, named, out)
+            if labels.counts is not None and rule is not rules.like_first:
+                self._counted(labels)
+        rule(self, func, args, named, out)
         outputs = [out] if type(out) is Tensor else tensors_of(out)
         line = self.choices.avoided(self.module_path, name)
         if line is not None:

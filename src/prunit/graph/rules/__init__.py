@@ -12,28 +12,31 @@ from typing import Any
 import torch
 
 from prunit.graph.labels import Labels
-from prunit.graph.rules.elementwise import flipped, like_first, padding, pointwise, pooling, same_shape
+from prunit.graph.rules.elementwise import (
+    flipped,
+    gated,
+    like_first,
+    padding,
+    places,
+    pointwise,
+    pooling,
+    same_shape,
+    sampled,
+    unpooled,
+)
+from prunit.graph.rules.parts import embedding, gathered, index, part, pieces, written_to
 from prunit.graph.rules.seam import TracerLike, tensors
 from prunit.graph.rules.shapes import (
     channel_shuffle,
     concatenate,
-    embedding,
     expand,
     filled,
-    index,
     nothing,
-    part,
     patches,
-    permute,
-    pieces,
     pixel_shuffle,
     repeat,
-    reshape,
-    restride,
-    squeeze,
     stack,
     unpatched,
-    unsqueeze,
     windows,
 )
 from prunit.graph.rules.statistics import (
@@ -46,7 +49,8 @@ from prunit.graph.rules.statistics import (
     softmax,
     weight_norm,
 )
-from prunit.graph.rules.weights import attention, convolution, matmul
+from prunit.graph.rules.views import permute, reshape, restride, squeeze, unsqueeze
+from prunit.graph.rules.weights import attention, convolution, matmul, vector
 
 Rule = Callable[[Any, Any, tuple[Any, ...], dict[str, Any], Any], None]
 
@@ -74,8 +78,13 @@ TABLE: dict[Rule, str] = {
         " reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d"
     ),
     padding: "constant_pad_nd",
+    gated: "glu",
+    sampled: "grid_sampler_2d grid_sampler_3d cudnn_grid_sampler _grid_sampler_2d_cpu_fallback",
+    places: "affine_grid_generator",
+    unpooled: "max_unpool2d max_unpool3d",
     convolution: "convolution",
     matmul: "mm bmm addmm baddbmm",
+    vector: "mv dot vdot",
     attention: (
         "_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention"
         " _scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention"
@@ -89,9 +98,9 @@ TABLE: dict[Rule, str] = {
     group_norm: "native_group_norm",
     weight_norm: "_weight_norm_interface",
     reduction: "sum mean amax amin aminmax norm linalg_vector_norm var var_mean std std_mean prod all any logsumexp",
-    position: "argmax argmin max min",
+    position: "argmax argmin max min median nanmedian mode kthvalue",
     softmax: "_softmax _log_softmax softmax log_softmax _safe_softmax",
-    along_free_dim: "cumsum roll sort topk",
+    along_free_dim: "cumsum cumprod cummax cummin roll sort topk index_fill index_fill_",
     flipped: "flip",
     reshape: "view _unsafe_view reshape _reshape_alias flatten unflatten",
     restride: "as_strided as_strided_",
@@ -105,6 +114,8 @@ TABLE: dict[Rule, str] = {
     pieces: "slice split split_with_sizes narrow unsafe_split",
     part: "select unbind index_select",
     index: "index _unsafe_index",
+    gathered: "gather",
+    written_to: "index_put index_put_ _index_put_impl_ _unsafe_index_put",
     embedding: "embedding",
     pixel_shuffle: "pixel_shuffle pixel_unshuffle",
     channel_shuffle: "channel_shuffle native_channel_shuffle",

@@ -150,12 +150,16 @@ def pooling(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any) -> None:
     x = args[0]
     labels = t.labels(x)
     space = next(n for n in (1, 2, 3) if f"{n}d" in name_of(func))
-    kept = tuple(b for b in labels.blocks if max(b.dims) < x.ndim - space)
+    kept: list[Block] = []
     for block in labels.blocks:
-        if block not in kept:
+        if max(block.dims) < x.ndim - space:
+            kept.append(block)
+        elif (moved := _averaged(t, func, args, kwargs, block, space)) is not None:
+            kept.append(moved)
+        else:
             t.pin(block.ids, f"operator {name_of(func)} resamples a channel dimension")
     first, *others = tensors(out)
-    t.set(first, Labels(kept))
+    t.set(first, Labels(tuple(kept)))
     for leaf in others:  # the indices of a max pooling, which no engine stores
         t.set(leaf, t.labels(first))
 
@@ -175,6 +179,72 @@ def flipped(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Tensor) -> No
         else:
             blocks.append(block)
     t.set(out, Labels(tuple(blocks)))
+
+
+def _averaged(t: TracerLike, func: Any, args: Any, kwargs: Any, block: Block, space: int) -> Block | None:
+    """The channels after a mean over each one's neighbours, as many as before (local response norm); None: not so."""
+    if not name_of(func).startswith("avg_pool") or len(block.dims) != 1:
+        return None
+    i = block.dims[0] - args[0].ndim + space
+    kernel, stride, pads = (argument(func, args, kwargs, n) or [0] for n in ("kernel_size", "stride", "padding"))
+    k, step, pad = (n[i] if len(n) > 1 else n[0] for n in (kernel, stride, pads))
+    ids = block.ids
+    own = np.flatnonzero(ids)
+    if not own.size or (step or k) != 1:
+        return None
+    start, stop = int(own[0]), int(own[-1]) + 1  # zeros were put before and behind
+    if start + len(ids) - stop + 2 * pad != k - 1:
+        return None
+    t.mix(ids[start:stop], f"{name_of(func)} over neighbouring channels")
+    return Block(block.dims, ids[start:stop])
+
+
+def gated(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:
+    """glu: one half of the channels times the sigmoid of the other half; both lose the same ones."""
+    x = args[0]
+    dim = argument(func, args, kwargs, "dim") % x.ndim
+    blocks = []
+    for block in t.labels(x).blocks:
+        if dim not in block.dims:
+            blocks.append(block)
+        elif len(block.dims) == 1:
+            halves = block.ids.reshape(2, -1)
+            t.unify(halves[0], halves[1], name_of(func))
+            if halves.shape[1] > 1:
+                blocks.append(Block(block.dims, halves[0]))
+            else:  # what has size 1 has no labels
+                t.pin(block.ids, f"operator {name_of(func)} makes one channel")
+        else:
+            t.pin(block.ids, f"operator {name_of(func)} on a part of the channels")
+    t.set(out, Labels(tuple(blocks)))
+
+
+def sampled(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:
+    """grid_sample: every channel of x_BC… is read at the same places grid_B…2, as if it were resized."""
+    x, grid = args[:2]
+    for block in t.labels(x).blocks:
+        if max(block.dims) > 1:
+            t.pin(block.ids, f"operator {name_of(func)} resamples a channel dimension")
+    t.pin_tensor(grid, f"{name_of(func)} takes these channels for places in an image")
+    kept = tuple(b for b in t.labels(x).blocks if max(b.dims) < 2)
+    t.set(out, Labels(kept))
+
+
+def places(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:
+    """affine_grid: places in an image from the six numbers of a turn, of which none can go."""
+    t.pin_tensor(args[0], f"{name_of(func)} takes these channels for a turn of an image")
+    t.set(out, Labels())
+
+
+def unpooled(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:
+    """max_unpool: every channel goes back to the places that a pooling has noted for it."""
+    x, places = args[:2]
+    space = 3 if "3d" in name_of(func) else 2
+    blocks = aligned(t, [x, places], tuple(x.shape), name_of(func))
+    for block in blocks:
+        if max(block.dims) >= x.ndim - space:
+            t.pin(block.ids, f"operator {name_of(func)} resamples a channel dimension")
+    t.set(out, Labels(tuple(b for b in blocks if max(b.dims) < x.ndim - space)))
 
 
 def padding(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from prunit.graph.labels import Block, Labels, without
@@ -63,26 +64,26 @@ def group_norm(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any) -> No
     for v in vectors:
         if isinstance(v, Tensor):
             tie(t, ids, t.labels(v).ids(0), f"{name_of(func)} over fixed channels")
-    if ids is not None and groups > 1:
-        rows = ids.reshape(groups, -1)
-        alike(t, rows, name_of(func))
-        if rows.shape[1] == 1:
-            t.pin(ids, "a group norm with one channel per group")
-    _norm(t, func, x, 1, out)
+    alone = groups == x.shape[1] > 1  # each channel by itself, an instance norm: the number of groups follows
+    if ids is not None and alone:
+        t.size(groups, ids)
+    elif ids is not None and groups > 1:
+        alike(t, ids.reshape(groups, -1), name_of(func))
+    _norm(t, func, x, 1, out, apart=1 if alone else -1)
 
 
-def _norm(t: TracerLike, func: Any, x: Tensor, start: int, out: Any) -> None:
-    """Label what a norm over the dimensions from `start` on gives; those are looked at together."""
+def _norm(t: TracerLike, func: Any, x: Tensor, start: int, out: Any, *, apart: int = -1) -> None:
+    """Label what a norm over the dimensions from `start` on gives; but for `apart` those are looked at together."""
     labels = t.labels(x)
     first, *statistics = tensors(out)
     pin_blocks(t, [b for b in labels.blocks if len(b.dims) > 1], f"statistics over channels ({name_of(func)})")
     kept = tuple(b for b in labels.blocks if len(b.dims) == 1)
     for block in kept:
-        if block.dims[0] >= start:
+        if block.dims[0] >= start and block.dims[0] != apart:
             t.mix(block.ids, f"statistics over channels ({name_of(func)})")
     t.set(first, labels._replace(blocks=kept))
     for leaf in statistics:
-        t.set(leaf, Labels(tuple(b for b in kept if b.dims[0] < min(start, leaf.ndim)), -2))
+        t.set(leaf, Labels(tuple(b for b in kept if b.dims[0] < min(start, leaf.ndim) or b.dims[0] == apart), -2))
 
 
 def weight_norm(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any) -> None:
@@ -102,7 +103,7 @@ def reduction(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any) -> Non
     """sum, mean, max, norm … over dimensions; over channels it takes those that there are."""
     x = args[0]
     dims = dims_of(argument(func, args, kwargs, "dim"), x.ndim)
-    keepdim = bool(argument(func, args, kwargs, "keepdim"))
+    keepdim = bool(kwargs.get("keepdim", argument(func, args, kwargs, "keepdim")))
     labels = t.labels(x)
     for d in dims:
         block = labels.at(d)
@@ -113,18 +114,26 @@ def reduction(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any) -> Non
 
 
 def position(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any) -> None:
-    """argmax, max with positions: over channels the answer is a channel's number."""
+    """argmax, max, median … with positions: over channels those are numbers of channels, which somebody may read."""
     x = args[0]
-    dims = dims_of(argument(func, args, kwargs, "dim"), x.ndim)
-    if len(tensors(out)) == 1 and name_of(func) in ("max", "min"):  # the value alone
-        reduction(t, func, args, kwargs, out)
-        return
-    labels = t.labels(x)
-    for d in dims:
-        block = labels.at(d)
-        if block is not None:
-            t.pin(block.ids, f"operator {name_of(func)} counts channels")
     reduction(t, func, args, kwargs, out)
+    name, found = name_of(func), tensors(out)
+    if len(found) == 1 and not name.startswith("arg"):  # the value alone
+        return
+    _numbered(t, func, args, kwargs, found[-1])
+    if name == "kthvalue" and argument(func, args, kwargs, "k") != 1:
+        block = t.labels(x).at(dims_of(argument(func, args, kwargs, "dim"), x.ndim)[0])
+        if block is not None:
+            t.pin(block.ids, "operator kthvalue asks for a channel by its rank")
+
+
+def _numbered(t: TracerLike, func: Any, args: Any, kwargs: Any, positions: Tensor) -> None:
+    """Label the positions along a dimension that an operator gives: of channels they must stay where they are read."""
+    labels = t.labels(args[0])
+    blocks = [labels.at(d) for d in dims_of(argument(func, args, kwargs, "dim"), args[0].ndim)]
+    ids = [block.ids.reshape(-1) for block in blocks if block is not None]
+    if ids:
+        t.set(positions, t.labels(positions)._replace(counts=(np.concatenate(ids), name_of(func))))
 
 
 def softmax(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any) -> None:
@@ -141,6 +150,10 @@ def softmax(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any) -> None:
 def along_free_dim(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any) -> None:
     """cumsum, roll, sort, topk: nothing happens to channels if they run along another dimension."""
     x = args[0]
+    if name_of(func) == "topk" and argument(func, args, kwargs, "k") == 1:  # a maximum
+        reduction(t, func, args, {**kwargs, "keepdim": True}, out)
+        _numbered(t, func, args, kwargs, tensors(out)[-1])
+        return
     labels = t.labels(x)
     dims = dims_of(argument(func, args, kwargs, "dim", "dims"), x.ndim)
     for d in dims:

@@ -21,6 +21,9 @@ def convolution(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Tensor) -
     labels = t.labels(w)
     out_dim, in_dim = (1, 0) if transposed else (0, 1)
     made = x if transposed else out
+    if groups == 1 and w.shape[in_dim] > 1:  # its channels are the second dimension, if there is a choice
+        for block in others(t, x, 0, 1):
+            t.reject(block.ids)
     theirs = t.labels(x)
     kept = _beside_channels(t, x, w, stride, padding, dilation, transposed)
     flat = (
@@ -46,9 +49,8 @@ def convolution(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Tensor) -
         _summed(t, w, i_ids)
         t.produce(o_ids)
     elif transposed:
-        t.pin(x_ids, "a grouped transposed convolution")
-        t.pin_tensor(w, "a grouped transposed convolution")
-        o_ids = None  # the weight's own output axis is as long as one group's
+        o_ids = _grouped_transposed(t, x_ids, labels, x.shape[1], groups, w.shape[1])
+        _summed(t, w, i_ids)
     elif x.shape[1] == groups:
         o_ids = _depthwise(t, x_ids, o_ids, w.shape[0] // groups)
         if x_ids is not None:
@@ -118,6 +120,46 @@ def _grouped(t: TracerLike, x_ids: np.ndarray | None, w: Labels, groups: int) ->
         return
     columns = x_ids.reshape(groups, -1)
     t.unify(columns, np.broadcast_to(i_ids, columns.shape), "grouped")
+
+
+def _grouped_transposed(
+    t: TracerLike, x_ids: np.ndarray | None, w: Labels, inputs: int, groups: int, outputs: int
+) -> np.ndarray | None:
+    """w_IOHW reads all channels, and has the outputs of one group: those of all groups keep the same positions."""
+    i_ids, o_ids = w.ids(0), w.ids(1)
+    if inputs == groups:  # depthwise: a group goes with its channel, and makes all of its outputs
+        tie(t, x_ids, i_ids, "a depthwise convolution of fixed channels")
+        t.pin(o_ids, "the outputs of one channel of a depthwise convolution")
+        if x_ids is None or i_ids is None:
+            return None
+        t.size(groups, x_ids)
+        return i_ids if outputs == 1 else np.repeat(i_ids, outputs)
+    t.contract(i_ids)
+    tie(t, x_ids, i_ids, "a grouped convolution reads fixed channels")
+    if i_ids is not None:
+        alike(t, i_ids.reshape(groups, -1), "grouped")
+    t.produce(o_ids)
+    return None if o_ids is None else np.tile(o_ids, groups)
+
+
+def vector(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:
+    """mv, dot, vdot: the last dimension of a matrix or vector times a vector; mostly a norm of a weight asks for it."""
+    a, b = args[:2]
+    for tensor in (a, b):
+        pin_blocks(t, [x for x in t.labels(tensor).blocks if len(x.dims) > 1], "a product over part of the channels")
+    summed = t.labels(a).ids(a.ndim - 1), t.labels(b).ids(0)
+    tie(t, *summed, f"reads a vector of {b.shape[0]} fixed channels")
+    kept = others(t, a, a.ndim - 1)
+    if t.labels(b).weight and buffer_for(t, [a]) >= -1 and not t.labels(a).weight:
+        t.use(b, "linear", a.numel(), [x.ids for x in kept])
+        t.contract(summed[1])
+        _summed(t, b, summed[1])
+    else:
+        if buffer_for(t, [a, b]) == -1:
+            t.macs(a.numel(), *(x.ids for x in t.labels(a).blocks))
+        for ids in summed:
+            t.mix(ids, f"{name_of(func)} over channels")
+    t.set(out, Labels(ordered([x for x in kept if len(x.dims) == 1]), buffer_for(t, [a, b])))
 
 
 def matmul(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:
