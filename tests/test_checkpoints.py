@@ -123,6 +123,36 @@ def test_what_was_taken_is_said(tmp_path: Path) -> None:
     assert prunit.read_weights(file, net()).told == "weights from 'model'; also there: 'ema'"
 
 
+def test_an_average_of_parameters_alone_gets_its_buffers_from_the_model(tmp_path: Path) -> None:
+    file = tmp_path / "c.pt"
+    torch.save(FORMS["an average that lacks buffers"], file)
+    found = prunit.read_weights(file, net(), key="ema")
+    assert torch.equal(found.tensors["fc.weight"], WANTED["fc.weight"] + 1)
+    assert torch.equal(found.tensors["features.1.running_var"], WANTED["features.1.running_var"])
+    assert found.told == "weights from 'ema' and 'model'"
+    torch.save({"model": WANTED, "ema": {"fc.weight": WANTED["fc.weight"]}}, file)
+    with pytest.raises(FileError, match="1 of its 11 tensors are there below 'ema' by name and shape; it lacks 'feat"):
+        prunit.read_weights(file, net(), key="ema")
+
+
+def test_parts_below_different_prefixes_are_said(tmp_path: Path) -> None:
+    for form, told in (("some with a prefix", "'module' and the top"), ("two prefixes", "'backbone' and 'head'")):
+        torch.save(FORMS[form], tmp_path / "c.pt")
+        assert prunit.read_weights(tmp_path / "c.pt", net()).told == f"weights from {told}"
+
+
+def test_what_stands_beside_the_network_is_left_out_if_one_says_so(tmp_path: Path) -> None:
+    file = tmp_path / "c.pt"
+    torch.save(WANTED | {"arcface.weight": torch.ones(3)}, file)
+    with pytest.raises(FileError, match=r"'arcface\.weight' .* \(if that is no part of .* with --weights-key \.\)"):
+        prunit.read_weights(file, net())
+    assert torch.equal(prunit.read_weights(file, net(), key=".").tensors["fc.bias"], WANTED["fc.bias"])
+    torch.save({"model": net(deep=2).state_dict()}, file)  # a part of the network itself is not left out
+    for key in (None, "model"):
+        with pytest.raises(FileError, match=r"it has 'layer\.1\.weight' of shape"):
+            prunit.read_weights(file, net(), key=key)
+
+
 SEVERAL: dict[str, tuple[Any, list[str]]] = {
     "two dicts": ({"state_dict": WANTED, "state_dict_ema": OTHER}, ["state_dict", "state_dict_ema"]),
     "two prefixes": (under("student.") | under("teacher.", OTHER), ["student", "teacher"]),

@@ -8,7 +8,7 @@ place, says nothing and is left out, on either side.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
 
@@ -38,6 +38,10 @@ class Fit:
     """Tensors with the right name and another shape."""
     left: tuple[Held, ...]
     """Tensors below the root that the model lacks, so that it may be of another model."""
+    beside: bool = False
+    """All that is left stands beside the model's own parts: an odd loss, or a part of another model."""
+    rest: tuple[Place, ...] = ()
+    """Further roots that what the first one lacks was taken from."""
 
     @property
     def whole(self) -> bool:
@@ -82,6 +86,17 @@ class Fitting:
         joined = _different(fit for fit in (self._joined(root) for root in near) if fit.whole)
         return joined or alone[:1]
 
+    def with_buffers(self, key: Place) -> Fit | None:
+        """The fit of the root that a key names where only buffers are missing there: these are taken from elsewhere.
+
+        An average often holds parameters alone. None where there is no such root, or more than buffers is missing.
+        """
+        roots = sorted((root for root in self._by_root if through(root, key)), key=self._rank)
+        fit = self._joined(roots[0]) if roots else None
+        lent = [name for name in self.own if fit and name in fit.found and name not in self._by_root[roots[0]]]
+        buffers = ("running_mean", "running_var", _COUNTER)
+        return fit if fit and fit.whole and all(name.rpartition(".")[2] in buffers for name in lent) else None
+
     def partial(self) -> list[str]:
         """Roots that hold at least half of the model's tensors, as keys."""
         enough = _PARTS * len(self.own)
@@ -110,7 +125,9 @@ class Fitting:
             name for name in self.own if self.storage[name] not in there and name.rpartition(".")[2] != _COUNTER
         )
         odd = {name: held for name, held in self._odd.get(root, {}).items() if name not in found}
-        return Fit(root, found, missing, odd, tuple(self._left(root, found)))
+        left = tuple(self._left(root, found))
+        beside = all(held.place[len(root)] not in self.first for held in left)
+        return Fit(root, found, missing, odd, left, beside)
 
     def _left(self, root: Place, found: Mapping[str, Held]) -> Iterable[Held]:
         taken = {id(held) for held in found.values()}
@@ -134,16 +151,22 @@ class Fitting:
 
     def _joined(self, root: Place) -> Fit:
         """What a root lacks taken from the nearest other ones, where there is only one choice."""
-        found = dict(self._by_root.get(root, {}))
+        found, rest = dict(self._by_root.get(root, {})), dict[Place, None]()
         for name in self.own:
             if name in found:
                 continue
-            there = [(_common(other, root), fits[name]) for other, fits in self._by_root.items() if name in fits]
-            nearest = max((common for common, _ in there), default=0)
-            choices = {id(held): held for common, held in there if common == nearest}
+            there = [(_common(other, root), other, fits[name]) for other, fits in self._by_root.items() if name in fits]
+            nearest = max((common for common, _, _ in there), default=0)
+            choices = {id(held): (other, held) for common, other, held in there if common == nearest}
             if len(choices) == 1:
-                found[name] = next(iter(choices.values()))
-        return self._fit(root, found)
+                (other, found[name]), *_ = choices.values()
+                rest[other] = None
+        return replace(self._fit(root, found), rest=tuple(rest))
+
+
+def through(way: Place, key: Place) -> bool:
+    """Whether the parts of a key follow each other somewhere on a way."""
+    return any(way[i : i + len(key)] == key for i in range(len(way) - len(key) + 1))
 
 
 def _different(fits: Iterable[Fit]) -> list[Fit]:

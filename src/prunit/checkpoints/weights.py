@@ -7,8 +7,8 @@ from typing import Final
 
 from torch import Tensor, nn
 
-from prunit.checkpoints.fitting import Fit, Fitting, dense
-from prunit.checkpoints.reading import Held, Place, held_in, masked
+from prunit.checkpoints.fitting import Fit, Fitting, dense, through
+from prunit.checkpoints.reading import held_in, masked
 from prunit.errors import ConfigError, FileError, ModelError, UnknownNameError, unknown
 from prunit.graph.finite import not_finite
 from prunit.shown import Shown
@@ -28,14 +28,16 @@ class Weights(Shown):
     tensors: dict[str, Tensor]
     key: str
     others: tuple[str, ...]
+    rest: tuple[str, ...] = ()
+    """Where what was missing there comes from: parts below another prefix, buffers that an average lacks."""
 
     @property
     def told(self) -> str:
         """Which weights were taken, in words; '' where there is nothing to say."""
-        if self.key == "." and not self.others:
+        if self.key == "." and not self.others and not self.rest:
             return ""
         also = f"; also there: {', '.join(map(_quoted, self.others))}" if self.others else ""
-        return f"weights from {_quoted(self.key)}{also}"
+        return f"weights from {' and '.join(map(_quoted, (self.key, *self.rest)))}{also}"
 
 
 def read_weights(path: Path | str, model: nn.Module, *, key: str | None = None) -> Weights:
@@ -58,7 +60,7 @@ def read_weights(path: Path | str, model: nn.Module, *, key: str | None = None) 
         held = masked(held)
     every = Fitting(own, held)
     fit = _chosen(path, every, key)
-    if not fit.whole:
+    if fit.missing or (fit.left and not (fit.beside and key == fit.key)):
         raise FileError(f"'{path}' does not fit {type(model).__name__}: {_misfit(fit, own)}")
     tensors = {name: dense(fit.found[name].tensor) for name in own if name in fit.found}
     bad = not_finite({".".join(fit.found[name].place): tensor for name, tensor in tensors.items()})
@@ -68,8 +70,9 @@ def read_weights(path: Path | str, model: nn.Module, *, key: str | None = None) 
     for name, tensor in own.items():
         tensors.setdefault(name, by_storage.get(every.storage[name], tensor.detach().clone()))
     inside = {".".join(held.place[:i]) or "." for held in fit.found.values() for i in range(len(held.place))}
+    rest = tuple(".".join(root) or "." for root in fit.rest)
     others = {other.key for other in every.fits() if other.whole} | {*every.partial()} - inside
-    return Weights(tensors, fit.key, tuple(sorted(others - {fit.key})))
+    return Weights(tensors, fit.key, tuple(sorted(others - {fit.key, *rest})), rest)
 
 
 def _chosen(path: Path, every: Fitting, key: str | None) -> Fit:
@@ -78,25 +81,23 @@ def _chosen(path: Path, every: Fitting, key: str | None) -> Fit:
     if key is not None:
         exact = [fit for fit in fits if fit.key == key]
         asked = tuple(key.split("."))
-        within = [held for held in every.held if _runs_through(held, asked)]
+        within = [held for held in every.held if through(held.place[:-1], asked)]
         if not exact and not within:
             raise _no_key(path, every, key)
         fits = exact or Fitting(every.own, within).fits()
+        if not any(fit.whole for fit in fits) and not exact and (lent := every.with_buffers(asked)):
+            fits = [lent]
     if not fits:
         missing = tuple(every.own)
         return Fit((), {}, missing, {}, tuple(every.held))
     if len(fits) > 1:
-        keys = ", ".join(_quoted(fit.key) for fit in sorted(fits, key=lambda fit: fit.key))
+        fits = sorted(fits, key=lambda fit: fit.key)
+        keys = ", ".join(_quoted(fit.key) for fit in fits)
         raise ConfigError(
             f"'{path}' holds {len(fits)} different sets of weights that fit the model: {keys}; say which with"
             f" --weights-key {fits[0].key} (in Python key={fits[0].key!r})"
         )
     return fits[0]
-
-
-def _runs_through(held: Held, key: Place) -> bool:
-    way = held.place[:-1]
-    return any(way[i : i + len(key)] == key for i in range(len(way) - len(key) + 1))
 
 
 def _no_key(path: Path, every: Fitting, key: str) -> UnknownNameError:
@@ -121,6 +122,8 @@ def _misfit(fit: Fit, own: Mapping[str, Tensor]) -> str:
     if fit.left:
         left = (f"'{'.'.join(h.place[len(fit.root) :])}' of shape {tuple(h.tensor.shape)}" for h in fit.left)
         told.append(f"it has {_some(left)}, which the model lacks")
+    if not fit.missing and fit.beside:
+        told[-1] += f" (if that is no part of the network, take the rest with --weights-key {fit.key})"
     return f"{'; '.join(told)}: is it of another model?"
 
 
