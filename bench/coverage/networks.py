@@ -7,11 +7,13 @@ disturbed after that. Without the images a deep network in float64 ends in numbe
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -50,7 +52,7 @@ def single(draw: Draw, *, seed: int = 0, batch: int = 2) -> Any:
 
 
 def without_chance(model: nn.Module) -> None:
-    """Switch off, in place, what draws at random while training: drop-out, as a layer or a call; stochastic depth."""
+    """Switch off, in place, what draws at random while training: drop-out and stochastic depth by their numbers."""
     for module in model.modules():
         is_drop = "drop" in type(module).__name__.lower()
         for name, value in vars(module).items():
@@ -119,8 +121,18 @@ def run(model: nn.Module, inputs: Any) -> list[Tensor]:
     """All tensors that the model returns; what it draws at random meanwhile is always the same."""
     args, kwargs = as_inputs(copied(inputs))
     torch.manual_seed(0)
-    with precision(next((p.dtype for p in model.parameters()), torch.float32)):
+    with precision(next((p.dtype for p in model.parameters()), torch.float32)), _without_drop_out():
         return tensors_in(model(*args, **kwargs))
+
+
+@contextmanager
+def _without_drop_out() -> Iterator[None]:
+    """Calls of drop-out give their input back: networks of other widths would draw other numbers."""
+    names = [name for name in vars(functional) if name.endswith("dropout") or name.startswith("dropout")]
+    with ExitStack() as stack:
+        for name in names:
+            stack.enter_context(patch.object(functional, name, lambda x, *args, **kwargs: x))
+        yield
 
 
 @contextmanager

@@ -28,7 +28,7 @@ def torchaudio() -> list[Beyond]:
         "Wav2Letter": shaped(
             made(f"{models}:Wav2Letter", num_classes=CLASSES, input_type="mfcc", num_features=13), 13, 64
         ),
-        "DeepSpeech": shaped(made(f"{models}:DeepSpeech", 13, n_hidden=32, n_class=CLASSES), 1, 20, 13),
+        "DeepSpeech": shaped(made(f"{models}:DeepSpeech", 13, n_hidden=32, n_class=CLASSES), 1, 4, 13),
         "Conformer": given(made(f"{models}:Conformer", 32, 4, 64, 2, 7), _with_lengths),
         "HDemucs": shaped(made(f"{models}:HDemucs", ["voice", "rest"], channels=8, depth=4, nfft=1024), 2, 8192),
         "WaveRNN": several(
@@ -117,8 +117,7 @@ def _tacotron() -> Any:
 
 def _spoken(n: int, generator: torch.Generator) -> tuple[Tensor, ...]:
     tokens = torch.randint(0, 20, (n, 12), generator=generator)
-    lengths = torch.full((n,), 12)
-    return tokens, lengths, noise(generator, n, 16, 10), torch.full((n,), 10)
+    return tokens, torch.full((n,), 12), noise(generator, n, 16, 10), torch.full((n,), 10)
 
 
 def speechbrain() -> list[Beyond]:
