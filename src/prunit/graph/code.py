@@ -33,7 +33,7 @@ _ASKING: Final = frozenset("shape size numel nelement len".split())
 _MAKING: Final = frozenset("tensor as_tensor new_tensor from_numpy".split())
 
 
-_OF_MODES: Final = frozenset("training is_grad_enabled requires_grad grad_mode grad_fn inference_mode".split())
+_OF_MODES: Final = frozenset("training is_grad_enabled is_inference_mode_enabled grad_mode inference_mode".split())
 _SAME_IN_BOTH_MODES: Final = frozenset(
     {("torchvision.ops.stochastic_depth", "StochasticDepth")}
     | {("timm.layers.drop", name) for name in ("DropPath", "DropBlock2d")}

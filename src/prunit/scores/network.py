@@ -61,9 +61,7 @@ class Network:
         """
         rest = other if other is not None else self.other | {n: b.clone() for n, b in self.buffers.items()}
         tensors = {**rest, **weights}
-        modes = [(m, m.training) for _, m in named_modules(self.model)]
-        with standing_in(self.model, {n: tensors[first] for n, first in self._first_name.items()}):
-            _set_modes(modes)
+        with standing_in(self.model, {n: tensors[first] for n, first in self._first_name.items()}, training=None):
             out = self.model(x_BCHW.to(next(iter(weights.values()))))
         return tensors_in(out)[0]
 
