@@ -5,7 +5,7 @@ go the other way; the masked model, which has the old widths, would no longer be
 """
 
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, lru_cache
 from types import CodeType, FunctionType
 from typing import Any, Final
 
@@ -110,13 +110,14 @@ def asks_for_mode(modules: Iterable[nn.Module]) -> bool:
     return (
         any(map(sets_mode, modules))
         or any(not _OF_MODES.isdisjoint(_names_of(h, seen)) for h in held)
-        or not _OF_MODES.isdisjoint(_names_run({type(m) for m in modules}))
+        or not _OF_MODES.isdisjoint(_names_run(frozenset(type(m) for m in modules)))
         or any(not isinstance(h, FunctionType) and _is_users(h) for h in hooks)
         or any(not _OF_MODES.isdisjoint(_names_of(h, seen)) for h in hooks if isinstance(h, FunctionType))
     )
 
 
-def _names_run(kinds: set[type]) -> set[str]:
+@lru_cache(1 << 8)
+def _names_run(kinds: frozenset[type]) -> set[str]:
     """Names in the code of `forward` and of all methods of these classes that it names, and so on."""
     found = {"forward", "__call__"}
     waiting = [named for kind in kinds for named in _methods_of(kind)]

@@ -3,8 +3,9 @@
 import ast
 import inspect
 import textwrap
-from collections.abc import Iterable, Set
+from collections.abc import Iterable
 from contextlib import suppress
+from functools import lru_cache
 from types import FunctionType
 
 from torch import nn
@@ -37,7 +38,8 @@ def set_flags(modules: Iterable[nn.Module], training: bool) -> None:
             module.training = training
 
 
-def only_hands_on(function: FunctionType, words: Set[str], takers: Set[str]) -> bool:
+@lru_cache(1 << 10)
+def only_hands_on(function: FunctionType, words: frozenset[str], takers: frozenset[str]) -> bool:
     """Whether the code of a function uses these words only to tell `takers`: `F.dropout(x, p, self.training)`.
 
     False where its source is not at hand.

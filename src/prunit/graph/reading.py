@@ -22,7 +22,7 @@ from prunit.graph.passes import Passes
 from prunit.graph.probe import first_difference
 from prunit.graph.records import ChannelGraph, TensorInfo
 from prunit.graph.resolve import resolve
-from prunit.graph.running import collecting_later, first_names, named_tensors
+from prunit.graph.running import collecting_later, first_names, named_tensors, noted
 from prunit.graph.wrappers import unwrapped
 
 _MOST_TRIES = 64
@@ -43,7 +43,7 @@ def trace(model: nn.Module, example: Any, *, pin: Sequence[str] = (), training_e
     if training_example is not None:
         check(model, training_example)
     # In inference mode operators come whole (a conv2d, say), and so they do on tensors made there.
-    with torch.inference_mode(False), collecting_later():
+    with torch.inference_mode(False), collecting_later(), noted(model):
         graph = _traced(model, example, training_example, pin)
     training_inputs = None if training_example is None else describe(training_example)
     return replace(graph, inputs=describe(example), training_inputs=training_inputs)

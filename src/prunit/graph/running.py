@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +21,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from prunit.graph.keeping import Kept, Place
 from prunit.graph.modes import set_flags, set_mode, sets_mode
 
+_NOTED: ContextVar[tuple[nn.Module, Kept] | None] = ContextVar("noted", default=None)
 _META: Final = torch.device("meta")
 _OURS: Final = tuple(f"{folder}{os.sep}" for folder in (Path(torch.__file__).parent, Path(__file__).parents[1]))
 """Where code lies that is not the user's."""
@@ -113,7 +115,9 @@ def standing_in(
     """
     modules = named_modules(model)
     own = named_tensors(model) if guarded else {}
-    kept = Kept(modules, [own[name] for name, tensor in tensors.items() if tensor is own.get(name)])
+    written = [own[name] for name, tensor in tensors.items() if tensor is own.get(name)]
+    noted = _NOTED.get()
+    kept = noted[1] if noted and noted[0] is model and not written else Kept(modules, written)
     every = [module for _, module in modules]
     moody = [(m, m.training) for m in every if sets_mode(m)] if training is not None else []
     filled: list[Place] = []
@@ -135,6 +139,16 @@ def standing_in(
                 with suppress(NotImplementedError):
                     module.train(mode)
         filled += kept.put_back()
+
+
+@contextmanager
+def noted(model: nn.Module) -> Iterator[None]:
+    """Meanwhile nobody but `standing_in` changes the model, so that what it holds need not be noted for each run."""
+    before = _NOTED.set((model, Kept(named_modules(model))))
+    try:
+        yield
+    finally:
+        _NOTED.reset(before)
 
 
 def _install(modules: list[tuple[str, nn.Module]], tensors: Mapping[str, Tensor]) -> None:
