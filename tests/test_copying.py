@@ -16,6 +16,7 @@ from prunit.errors import SurgeryError
 from prunit.graph import trace
 from prunit.plans import Plan, keep_all
 from prunit.surgery import compact, mask, rebuild
+from prunit.zeros import remove_zeros, without_small_filters
 from prunit.zoo.external import imported
 from tests.hooked import FACTORIES, Net, by_its_own_forward, in_a_closure, into
 from tests.nets import furthest, images, lived_in, random_plan
@@ -328,3 +329,14 @@ def test_a_feature_extractor_has_the_graph_of_its_mode(training: bool) -> None:
         assert small.graph is (small.train_graph if mode else small.eval_graph)
     assert all(m.training is training for m in model.modules())
     assert model.graph is (model.train_graph if training else model.eval_graph)
+
+
+def test_the_model_without_small_filters_sees_itself() -> None:
+    model = lived_in(in_a_closure())
+    twin = without_small_filters(model, 0.0)
+    with torch.no_grad():
+        assert torch.equal(twin(images()), model(images()))
+        assert twin.store["x"] is not model.store["x"]
+        twin.body.weight.zero_()
+        assert not torch.equal(twin(images()), model(images()))
+    assert torch.equal(remove_zeros(model, images()).model(1 - images()), model(1 - images()))

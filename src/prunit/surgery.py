@@ -127,7 +127,7 @@ def mask(model: nn.Module, graph: ChannelGraph, plan: Plan) -> nn.Module:
     it on the kept channels (see `masking`); it can be trained like any other.
     """
     model = unwrapped(model)
-    twin = rebuild(model, {n: t.detach().clone() for n, t in _named_tensors(model).items()})
+    twin = copied(model)
     mask_(twin, graph, plan)
     if any(g.mixed and len(plan.keep[g.name]) < g.size for g in graph.groups):
         AbsentChannels(graph, graph.flat_keep(plan.keep)).attach(twin)
@@ -147,6 +147,14 @@ def mask_(model: nn.Module, graph: ChannelGraph, plan: Plan) -> None:
                 tensor = named[axis.tensor]
                 gone = torch.from_numpy(np.flatnonzero(~stays)).to(tensor.device)
                 tensor.index_fill_(axis.dim, gone, 0)
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A copy with tensors of its own, whose hooks and functions see itself: unlike those of `copy.deepcopy`.
+
+    Raises `SurgeryError` with the name of what cannot be copied.
+    """
+    return rebuild(model, {n: t.detach().clone() for n, t in _named_tensors(model).items()})
 
 
 def rebuild(model: nn.Module, tensors: Mapping[str, Tensor], sizes: Mapping[str, Any] | None = None) -> nn.Module:

@@ -6,7 +6,6 @@ norms) of the layers that read it. A convolution that pads its input with zeros 
 bias can follow; there one constant channel stays and stands for all the others, exactly. Also what nobody reads goes.
 """
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, get_args
@@ -25,7 +24,7 @@ from prunit.graph.running import as_inputs, first_names, named_tensors, tensors_
 from prunit.graph.wrappers import unwrapped
 from prunit.plans import Plan
 from prunit.shown import Shown
-from prunit.surgery import compact, give_bias
+from prunit.surgery import compact, copied, give_bias
 
 Padded = Literal["merge", "keep", "fold"]
 """What happens to constants that a padded convolution reads: one of them stands for all; all stay; as a bias anyway."""
@@ -99,7 +98,7 @@ def without_small_filters(model: nn.Module, tolerance: float) -> nn.Module:
 
     Of convolutions alone, and lossy: measure the accuracy afterwards. The largest filter of a layer always stays.
     """
-    twin = copy.deepcopy(unwrapped(model))
+    twin = copied(unwrapped(model))
     with torch.no_grad():
         for module in twin.modules():
             if isinstance(module, _ConvNd) and not module.transposed:

@@ -1,7 +1,6 @@
 """ONNX: one file with a free batch dimension, batch norm folded, checked against torch in ONNX Runtime first."""
 
 import contextlib
-import copy
 import io
 import logging
 import re
@@ -25,6 +24,7 @@ from prunit.export.passes import simplify
 from prunit.export.proof import Figures, Trial, allowed, prove
 from prunit.files import sha256_of, staged
 from prunit.graph.finite import check_finite
+from prunit.surgery import copied
 
 OPSET: Final = 18
 """Fixed, so that the same model gives the same file under a newer torch; every engine of note reads it."""
@@ -114,7 +114,7 @@ def _for_inference(model: nn.Module) -> Generator[nn.Module, None, None]:
     if any(tensor.is_meta for tensor in tensors):
         raise ModelError("cannot export a model on the meta device: it has shapes but no weights")
     if any(tensor.device.type != "cpu" for tensor in tensors):
-        yield copy.deepcopy(model).cpu().eval()
+        yield copied(model).cpu().eval()
         return
     modes = [(module, module.training) for module in model.modules()]
     try:
@@ -148,7 +148,7 @@ def _in_double(model: nn.Module, x_BCHW: Array) -> Figures | None:
     """The model's output as it would be without rounding to float32, None if it cannot be had."""
     try:
         with torch.no_grad():
-            found = copy.deepcopy(model).double()(torch.from_numpy(x_BCHW).double())
+            found = copied(model).double()(torch.from_numpy(x_BCHW).double())
     except Exception:  # a model may be bound to float32, or not let itself be copied
         return None
     return found.numpy() if isinstance(found, Tensor) else None

@@ -1,6 +1,5 @@
 """What a build works on: a model that can be made anew, and the data that it is trained on."""
 
-import copy
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from prunit.batches import Dataset
 from prunit.errors import ConfigError, ModelError, PrunitError
 from prunit.export import EXPORTERS
 from prunit.recipe.config import BuildConfig
+from prunit.surgery import copied
 from prunit.train.accuracy import check_scores, check_split
 
 ModelLike = str | nn.Module | Callable[[], nn.Module]
@@ -47,7 +47,7 @@ class Source:
 
 
 def _copied(model: nn.Module) -> nn.Module:
-    return copy.deepcopy(model).cpu()
+    return copied(model).cpu()
 
 
 def _name(factory: Callable[[], nn.Module]) -> str:
