@@ -20,6 +20,22 @@ UNITS: Final[Mapping[Kind, Mapping[str, float]]] = {
 _SHORT: Final = {"k": "kb", "m": "mb", "g": "gb", "ki": "kib", "mi": "mib", "gi": "gib"}
 """Bytes as many leave their B out: 256K is 256 KB, 64Ki is 64 KiB."""
 
+_SAID: Final[Mapping[str, tuple[str, ...]]] = {
+    "k": ("thousand",),
+    "M": ("million", "millions", "mio", "mn"),
+    "G": ("billion", "billions"),
+    "B": ("byte", "bytes"),
+    "KB": ("kilobyte", "kilobytes", "ko"),
+    "MB": ("megabyte", "megabytes", "mo"),
+    "GB": ("gigabyte", "gigabytes", "go"),
+    "us": ("usec", "microseconds"),
+    "ms": ("msec", "millis", "milliseconds"),
+    "s": ("sec", "second", "seconds"),
+    "mJ": ("millijoule", "millijoules"),
+    "J": ("joule", "joules"),
+}
+"""Units as people say them, and how they are written here."""
+
 
 def unit_of(text: str, kind: Kind) -> float:
     """How much one of the unit is, whatever its case; `ConfigError` with the nearest of the known ones."""
@@ -29,6 +45,16 @@ def unit_of(text: str, kind: Kind) -> float:
     if unit in known:
         return known[unit]
     names = list(UNITS[kind])
+    counted = re.fullmatch(r"([kmgb])(macs?|madds?|params?|flops?)", unit) if kind == "count" else None
+    if counted and counted[2].startswith("flop"):
+        raise ConfigError(
+            f"unknown unit '{text}': flops are about twice as many as multiply-adds; half of it is macs=…"
+        )
+    word = next((name for name, said in _SAID.items() if unit in said), "") or (
+        names[list(known).index(counted[1])] if counted else ""
+    )
+    if word in names:
+        raise ConfigError(f"unknown unit '{text}', known are {', '.join(names)}; write {word}")
     other = any(unit in map(str.lower, units) for units in UNITS.values())
     near = [] if other else difflib.get_close_matches(unit, known, n=1, cutoff=0.6)
     guess = f"; did you mean {names[list(known).index(near[0])]}?" if near else ""
