@@ -229,13 +229,14 @@ def _own_backwards() -> int:
 
 def _on_kept(call: _Call, args: Any, kwargs: Any) -> Any:
     """The call computed on the kept channels of its inputs, with zeros for the others in its outputs."""
-    into = kwargs.get("out")
+    gathered: list[tuple[Tensor, Tensor, list[tuple[int, Tensor]], int]] = []
     leaves, tree = tree_flatten((args, kwargs))
     number = 0
     for i, leaf in enumerate(leaves):
         if isinstance(leaf, Tensor):
-            for dim, kept in call.inputs.get(number, ()):
-                leaf = leaf.index_select(dim, kept)
+            whole, leaf = leaf, _cut(leaf, call.inputs.get(number, []))
+            if leaf is not whole:
+                gathered.append((whole, leaf, call.inputs[number], -1 if leaf.is_inference() else leaf._version))
             leaves[i] = leaf
             number += 1
     args, kwargs = tree_unflatten(leaves, tree)
@@ -251,11 +252,26 @@ def _on_kept(call: _Call, args: Any, kwargs: Any) -> Any:
                 leaf = leaf.new_zeros(shape).index_copy(dim, kept, leaf)
             found[i] = leaf
             number += 1
-    result = tree_unflatten(found, tree)
-    if isinstance(into, Tensor):  # it was to be written there, as spectral norm does
-        with torch.no_grad():
-            return into.copy_(result)
-    return result
+    _write_back(gathered)
+    return tree_unflatten(found, tree)
+
+
+def _cut(whole: Tensor, cuts: list[tuple[int, Tensor]]) -> Tensor:
+    for dim, kept in cuts:
+        whole = whole.index_select(dim, kept)
+    return whole
+
+
+def _write_back(gathered: list[tuple[Tensor, Tensor, list[tuple[int, Tensor]], int]]) -> None:
+    """What the call has written to kept channels of its inputs, as spectral norm and observers do, is in those then."""
+    with torch.no_grad():
+        for whole, part, cuts, version in gathered:
+            if version == part._version if version >= 0 else torch.equal(part, _cut(whole, cuts)):
+                continue
+            for dim, kept in cuts[1:]:
+                shape = [whole.shape[d] if d == dim else n for d, n in enumerate(part.shape)]
+                part = part.new_zeros(shape).index_copy(dim, kept, part)
+            whole.index_copy_(cuts[0][0], cuts[0][1], part)
 
 
 def _with_shape(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

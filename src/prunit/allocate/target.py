@@ -129,8 +129,11 @@ class Target:
         asked = f" ({self.constraints})" if str(self.constraints) else ""
         pinned = [f"'{g.name}' ({g.pinned})" for g in self.graph.groups if g.pinned]
         why = f"; whole groups: {', '.join(pinned[:4])}{', …' if len(pinned) > 4 else ''}" if pinned else ""
+        # Where nothing could be followed there is no group that says why.
+        notes = [n for n in self.graph.notes if n.startswith("operator ") and not any(n in p for p in pinned)]
+        also = f"; not followed: {', '.join(notes[:3])}{', …' if len(notes) > 3 else ''}" if notes else ""
         raise BudgetError(
-            f"budget cannot be met: {'; '.join(parts)}, with every free group at its minimum width{asked}{why}",
+            f"budget cannot be met: {'; '.join(parts)}, with every free group at its minimum width{asked}{why}{also}",
             closest={k: float(v) for k, v in found.items()},
         )
 

@@ -25,6 +25,7 @@ from prunit.graph.rules.elementwise import (
     unpooled,
 )
 from prunit.graph.rules.parts import embedding, gathered, index, part, pieces, written_to
+from prunit.graph.rules.quantised import fake_quantised, observed
 from prunit.graph.rules.seam import TracerLike, tensors
 from prunit.graph.rules.shapes import (
     channel_shuffle,
@@ -97,6 +98,11 @@ TABLE: dict[Rule, str] = {
     layer_norm: "native_layer_norm _fused_rms_norm",
     group_norm: "native_group_norm",
     weight_norm: "_weight_norm_interface",
+    fake_quantised: (
+        "fake_quantize_per_tensor_affine_cachemask _fake_quantize_per_tensor_affine_cachemask_tensor_qparams"
+        " fake_quantize_per_channel_affine_cachemask"
+    ),
+    observed: "_fused_moving_avg_obs_fq_helper _fused_moving_avg_obs_fq_helper_functional",
     reduction: "sum mean amax amin aminmax norm linalg_vector_norm var var_mean std std_mean prod all any logsumexp",
     position: "argmax argmin max min median nanmedian mode kthvalue",
     softmax: "_softmax _log_softmax softmax log_softmax _safe_softmax",
