@@ -286,3 +286,18 @@ def test_a_tighter_budget_never_keeps_more_and_no_layer_is_emptied(recipe: str, 
         assert min(found.widths.values()) >= 1
         least, reached = figure, reached + 1
     assert reached >= 4
+
+
+@pytest.mark.parametrize("gone", [(1, 4), (0, 1, 2), (3,)])
+@pytest.mark.parametrize(("groups", "inputs", "outputs"), [(2, 6, 4), (3, 6, 12), (4, 8, 4), (6, 6, 6)])
+def test_zeros_before_a_transposed_convolution_in_groups(
+    groups: int, inputs: int, outputs: int, gone: tuple[int, ...]
+) -> None:
+    up = nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, groups=groups)
+    model = zeroed(nn.Sequential(conv_bn(3, inputs), up, nn.ReLU(), Head(outputs)), {"0.0": gone})
+    removed = remove_zeros(model, images())
+    assert furthest(removed.model, model, images()) < EXACT
+    together = {channel % (inputs // groups) for channel in range(inputs)} if groups < inputs else set(gone)
+    # In a true grouping the channels at one place of every group go together.
+    whole = [p for p in together if groups == inputs or all(p + i * (inputs // groups) in gone for i in range(groups))]
+    assert removed.plan.dense["0.0"] - removed.plan.widths["0.0"] == len(whole)
