@@ -108,3 +108,18 @@ def test_parameters_survive_a_mode_that_writes_to_them() -> None:
     trace(model, X.float())
     assert all(torch.equal(before[n], t) for n, t in model.state_dict().items())
     assert model.training
+
+
+def test_a_tensor_that_a_cache_outside_of_the_model_keeps_is_read_anew() -> None:
+    grids: dict[tuple[int, ...], Tensor] = {}
+
+    class Anchored(Net):
+        def forward(self, x: Tensor) -> Any:
+            h = self.a(x).relu()
+            grid = grids.setdefault(tuple(h.shape), torch.ones(h.shape, dtype=h.dtype, device=h.device))
+            return self.fc(self.b(h * grid).relu().mean((2, 3)))
+
+    model = lived_in(Anchored())
+    graph = trace(model, X)
+    grids.clear()
+    assert trace(model, X).groups == graph.groups

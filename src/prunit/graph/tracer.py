@@ -8,6 +8,7 @@ the first one did: a parameter has the same ids in both.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from prunit.graph.written import name_of_view
 
 _TAKES_SHAPES = (nn.Linear, nn.Flatten, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 """Modules whose views take their sizes from the tensors' shapes."""
-_LABELS = "_prunit_labels"
+_NUMBERS = count()
 _NONE = Labels()
 _NO_CHANNELS = (np.zeros(1, np.int64),)
 """One position that is never cut."""
@@ -55,6 +56,8 @@ class Tracer(MetaMode):
         self.familiar: set[str] | None = None
         """Modules whose code a checked pass has run: elsewhere the last reading, 'pinned', is taken. None: all are."""
         self._counts = True
+        self._mark = f"_prunit_labels_{next(_NUMBERS)}"
+        """Where a tensor keeps its labels: one that a cache outside of the model keeps has none for the next tracer."""
         self._names = first_names(tensors)
         self._of_named: dict[str, Labels] = {}
         self._labelled: list[Tensor] = []
@@ -70,7 +73,7 @@ class Tracer(MetaMode):
 
     def labels(self, tensor: Tensor) -> Labels:
         """Labels of a tensor; a parameter or buffer gets fresh ones when it is first seen."""
-        found = getattr(tensor, _LABELS, None)
+        found = getattr(tensor, self._mark, None)
         if found is not None:
             return found
         name = self._names.get(id(tensor))
@@ -88,7 +91,7 @@ class Tracer(MetaMode):
         """A vector holds one value for each of these channels, or for fixed ones (None); the ids along it."""
         name = self._names.get(id(vector))
         if name is not None and ids is not None and vector.shape == ids.shape:
-            fresh = name not in self._of_named and not hasattr(vector, _LABELS)
+            fresh = name not in self._of_named and not hasattr(vector, self._mark)
             mine = self.findings.new_axis_like(name, ids) if fresh else None
             if mine is not None:
                 self._of_named[name] = Labels((Block((0,), mine),), -1, name)
@@ -107,7 +110,7 @@ class Tracer(MetaMode):
             self._labelled.append(tensor)
         elif labels.buffer == -1 and not labels.weight and tensor.numel():
             labels = labels._replace(buffer=self._new_activation(tensor, labels))
-        setattr(tensor, _LABELS, labels)
+        setattr(tensor, self._mark, labels)
 
     def unify(self, a: np.ndarray, b: np.ndarray, why: str) -> None:
         """The ids in `a` and `b` (same shape) are the same channels, position by position."""
@@ -267,7 +270,7 @@ class Tracer(MetaMode):
         out, args, named, inputs = self.answered(func, args, kwargs)
         rule = rules.rule_for(func)
         for tensor in inputs:
-            labels: Labels | None = getattr(tensor, _LABELS, None)  # a parameter gets its own from the rule
+            labels: Labels | None = getattr(tensor, self._mark, None)  # a parameter gets its own from the rule
             if labels is None:
                 continue
             if labels.buffer >= 0 and self._counts:
@@ -338,5 +341,5 @@ def tracing(
         tracer.findings.caches = tuple(dict.fromkeys((*tracer.findings.caches, *filled)))
     finally:
         for leaf in (*inputs, *tracer._labelled):
-            if hasattr(leaf, _LABELS):
-                delattr(leaf, _LABELS)
+            if hasattr(leaf, tracer._mark):
+                delattr(leaf, tracer._mark)
