@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import prunit
-from prunit.errors import ModelError, PlanError
+from prunit.errors import ModelError, PlanError, ScoreError
 from prunit.graph import trace
 from prunit.plans import Plan, choose, from_zeros, keep_all, unread
 from prunit.store import apply_plan, load, read_plan, save
@@ -257,3 +257,82 @@ def test_three_rounds() -> None:
     joined = plans[0].then(plans[1]).then(plans[2])
     assert joined == plans[0].then(plans[1].then(plans[2]))
     assert furthest(prunit.apply_plan(model, joined, images()).eval(), net.eval(), images()) == 0
+
+
+# ── inputs that a model looks at ──
+
+
+class Lengths(nn.Module):
+    """Works on as much of a sequence as there is, like models of speech; fails where there is nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.out = conv_bn(3, 8), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        if lengths.min().item() < 1:
+            raise ValueError("an empty sequence")
+        return self.out(self.body(x))[..., : int(lengths.max())]
+
+
+@pytest.mark.parametrize("form", ["positional", "named"])
+def test_a_plan_knows_the_lengths_that_it_was_made_with(form: str) -> None:
+    model = lived_in(Lengths())
+    x, lengths = images(), torch.tensor([5, 8])
+    example = (x, lengths) if form == "positional" else {"lengths": lengths, "x": x}
+    made = prunit.plan(model, example, recipe="uniform", score="magnitude", budget={"params": 0.6})
+    plan = Plan.from_json(made.to_json())
+    small = prunit.apply_plan(model, plan)
+    assert small.body[0].out_channels < 8
+    assert torch.equal(small(x, lengths), compact(model, trace(model, example), plan)(x, lengths))
+
+
+def test_longer_integers_are_asked_for_by_name() -> None:
+    model, lengths = lived_in(Lengths()), torch.full((300,), 8)
+    made = prunit.plan(model, (images(), lengths), recipe="uniform", score="magnitude", budget={"params": 0.6})
+    with pytest.raises(ModelError, match=r"an empty sequence.*zeros here: give them, apply_plan\(model, plan, ex"):
+        prunit.apply_plan(model, made)
+    assert prunit.apply_plan(model, made, (images(), lengths)).body[0].out_channels < 8
+
+
+# ── examples whose tensors lie in a list ──
+
+
+class Listed(nn.Module):
+    """One list of images of any size, as detectors take them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.out = conv_bn(3, 8), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: list[Tensor]) -> list[Tensor]:
+        return [self.out(self.body(one[None])) for one in x]
+
+
+@pytest.mark.parametrize("example", ["in a tuple", "named", "in a dict in a list"])
+def test_a_plan_takes_an_example_as_trace_does(example: str) -> None:
+    class Named(Listed):
+        def forward(self, x: Any) -> Any:
+            return super().forward([one["image"] for one in x] if isinstance(x[0], dict) else x)
+
+    model, x = lived_in(Named()), list(images())
+    given = {"in a tuple": (x,), "named": {"x": x}, "in a dict in a list": ([{"image": one} for one in x],)}[example]
+    made = prunit.plan(model, given, recipe="uniform", score="magnitude", budget={"params": 0.6})
+    small = prunit.apply_plan(model, Plan.from_json(made.to_json())).eval()
+    for found, right in zip(small(x), mask(model, trace(model, given), made).eval()(x), strict=True):
+        assert torch.allclose(found, right)
+
+
+def test_a_list_as_example_is_said_to_be_several_inputs() -> None:
+    x = list(images())
+    for given, kind in ((x, "list"), (tuple(x), "tuple")):
+        for make in (trace, lambda model, given: prunit.plan(model, given, budget={"params": 0.6})):
+            with pytest.raises(ModelError, match=rf"The {kind} was taken as 2 inputs: .* write \(\[a, b\],\)"):
+                make(Listed().double(), given)
+
+
+def test_a_score_that_cannot_run_on_such_inputs_says_which_can() -> None:
+    model, example = lived_in(Listed()), (list(images()),)
+    with pytest.raises(ScoreError, match=r"'synflow' failed on Listed .*score='magnitude' looks at its weights only"):
+        prunit.plan(model, example, budget={"params": 0.6})
+    assert prunit.plan(model, example, budget={"params": 0.6}, score="magnitude").widths["body.0"] < 8

@@ -21,7 +21,7 @@ from torch.nn.modules.conv import _ConvNd
 from prunit.errors import FileError, ModelError, PlanError
 from prunit.files import write_atomically
 from prunit.graph import trace
-from prunit.graph.inputs import example_from
+from prunit.graph.inputs import example_from, notes_all_integers
 from prunit.graph.running import named_tensors, tensors_in
 from prunit.graph.sizes import noted_sizes, weight_of
 from prunit.graph.wrappers import unwrapped
@@ -50,14 +50,22 @@ def apply_plan(model: nn.Module, plan: Plan, example: Any = None, *, training_ex
         small = prunit.apply_plan(factory(), plan)
         small.load_state_dict(torch.load("small.pt", weights_only=True))
 
-    The model is traced on inputs of the shapes that the plan notes, or on `example` and `training_example`: needed for
-    a plan without them, and for a model whose forward branches on the values of its inputs. Raises `PlanError` if the
-    plan is for another model.
+    The model is traced on inputs of the shapes that the plan notes (integers by value where they are few), or on
+    `example` and `training_example`: needed for a plan without them, and for a model whose forward branches on other
+    values of its inputs. Raises `PlanError` if the plan is for another model.
     """
     model = unwrapped(model)
     if training_example is None and plan.training_inputs is not None:
         training_example = _made(plan.training_inputs, model)
-    graph = trace(model, _inputs_of(plan, model) if example is None else example, training_example=training_example)
+    try:
+        inputs = _inputs_of(plan, model) if example is None else example
+        graph = trace(model, inputs, training_example=training_example)
+        plan.check(graph)
+    except (ModelError, PlanError) as error:
+        if example is None and not notes_all_integers(plan.inputs):
+            hint = "the plan notes long integer inputs by their shape alone, zeros here: give them, "
+            raise type(error)(f"{error}; {hint}apply_plan(model, plan, example)") from error
+        raise
     return compact(model, graph, plan)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from prunit.errors import PlanError
 from prunit.graph import trace
-from prunit.graph.inputs import describe, example_from
+from prunit.graph.inputs import describe, example_from, notes_all_integers
 from tests.nets import Plain, images
 
 EXAMPLES = [
@@ -27,6 +27,32 @@ def test_what_comes_back_has_the_same_shapes_dtypes_and_plain_values(example: An
     again = example_from(json.loads(json.dumps(describe(example), allow_nan=False)), "cpu")
     assert describe(again) == describe(example)
     assert str(again) == str(example)  # all tensors are zeros
+
+
+WHOLE = [
+    torch.tensor([7, 5]),
+    torch.tensor([[True, False]]),
+    torch.tensor(3, dtype=torch.int32),
+    torch.arange(6, dtype=torch.uint8).reshape(2, 3).mT,
+    torch.tensor([-(2**63), 2**63 - 1]),
+]
+
+
+@pytest.mark.parametrize("given", WHOLE, ids=str)
+def test_few_integers_come_back_by_value(given: Tensor) -> None:
+    example = {"x": torch.zeros(1, 3, 8, 8), "more": [given, (given,)]}
+    again = example_from(json.loads(json.dumps(describe(example))), "cpu")
+    for found in (again["more"][0], again["more"][1][0]):
+        assert found.dtype is given.dtype
+        assert torch.equal(found, given)
+    assert notes_all_integers(describe(example))
+
+
+def test_many_integers_are_noted_by_shape_and_so_are_those_without_values() -> None:
+    assert describe(torch.ones(257, dtype=torch.int64)) == {"tensor": [257], "dtype": "int64"}
+    assert describe(torch.ones(2, dtype=torch.int64, device="meta")) == {"tensor": [2], "dtype": "int64"}
+    assert not notes_all_integers(describe((torch.zeros(2), {"ids": torch.ones(257, dtype=torch.int32)})))
+    assert notes_all_integers(describe((torch.zeros(2), 3, None)))
 
 
 def test_the_description_is_short_and_readable() -> None:
@@ -52,6 +78,14 @@ def test_an_example_that_json_cannot_hold_has_no_description(example: Any) -> No
         {"tensor": [1, 3], "dtype": "no_such_type"},
         {"tensor": [1, 3], "dtype": "nn"},
         {"tensor": [1, 3]},
+        {"tensor": [2], "dtype": "int64", "values": [1]},
+        {"tensor": [1], "dtype": "int64", "values": [2**63]},
+        {"tensor": [1], "dtype": "uint8", "values": [-1]},
+        {"tensor": [1], "dtype": "int64", "values": ["1"]},
+        {"tensor": [1], "dtype": "int64", "values": [True]},
+        {"tensor": [1], "dtype": "bool", "values": [2]},
+        {"tensor": [1], "dtype": "float32", "values": [1]},
+        {"tensor": [2**62], "dtype": "int64", "values": 1},
         {"float": "abc"},
         {"set": [1]},
         {"tuple": [{"unknown": 1}]},

@@ -40,7 +40,7 @@ class Passes:
     """A model on its example, to be run anew with other readings of its code until one holds."""
 
     def __init__(self, model: nn.Module, named: dict[str, Tensor], example: Any, training_example: Any) -> None:
-        self.model, self.named = model, named
+        self.model, self.named, self._example = model, named, example
         self.inputs: Inputs = as_inputs(example)
         self.trains = training_example is not None or asks_for_mode(model.modules())
         given = self.inputs if training_example is None else as_inputs(training_example)
@@ -74,6 +74,7 @@ class Passes:
         except Exception as error:
             raise ModelError(
                 f"{_kind(self.model)} fails on its example {_describe(self.inputs)}: {_one_line(error)}"
+                + _several(self._example, error)
             ) from on_meta
 
     def _own(self) -> dict[str, Tensor]:
@@ -198,6 +199,16 @@ def _only_the_users_sizes(model: nn.Module, findings: Findings) -> None:
         if not (size.helper and size.place in own)
         and (sizes_of_view(size.name) or hasattr(model.get_submodule(size.module), size.name))
     ]
+
+
+def _several(example: Any, error: Exception) -> str:
+    """What to write where a list was meant as one input."""
+    if type(example) is list or (type(example) is tuple and "positional argument" in str(error)):
+        return (
+            f". The {_kind(example)} was taken as {len(example)} inputs: for a model whose one input is a list of"
+            " tensors write ([a, b],)"
+        )
+    return ""
 
 
 def _kind(value: object) -> str:

@@ -81,7 +81,10 @@ def make_plan(
     further settings of `PruneConfig`, for example `{"evaluator": "density", "round_to": 8, "pin": ("fc",)}`. Raises
     `BudgetError` with the closest reachable point.
     """
+    from torch import Tensor
+
     from prunit.allocate import Budget
+    from prunit.errors import ScoreError
     from prunit.graph import trace
     from prunit.recipe.config import validated
     from prunit.recipe.recipes import decide, example_batch
@@ -90,7 +93,13 @@ def make_plan(
     settings = {"recipe": recipe, "score": name, "seed": seed} | dict(config or {})
     prune = validated({"prune": settings}).prune
     graph = trace(model, example, pin=prune.pin, training_example=training_example)
-    return decide(model, graph, batches or [example_batch(example)], Budget.parse(budget), prune, score=own).plan
+    try:
+        return decide(model, graph, batches or [example_batch(example)], Budget.parse(budget), prune, score=own).plan
+    except ScoreError as error:
+        if batches or isinstance(example, Tensor):
+            raise
+        hint = "Scores that run the model give it one tensor alone; score='magnitude' looks at its weights only"
+        raise ScoreError(f"{error}. {hint}") from error
 
 
 if not TYPE_CHECKING:  # to a type checker there are the names above, and no others

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from prunit.allocate import MEASURED, Budget, Constraints, Meter, Target, closer, global_threshold, uniform
 from prunit.allocate.search import widest
@@ -22,6 +22,7 @@ from prunit.batches import Batch
 from prunit.costs import Cost, cost_of, named_widths, width_array
 from prunit.errors import BudgetError, ModelError, PlanError, ScoreError, unknown
 from prunit.graph import ChannelGraph, Group
+from prunit.graph.running import example_tensors
 from prunit.plans import Plan, choose
 from prunit.recipe.case import Case, Found, rounded, told
 from prunit.recipe.complexity import complexity
@@ -233,11 +234,10 @@ def _reason(group: Group, plan: Plan, case: Case, why: Mapping[str, str]) -> str
 
 def example_batch(example: Any) -> Batch:
     """A batch without classes, for scores that need no data, from an example as `trace` takes it."""
-    inputs = example.values() if isinstance(example, dict) else example
-    first = inputs if isinstance(inputs, Tensor) else next((x for x in inputs if isinstance(x, Tensor)), None)
-    if first is None:
+    tensors = example_tensors(example)
+    if not tensors:
         raise ModelError(f"the example holds no tensor: {type(example).__name__}")
-    return first, torch.empty(0, dtype=torch.int64)
+    return tensors[0], torch.empty(0, dtype=torch.int64)
 
 
 # ── the recipes ──
