@@ -60,7 +60,10 @@ CASES = [
     ("build none.py:network --out new", "there is no file 'none.py'"),
     ("build net.py:no_model --out new", "'net.py:no_model' returned an object of type int, not an nn.Module"),
     ("build net.py:raising --out new", r"raising() raised RuntimeError: no weights here (net.py:17)"),
-    ("build net.py:failing --out new", "Sequential fails on its example of shape (1, 1, 8, 8): RuntimeError: mat1"),
+    (
+        "build net.py:failing --out new",
+        "the model cannot be called on images of shape (1, 8, 8) from data set 'digits': RuntimeError: mat1",
+    ),
     ("plan net.py:failing --input 1x8x8 --out new.json", "Sequential fails on its example of shape (1, 1, 8, 8)"),
     (f"build {NET} --data photos --image-size 8 --out new --set budgets=params=1/500", "closest reachable is"),
     # scores, recipes, budgets
