@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from prunit.errors import SurgeryError
 from prunit.graph import trace
 from prunit.plans import Plan, keep_all
-from prunit.surgery import compact, mask, rebuild
+from prunit.surgery import compact, copied, mask, rebuild
 from prunit.zeros import remove_zeros, without_small_filters
 from prunit.zoo.external import imported
 from tests.hooked import FACTORIES, Net, by_its_own_forward, in_a_closure, into
@@ -145,6 +145,7 @@ def test_a_hook_that_sees_the_model_by_a_global_variable_is_refused_with_names()
                 reading(net, graph, keep_all(graph))
             for word in ("forward hook '_through_a_global' of 'body' (Conv2d)", "the global variable 'OUTER'"):
                 assert word in str(caught.value)
+            assert str(caught.value).endswith("let it use what it is given, or a variable of its own")
             assert "\n" not in str(caught.value)
     finally:
         OUTER.clear()
@@ -329,6 +330,27 @@ def test_a_feature_extractor_has_the_graph_of_its_mode(training: bool) -> None:
         assert small.graph is (small.train_graph if mode else small.eval_graph)
     assert all(m.training is training for m in model.modules())
     assert model.graph is (model.train_graph if training else model.eval_graph)
+
+
+def test_what_never_changes_is_shared_and_generators_are_copied_with_their_state() -> None:
+    net: Any = Net()
+    net.constants = (property(len), functools, (lambda: 1).__code__, torch.float32, slice, range(3), len)
+    net.random = torch.Generator().manual_seed(3)
+    small = copied(net)
+    assert small.constants is net.constants
+    assert small.random is not net.random
+    assert torch.equal(torch.rand(3, generator=small.random), torch.rand(3, generator=net.random))
+
+
+def test_a_compiled_function_of_a_layer_runs_the_copys_layer() -> None:
+    net: Any = lived_in(Net())
+    net.run = torch.compile(lambda x: net.body(x), backend="eager")
+    net.forward = lambda x: net.out(net.run(x).relu().mean((2, 3)))
+    small = copied(net)
+    with torch.no_grad():
+        assert torch.allclose(small(images()), net(images()))
+        small.body.weight.zero_()
+        assert not torch.allclose(small(images()), net(images()))
 
 
 def test_the_model_without_small_filters_sees_itself() -> None:

@@ -12,7 +12,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
-from types import BuiltinFunctionType, CellType, FunctionType, MethodType, MethodWrapperType, ModuleType
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, MethodWrapperType, ModuleType
 from typing import Any, Final
 
 import torch
@@ -27,7 +27,7 @@ from prunit.graph.running import named_modules
 _IMMUTABLE: Final = frozenset((bool, int, float, str, type(None)))
 _AS_IT_IS: Final = frozenset(
     [
-        *(complex, bytes, range, type(Ellipsis), ModuleType, *_IMMUTABLE),
+        *(complex, bytes, range, property, type(Ellipsis), CodeType, ModuleType, *_IMMUTABLE),
         *(torch.Size, torch.dtype, torch.device, torch.layout, torch.memory_format),
     ]
 )
@@ -39,6 +39,10 @@ _MISSING: Final = object()
 
 class NotCopied(Exception):
     """The message says which attribute or hook of which module cannot be copied, and why."""
+
+
+class SeesGlobal(NotCopied):
+    """A function sees the model by a global variable, which is one for the model and its copy."""
 
 
 def copied_module(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
@@ -252,9 +256,9 @@ class _Copier:
             return function
         name = self.belongings.global_seen_by(function)
         if name:
-            raise NotCopied(
+            raise SeesGlobal(
                 f"{self._of} sees the model by the global variable '{name}' of its '{function.__qualname__}', and the"
-                " copy's would see the old model: let it use what it is given, or a variable of its own."
+                " copy's would see the old model: let it use what it is given, or a variable of its own"
             )
         cells = tuple(map(self._cell, function.__closure__ or ()))
         made = FunctionType(function.__code__, function.__globals__, function.__name__, None, cells or None)

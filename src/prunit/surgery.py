@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from prunit.copying import copied_module
+from prunit.copying import SeesGlobal, copied_module
 from prunit.errors import PlanError, SurgeryError, unknown
 from prunit.graph import ChannelGraph
 from prunit.graph.keeping import clear
@@ -174,6 +174,8 @@ def rebuild(model: nn.Module, tensors: Mapping[str, Tensor], sizes: Mapping[str,
     try:
         with collecting_later():
             small = copied_module(model, memo)
+    except SeesGlobal as error:
+        raise SurgeryError(f"cannot copy {type(model).__name__}: {error}") from error
     except Exception as error:
         raise SurgeryError(
             f"cannot copy {type(model).__name__}: {_one_line(error)}. A tensor that a layer keeps between calls (as"
