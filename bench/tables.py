@@ -179,6 +179,25 @@ def export_latency(result: Result) -> str:
     return table(head, rows)
 
 
+def export_passes(result: Result) -> str:
+    """A row for each network and set of rewrites; times also as a share of those with all rewrites, in pairs."""
+    head = ("model", "rewrites", "bytes", "nodes", "open, ms", "of all", "answer, ms", "of all")
+    rows = [
+        (
+            row["title"],
+            row["rewrites"],
+            f"{row['file_bytes']:,}",
+            row["nodes"],
+            f"{row['open_ms']['median']:.1f}",
+            f"{row['open_of_all']['paired']['median']:.2f}",
+            f"{row['latency_ms']['median']:.2f}",
+            f"{row['latency_of_all']['paired']['median']:.2f}",
+        )
+        for row in result["rows"]
+    ]
+    return table(head, rows)
+
+
 def readme_example(result: Result) -> str:
     """A row for each variant, compared with the dense one, which comes first."""
     dense = result["rows"][0]
@@ -215,6 +234,7 @@ TABLES: Final[Mapping[str, Callable[[Result], str]]] = {
     "compact_memory": compact_memory,
     "startup": startup,
     "export_latency": export_latency,
+    "export_passes": export_passes,
     "budget_fit": device_tables.budget_fit,
     "complexity": device_tables.complexity,
     "latency_profile": device_tables.latency_profile,

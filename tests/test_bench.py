@@ -10,7 +10,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench import _common, compact_memory, export_latency, readme_example, speed, startup, synflow_rounds, tables
+from bench import (
+    _common,
+    compact_memory,
+    export_latency,
+    export_passes,
+    readme_example,
+    speed,
+    startup,
+    synflow_rounds,
+    tables,
+)
 from prunit.edge.probe import ProbeSettings
 from tests.report.portfolios import latency, portfolio, variant
 
@@ -140,6 +150,16 @@ def test_export_latency(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rows[0]["params"] > rows[2]["params"]
     page = page_of(stored("export_latency", [{"title": "toy", **row} for row in rows], threads=[1]))
     assert page.count("| toy | ") == 2
+
+
+def test_export_passes() -> None:
+    rows = export_passes.measure(toy, rounds=1)
+    every, chosen, none = rows
+    assert [row["rewrites"] for row in rows] == ["all", "chosen", "none"]
+    assert (chosen["file_bytes"], chosen["nodes"]) == (every["file_bytes"], every["nodes"])
+    assert none["nodes"] > chosen["nodes"]
+    page = page_of(stored("export_passes", [{"title": "toy", **row} for row in rows], threads=1))
+    assert page.count("| toy | ") == 3
 
 
 def test_readme_example() -> None:
