@@ -1,5 +1,6 @@
 """Small numbers survive the export: the file gives torch's outputs where a norm, a sum or a deviation is zero."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -157,3 +158,31 @@ def test_images_are_always_the_same_and_their_sums_exact() -> None:
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 1, 5), (1, 7, 1)])
 def test_images_of_odd_shapes(shape: tuple[int, int, int]) -> None:
     assert {x_CHW.shape for x_CHW in images(shape).values()} == {shape}
+
+
+def test_a_release_without_some_of_the_rules_and_passes_gives_the_same_outputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnx_ir.passes.common as passes
+    from onnxscript.rewriter.rules import common
+
+    for name in ("materialize_reshape_shape_rule", "fuse_batchnorm_into_conv_rule", "no_op_expand_rule"):
+        monkeypatch.delattr(common, name)
+    monkeypatch.delattr(passes, "OutputFixPass", raising=False)
+    model = _model(spellings(1e-10)["batch norm"])
+    export_onnx(model, torch.zeros(1, *SHAPE), tmp_path, name="net")
+    black = images(SHAPE)["black"]
+    np.testing.assert_allclose(_onnx(tmp_path / "net.onnx", black), _torch(model, black), rtol=1e-4, atol=1e-6)
+
+
+def test_a_release_whose_rules_are_elsewhere_gives_the_same_outputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxscript.rewriter.rules
+
+    monkeypatch.delattr(onnxscript.rewriter.rules, "common")
+    monkeypatch.setitem(sys.modules, "onnxscript.rewriter.rules.common", None)
+    model = _model(spellings(1e-10)["pixel norm"])
+    export_onnx(model, torch.zeros(1, *SHAPE), tmp_path, name="net")
+    black = images(SHAPE)["black"]
+    np.testing.assert_allclose(_onnx(tmp_path / "net.onnx", black), _torch(model, black), rtol=1e-4, atol=1e-6)
