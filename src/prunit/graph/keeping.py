@@ -267,7 +267,7 @@ class Kept:
         self._tensors.append(KeptTensor(tensor))
         grad = tensor.grad if tensor.is_leaf else None
         self._waiting.append((grad, ()))
-        self._note_attributes(tensor.__dict__, ())
+        self._note_attributes(vars(tensor), ())
 
 
 def is_foreign(of: type | str) -> bool:

@@ -41,7 +41,8 @@ class KeptTensor:
             if content is not None and not torch.equal(same, content) and not _overlaps(same):
                 same.copy_(content)
         if self.version is not None and tensor._version != self.version:
-            torch._C._autograd._unsafe_set_version_counter((tensor,), (self.version,))
+            autograd: Any = getattr(torch._C, "_autograd")  # noqa: B009 - stubs do not know it
+            autograd._unsafe_set_version_counter((tensor,), (self.version,))
 
 
 def _memory(tensor: Tensor) -> tuple[Any, ...]:
