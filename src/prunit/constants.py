@@ -12,10 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from prunit.graph.computed import computed_weights, given
 from prunit.graph.running import first_names, named_tensors, tensors_in
 
 
@@ -41,14 +43,15 @@ class Use:
 def uses_of(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[list[Use], list[Tensor]]:
     """The calls of the model's own weights in evaluation mode, in order, and its outputs on these inputs.
 
-    Weights that the code computes with before it uses them (a parametrization, say) are in none of them. The model is
-    left in the mode that it was in.
+    A weight that a layer computes (a parametrization, say) goes by the name of the parameter that stands for it; one
+    with which other code computes before it is used is in none of the calls. The model stays in the mode it was in.
     """
     modes = [(module, module.training) for module in model.modules()]
-    follower = _Follower(first_names(named_tensors(model)))
+    computed = [(item, item.value()) for item in computed_weights(model) if item.main]
+    follower = _Follower(first_names(named_tensors(model)) | {id(value): item.main for item, value in computed})
     try:
         model.eval()
-        with torch.no_grad(), follower:
+        with torch.no_grad(), given(computed), follower:
             for tensor in tensors_in((args, kwargs)):
                 follower.depends(tensor, None)
             out = model(*args, **kwargs)
@@ -57,6 +60,15 @@ def uses_of(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
             module.training = training
     outputs = tensors_in(out)
     return follower.uses(outputs), outputs
+
+
+def summed_constants(weight: Tensor, columns: np.ndarray, constants: Tensor) -> Tensor:
+    """What each output gets from these constant inputs: (O,) of a weight (O, I, …) and constants (groups, I)."""
+    chosen = torch.from_numpy(columns).to(weight.device)
+    read = weight.index_select(1, chosen).double()
+    per_input = read.flatten(2).sum(2) if read.ndim > 2 else read
+    by_output = constants.index_select(1, chosen).repeat_interleave(len(weight) // len(constants), 0)
+    return (per_input * by_output).sum(1)
 
 
 @dataclass

@@ -216,6 +216,8 @@ def cost_of(graph: ChannelGraph, what: Plan | Widths | None = None) -> Cost:
 def _with_biases(cost: Cost, graph: ChannelGraph, plan: Plan, keep: np.ndarray) -> Cost:
     """The cost with the biases that the plan gives to layers that had none."""
     made = {f"{path}.weight" for path in plan.biases} & graph.tensors.keys()
+    # A layer that computes its weight has none of that name.
+    made |= {u.weight for u in graph.layers if u.module in plan.biases and f"{u.module}.weight" not in graph.tensors}
     added = {name: graph.tensors[name].shape[0] for name in made}
     added |= {a.tensor: int(keep[a.where].sum()) for a in graph.axes if a.tensor in made and a.makes}
     more = sum(added.values())

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from prunit.errors import PlanError
 from prunit.graph import ChannelGraph
+from prunit.graph.computed import effective
 from prunit.graph.wrappers import unwrapped
 from prunit.shown import Shown, Table, count, runs
 
@@ -231,7 +232,7 @@ def from_zeros(model: nn.Module, graph: ChannelGraph) -> Plan:
     nowhere at all stays whole; of a group that is never read one channel stays.
     """
     model = unwrapped(model)
-    named = dict(model.named_parameters()) | dict(model.named_buffers())
+    named = effective(model, dict(model.named_parameters()) | dict(model.named_buffers()))
     readers = {a.tensor for a in graph.axes if a.reads}
     return unread(graph, {n: named[n].detach() != 0 for n in readers})
 

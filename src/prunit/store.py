@@ -23,7 +23,7 @@ from prunit.files import write_atomically
 from prunit.graph import trace
 from prunit.graph.inputs import example_from, notes_all_integers
 from prunit.graph.running import named_tensors, tensors_in
-from prunit.graph.sizes import noted_sizes, weight_of
+from prunit.graph.sizes import noted_sizes, weight_shape
 from prunit.graph.wrappers import unwrapped
 from prunit.graph.written import sizes_of_view
 from prunit.plans import Plan
@@ -219,8 +219,8 @@ def _off_plan(dense: Mapping[str, int], small: nn.Module, plan: Plan) -> str:
         if dense[name] < plan.dense[name]:
             return f"it is for {plan.dense[name]} channels of '{name}', the dense model has {dense[name]}"
         if dense[name] == plan.dense[name] and widths[name] != len(channels):
-            weight = weight_of(small.get_submodule(name))
-            shape = "none" if weight is None else tuple(weight.shape)
+            shape = weight_shape(small.get_submodule(name))
+            shape = "none" if shape is None else tuple(shape)
             return f"it keeps {len(channels)} of {dense[name]} channels of '{name}', whose weight has shape {shape}"
     return ""
 

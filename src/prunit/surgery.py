@@ -19,7 +19,10 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from prunit.copying import SeesGlobal, copied_module
 from prunit.errors import PlanError, SurgeryError, unknown
 from prunit.graph import ChannelGraph
+from prunit.graph.computed import computed_of, computed_weights
+from prunit.graph.inverse import set_value
 from prunit.graph.keeping import clear
+from prunit.graph.on_kept import compute_on_kept, settle_cut
 from prunit.graph.running import (
     as_inputs,
     collecting_later,
@@ -33,7 +36,7 @@ from prunit.graph.running import (
     where_in_code,
 )
 from prunit.graph.said import sizes_said
-from prunit.graph.sizes import cut_sizes, resize, set_sizes, weight_of
+from prunit.graph.sizes import cut_sizes, resize, set_sizes, weight_of, weight_shape
 from prunit.graph.wrappers import unwrapped
 from prunit.masking import AbsentChannels
 from prunit.plans import Plan
@@ -60,6 +63,7 @@ def compact(model: nn.Module, graph: ChannelGraph, plan: Plan) -> nn.Module:
     set_sizes(small, sizes_said(model, small))
     for path, *names in graph.caches:
         clear(small.get_submodule(path), names)
+    settle_cut(small, model)
     give_biases(small, plan)
     return small
 
@@ -79,7 +83,8 @@ def give_biases(model: nn.Module, plan: Plan) -> None:
 
 def give_bias(module: _ConvNd | nn.Linear) -> nn.Parameter:
     """The bias of zeros that a layer without one has from now on."""
-    weight = module.weight
+    weight = weight_of(module)
+    weight = next(module.parameters()) if weight is None else weight
     outputs = module.out_channels if isinstance(module, _ConvNd) else module.out_features
     module.bias = nn.Parameter(weight.new_zeros(outputs), requires_grad=weight.requires_grad)
     return module.bias
@@ -135,7 +140,10 @@ def mask(model: nn.Module, graph: ChannelGraph, plan: Plan) -> nn.Module:
 
 
 def mask_(model: nn.Module, graph: ChannelGraph, plan: Plan) -> None:
-    """Zero, in place, every weight that reads a pruned channel. After an optimiser step, call it again."""
+    """Zero, in place, every weight that reads a pruned channel. After an optimiser step, call it again.
+
+    A weight that a layer computes (weight norm, say) is computed on what is kept of its originals from now on.
+    """
     model = unwrapped(model)
     plan.check(graph)
     keep = graph.flat_keep(plan.keep)
@@ -147,6 +155,7 @@ def mask_(model: nn.Module, graph: ChannelGraph, plan: Plan) -> None:
                 tensor = named[axis.tensor]
                 gone = torch.from_numpy(np.flatnonzero(~stays)).to(tensor.device)
                 tensor.index_fill_(axis.dim, gone, 0)
+    compute_on_kept(model, graph, keep)
 
 
 def copied(model: nn.Module) -> nn.Module:
@@ -171,6 +180,9 @@ def rebuild(model: nn.Module, tensors: Mapping[str, Tensor], sizes: Mapping[str,
         if isinstance(old, nn.Parameter):
             new = parameters.setdefault(id(new), nn.Parameter(new, old.requires_grad))
         memo[id(old)] = new
+    computed = [item for item in computed_weights(model) if item.parts is None]
+    for item in computed:  # set anew below: nobody can copy it, as it has a history of how it was computed
+        memo[id(item.module.__dict__.get(item.name))] = None
     try:
         with collecting_later():
             small = copied_module(model, memo)
@@ -178,9 +190,11 @@ def rebuild(model: nn.Module, tensors: Mapping[str, Tensor], sizes: Mapping[str,
         raise SurgeryError(f"cannot copy {type(model).__name__}: {error}") from error
     except Exception as error:
         raise SurgeryError(
-            f"cannot copy {type(model).__name__}: {_one_line(error)}. A tensor that a layer keeps between calls (as"
-            " torch.nn.utils.prune and the old weight_norm do) or a handle to the outside must be removed first"
+            f"cannot copy {type(model).__name__}: {_one_line(error)}. A tensor that a layer keeps between calls"
+            " or a handle to the outside must be removed first"
         ) from error
+    for item in computed_weights(small) if computed else ():
+        item.refresh()
     for _, module in named_modules(small):
         resize(module)
     set_sizes(small, sizes or {})
@@ -231,6 +245,9 @@ def rectify(compacted: nn.Module, model: nn.Module, how: Rectify = "reinit", *, 
     none     inherited weights as they are
     all      `reinit` for every layer, changed or not
 
+    A weight that a layer computes is set through its parametrization's inverse, so that weight norm's gains are the
+    norms of what was drawn; where the inverse is not defined the layer keeps what it inherited.
+
     `model` is the dense one that `compacted` was cut from. This is the Resilient Layer Rectifier of Reconvene (Eccles
     et al. 2024); the paper's distribution is not public, so these are readings of it (see docs/cards/reconvene.md).
     """
@@ -251,25 +268,51 @@ def rectify(compacted: nn.Module, model: nn.Module, how: Rectify = "reinit", *, 
             if how != "all" and _shapes(module) == _shapes(old):
                 continue
             changed.append(path)
-            weight = weight_of(module)
             if isinstance(module, _BatchNorm):
                 if how != "rescale":
                     module.reset_parameters()  # gain 1, shift 0, statistics of no data
-            elif weight is not None and id(weight) not in done:
+                    _set_computed(module, {"weight": 1.0, "bias": 0.0})
+            elif (weight := weight_of(module)) is None or id(weight) not in done:
                 done.add(id(weight))  # a weight that two layers share is treated once
-                _renew(module, weight, old, how, generator)
+                _renew(module, old, how, generator)
     return tuple(changed)
 
 
-def _renew(
-    module: _ConvNd | nn.Linear, weight: Tensor, old: nn.Module, how: Rectify, generator: torch.Generator
-) -> None:
-    if how == "rescale":
-        weight.mul_(math.sqrt(_fan_in(old) / _fan_in(module)))
+def _renew(module: _ConvNd | nn.Linear, old: nn.Module, how: Rectify, generator: torch.Generator) -> None:
+    shape = weight_shape(module)
+    if shape is None:
         return
-    weight.normal_(0, math.sqrt(2 / _fan_in(module)), generator=generator)
-    if module.bias is not None:
+    grown = math.sqrt(_fan_in(old) / _fan_in(module))
+    computed = next((item for item in computed_of(module) if item.name == "weight"), None)
+    if computed is None:
+        weight = weight_of(module)
+        assert weight is not None
+    elif how == "rescale":
+        # By its size as it is: what a norm has scaled up already is not to be scaled up again.
+        weight, before = computed.value(), next(i for i in computed_of(old) if i.name == "weight").value()
+        grown *= float(_size(before) / _size(weight))
+    else:
+        weight = next(iter(computed.places.values())).tensor.new_empty(shape)
+    if how == "rescale":
+        weight.mul_(grown)
+    else:
+        weight.normal_(0, math.sqrt(2 / _fan_in(module)), generator=generator)
+    if computed is not None:
+        set_value(computed, weight)  # where its parametrization has no inverse there, it keeps what it inherited
+    if how != "rescale" and module.bias is not None:
         module.bias.zero_()
+        _set_computed(module, {"bias": 0.0})
+
+
+def _set_computed(module: nn.Module, values: Mapping[str, float]) -> None:
+    """Fill tensors that a module computes, by name."""
+    for item in computed_of(module):
+        if item.name in values:
+            set_value(item, torch.full_like(item.value(), values[item.name]))
+
+
+def _size(weight: Tensor) -> Tensor:
+    return weight.double().square().mean().sqrt().clamp_min(torch.finfo(torch.float32).tiny)
 
 
 def _shapes(module: nn.Module) -> list[torch.Size]:
@@ -277,11 +320,11 @@ def _shapes(module: nn.Module) -> list[torch.Size]:
 
 
 def _fan_in(module: nn.Module) -> int:
-    weight = weight_of(module)
-    assert weight is not None
+    shape = weight_shape(module)
+    assert shape is not None
     if isinstance(module, _ConvTransposeNd):
-        return weight.shape[0] // module.groups * math.prod(weight.shape[2:])
-    return math.prod(weight.shape[1:])
+        return shape[0] // module.groups * math.prod(shape[2:])
+    return math.prod(shape[1:])
 
 
 def _named_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -16,15 +16,18 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from prunit.constants import Use, uses_of
+from prunit.constants import Use, summed_constants, uses_of
 from prunit.errors import ModelError, SurgeryError, unknown
 from prunit.graph import Axis, ChannelGraph, trace
+from prunit.graph.computed import computed_of, computed_weights, effective
 from prunit.graph.finite import check_finite
+from prunit.graph.inputs import noise_of
+from prunit.graph.inverse import is_close, set_exactly
 from prunit.graph.running import as_inputs, first_names, named_tensors, tensors_in
 from prunit.graph.wrappers import unwrapped
 from prunit.plans import Plan
 from prunit.shown import Shown
-from prunit.surgery import compact, copied, give_bias
+from prunit.surgery import compact, copied, cut_tensors, give_bias
 
 Padded = Literal["merge", "keep", "fold"]
 """What happens to constants that a padded convolution reads: one of them stands for all; all stay; as a bias anyway."""
@@ -67,7 +70,7 @@ def remove_zeros(
     model = unwrapped(model)
     check_finite(model)
     graph = trace(model, example) if graph is None else graph
-    args, kwargs = _noise(as_inputs(example))
+    args, kwargs = noise_of(as_inputs(example))
     uses, expected = uses_of(model, args, kwargs)
     reading = _Reading(model, graph, uses, padded)
     keep, merged_into = reading.settle()
@@ -78,6 +81,7 @@ def remove_zeros(
             f"the outputs of {type(model).__name__} on noise are not finite, although its weights are: nothing can be"
             " compared with them; look for a division by zero or a logarithm in its forward"
         )
+    reading.give_back(small, keep)
     biases = reading.fold(small, keep, merged_into)
     plan = replace(plan, biases=biases)
     error = _difference(expected, _outputs(small, args, kwargs))
@@ -99,11 +103,16 @@ def without_small_filters(model: nn.Module, tolerance: float) -> nn.Module:
     Of convolutions alone, and lossy: measure the accuracy afterwards. The largest filter of a layer always stays.
     """
     twin = copied(unwrapped(model))
+    computed = {item.path: item for item in computed_weights(twin) if item.name == "weight"}
     with torch.no_grad():
-        for module in twin.modules():
+        for path, module in twin.named_modules():
             if isinstance(module, _ConvNd) and not module.transposed:
-                largest = module.weight.abs().flatten(1).amax(1)
-                module.weight[largest <= tolerance * largest.max()] = 0
+                weight = computed[path].value() if path in computed else module.weight
+                largest = weight.abs().flatten(1).amax(1)
+                gone = largest <= tolerance * largest.max()
+                weight[gone] = 0
+                if path in computed and gone.any():
+                    set_exactly(computed[path], weight)
     return twin
 
 
@@ -112,18 +121,8 @@ def difference(model: nn.Module, small: nn.Module, example: Any) -> float:
 
     On noise of the example's shapes where it is of floating point, else on the example.
     """
-    args, kwargs = _noise(as_inputs(example))
+    args, kwargs = noise_of(as_inputs(example))
     return _difference(_outputs(model, args, kwargs), _outputs(small, args, kwargs))
-
-
-def _noise(value: Any) -> Any:
-    """The same shapes, of floating point filled with noise: an image of zeros would hide much."""
-    if isinstance(value, Tensor) and value.is_floating_point():
-        generator = torch.Generator().manual_seed(0)
-        return torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value)
-    if isinstance(value, dict):
-        return {name: _noise(held) for name, held in value.items()}
-    return type(value)(map(_noise, value)) if type(value) in (list, tuple) else value
 
 
 def _outputs(model: nn.Module, args: Any, kwargs: Any) -> list[Tensor]:
@@ -182,7 +181,8 @@ class _Reading:
 
     def __init__(self, model: nn.Module, graph: ChannelGraph, uses: list[Use], padded: Padded) -> None:
         self.model, self.graph, self.padded = model, graph, padded
-        self.tensors = named_tensors(model)
+        self.tensors = effective(model, named_tensors(model))
+        self.computed = {item.main: item for item in computed_weights(model) if item.main}
         self.total = int(graph.offsets[-1])
         by_weight: dict[str, list[Use]] = {}
         for use in uses:
@@ -204,7 +204,7 @@ class _Reading:
         makes = {a.dim: a.where for a in self.graph.axes if a.tensor == axis.tensor and a.makes and a.dim != axis.dim}
         dim_out = next(iter(makes)) if len(makes) == 1 else 0 if axis.dim else 1
         positions = len(axis.where)
-        path, _, own = axis.tensor.rpartition(".")
+        path, own = self._layer(axis.tensor)
         module = modules.get(path)
         use = uses[0] if len({(u.padded, u.groups, u.transposed) for u in uses}) == 1 else None
         if uses and all(u.transposed and len(u.constants) == positions for u in uses):
@@ -227,6 +227,23 @@ class _Reading:
             use = replace(use, norm="")
         outputs = self._outputs(makes, dim_out, used)
         return _Reader(axis, used, outputs, constants.reshape(use.groups, -1), use.padded, use)
+
+    def _layer(self, tensor: str) -> tuple[str, str]:
+        """The layer whose weight this tensor is or stands for, and the weight's name there."""
+        item = self.computed.get(tensor)
+        path, _, own = tensor.rpartition(".")
+        return (path, own) if item is None else (item.path, item.name)
+
+    def give_back(self, small: nn.Module, keep: np.ndarray) -> None:
+        """What layers of the small model compute becomes what is left of what the large one's do.
+
+        Cut originals need not give that: a norm over all filters changes with those that go.
+        """
+        for item in computed_weights(small):
+            if item.main in self.computed:
+                wanted = cut_tensors(self.graph, keep, {item.main: self.tensors[item.main].detach()})[item.main]
+                if wanted.shape != self.tensors[item.main].shape and not is_close(item.value(), wanted):
+                    set_exactly(item, wanted)
 
     @staticmethod
     def _outputs(makes: Mapping[int, np.ndarray], dim: int, used: np.ndarray) -> np.ndarray:
@@ -325,23 +342,29 @@ class _Reading:
             # Only the columns that go matter, and these are few where little is removed.
             weight = self.tensors[reader.axis.tensor].detach()
             rows = torch.from_numpy(np.flatnonzero(keep[reader.outputs])).to(weight.device)
-            path = reader.axis.tensor.rpartition(".")[0]
+            path, _ = self._layer(reader.axis.tensor)
             with torch.no_grad():
                 if reader.padded and self.padded == "merge":
-                    _merge(modules[path], weight, rows, reader, keep, into)
+                    item = next((i for i in computed_of(modules[path], path) if i.name == "weight"), None)
+                    new: Any = modules[path].weight if item is None else item.value()
+                    if _merge(new, weight, rows, reader, keep, into) and item is not None:
+                        set_exactly(item, new)
                 else:
                     constants = np.where(keep[where], 0, np.nan_to_num(reader.constants))
                     columns = np.flatnonzero(constants.any(0))
-                    shift = _sums(weight, columns, torch.from_numpy(constants).to(weight.device))[rows]
+                    shift = summed_constants(weight, columns, torch.from_numpy(constants).to(weight.device))[rows]
                     if shift.any() and _add(small, modules[path], use.norm, shift):
                         made.append(path)
         return tuple(made)
 
 
 def _merge(
-    module: Any, weight: Tensor, rows: Tensor, reader: _Reader, keep: np.ndarray, into: Mapping[int, int]
-) -> None:
-    """The weights of merged channels read the one that stands for them, in proportion to the constants."""
+    new: Tensor, weight: Tensor, rows: Tensor, reader: _Reader, keep: np.ndarray, into: Mapping[int, int]
+) -> bool:
+    """The weights of merged channels read the one that stands for them, in proportion to the constants; are there any?
+
+    `new` is the small layer's weight, which is changed, `weight` the dense one.
+    """
     where, values = reader.axis.where, np.nan_to_num(reader.constants[0])
     position = {channel: i for i, channel in enumerate(where.tolist())}
     kept = np.cumsum(keep[where]) - 1
@@ -352,18 +375,9 @@ def _merge(
             continue
         part = weight[rows, i].double() * float(values[i] / values[j])
         added[j] = added[j] + part if j in added else part
-    new = module.weight
     for j, part in added.items():
         new[:, int(kept[j])] = (new[:, int(kept[j])].double() + part).to(new.dtype)
-
-
-def _sums(weight: Tensor, columns: np.ndarray, constants: Tensor) -> Tensor:
-    """What each output gets from these constant inputs: (O,) of a weight (O, I, …) and constants (groups, I)."""
-    chosen = torch.from_numpy(columns).to(weight.device)
-    read = weight.index_select(1, chosen).double()
-    per_input = read.flatten(2).sum(2) if read.ndim > 2 else read
-    by_output = constants.index_select(1, chosen).repeat_interleave(len(weight) // len(constants), 0)
-    return (per_input * by_output).sum(1)
+    return bool(added)
 
 
 def _add(small: nn.Module, module: Any, norm: str, shift: Tensor) -> bool:
@@ -376,5 +390,6 @@ def _add(small: nn.Module, module: Any, norm: str, shift: Tensor) -> bool:
         mean = following.running_mean
         mean.copy_((mean.double() - shift).to(mean.dtype))
         return False
-    give_bias(module).copy_(shift.to(module.weight.dtype))
+    bias = give_bias(module)
+    bias.copy_(shift.to(bias.dtype))
     return True

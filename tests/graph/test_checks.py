@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import prune
 
 from prunit.errors import ModelError
 from prunit.graph import trace
@@ -18,12 +17,6 @@ def with_weight(change: Callable[[Tensor], Tensor]) -> nn.Module:
     """A network whose second weight is another kind of tensor."""
     model = Plain()
     model.second.weight = nn.Parameter(change(model.second.weight.detach()), requires_grad=False)
-    return model
-
-
-def masked() -> nn.Module:
-    model = Plain()
-    prune.l1_unstructured(model.second, "weight", amount=0.5)
     return model
 
 
@@ -85,11 +78,6 @@ X = images().float()
             lambda: with_weight(lambda w: w.as_subclass(Packed)),
             X,
             r"'second.weight' is quantised: prune the float model, then quantise the compact one",
-        ),
-        (
-            masked,
-            X,
-            r"'second' carries a mask of torch.nn.utils.prune on 'weight': make it permanent with .*prune.remove",
         ),
         (
             lambda: with_weight(Tensor.to_sparse),

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrizations
 
 from tests.graph.reading import Code, Net, free, read
 
@@ -69,7 +68,6 @@ MIXING: list[tuple[str, Code, dict[str, Any], str]] = [
     ("response norm", last(lambda m, x: x * x.norm(dim=(1, 2), keepdim=True).softmax(-1)), {}, "_softmax over"),
     ("standardised weights", standardised, WEIGHT, "mean over channels"),
     ("standardised by batch norm", by_batch_norm, WEIGHT, "statistics over channels"),
-    ("weight norm", lambda m, x: m.conv(x), {"conv": parametrizations.weight_norm(nn.Conv2d(12, 12, 1))}, "statistics"),
     ("along channels", lambda m, x: x * m.conv(x.mean((2, 3))[:, None])[:, 0, :, None, None], ALONG, "convolved along"),
     ("gram matrix", tokens(lambda m, x: x @ (x.mT @ x).softmax(-1)), {}, "_softmax over channels"),
 ]

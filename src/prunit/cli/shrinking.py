@@ -13,6 +13,7 @@ from prunit.cli.progress import Bars
 from prunit.costs import Cost, cost_of
 from prunit.export import EXPORTERS
 from prunit.graph import trace
+from prunit.graph.computed import effective
 from prunit.recipe.source import example_of
 from prunit.store import save
 from prunit.train import evaluate
@@ -86,7 +87,8 @@ def shrunk(
         bars.tell(name, "export", 0, 0)
         artifact = EXPORTERS["onnx"](removed.model, example, out.parent, name=out.stem)
         files.append(str(out.parent / artifact.path))
-    layers = [dict(model.named_parameters())[layer.weight] for layer in graph.layers]
+    named = effective(model, dict(model.named_parameters()))
+    layers = [named[layer.weight] for layer in graph.layers]
     zeros = sum(int((w == 0).sum()) for w in layers) / max(sum(w.numel() for w in layers), 1)
     return Shrunk(
         dense=cost_of(graph),

@@ -23,6 +23,7 @@ from prunit.export.images import STORED, images
 from prunit.export.passes import simplify
 from prunit.export.proof import Figures, Trial, allowed, prove
 from prunit.files import sha256_of, staged
+from prunit.graph.computed import computed_weights, given
 from prunit.graph.finite import check_finite
 from prunit.surgery import copied
 
@@ -162,7 +163,9 @@ def _serialised(model: nn.Module, x_BCHW: Array) -> bytes:
     except ImportError as error:
         raise MissingExtraError("ONNX export", str(error.name), "train") from error
     try:
-        with _quiet(), torch.no_grad():
+        # Constants: torch.export refuses hooks that set a weight, and an engine need not compute it anew each time.
+        constants = given((item, item.value()) for item in computed_weights(model))
+        with _quiet(), torch.no_grad(), constants:
             proto = _proto(model, torch.from_numpy(x_BCHW))
         onnx.checker.check_model(proto, full_check=True)
     except Exception as error:  # torch.export, the translator and the checker share no base class

@@ -56,13 +56,6 @@ def _of_modules(model: nn.Module) -> Iterator[str]:
             problem = known[type(module)] = _of_class(type(module))
         if problem:
             yield f"{_named(path)} is {problem}"
-        for name in module._buffers:
-            if name.endswith("_mask") and name.removesuffix("_mask") + "_orig" in module._parameters:
-                own = name.removesuffix("_mask")
-                yield (
-                    f"{_named(path)} carries a mask of torch.nn.utils.prune on '{own}': make it permanent with"
-                    f" torch.nn.utils.prune.remove(module, '{own}'); prunit.plans.from_zeros makes a plan of the zeros"
-                )
 
 
 def _of_class(kind: type) -> str:

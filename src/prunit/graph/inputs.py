@@ -98,3 +98,13 @@ def _described(value: Any) -> Any:
     if kind is dict and all(type(name) is str for name in value):
         return {"dict": {name: _described(part) for name, part in value.items()}}
     raise TypeError(f"a plan cannot describe a {kind.__name__}")
+
+
+def noise_of(value: Any) -> Any:
+    """The same shapes, of floating point filled with noise: an image of zeros would hide much."""
+    if isinstance(value, Tensor) and value.is_floating_point():
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value)
+    if isinstance(value, dict):
+        return {name: noise_of(held) for name, held in value.items()}
+    return type(value)(map(noise_of, value)) if type(value) in (list, tuple) else value

@@ -9,12 +9,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
-from torch.nn.utils import parametrize
 
 from prunit.errors import SurgeryError
+from prunit.graph.computed import Computed, computed_of
 from prunit.graph.records import CodeSize
 from prunit.graph.written import set_view, sizes_of_view
 
@@ -33,48 +34,71 @@ _RESIZED: Final = frozenset(
 
 
 def weight_of(module: nn.Module) -> Tensor | None:
-    """The tensor behind `module.weight`, without computing it: a parametrisation may change its state when asked."""
-    if parametrize.is_parametrized(module, "weight"):
-        module, name = module.get_submodule("parametrizations.weight"), "original"
-    else:
-        name = "weight"
-    weight = module._parameters.get(name)
-    return weight if weight is not None else module._buffers.get(name)
+    """The tensor behind `module.weight`, without computing it: a parametrisation may change its state when asked.
+
+    Of a weight that is computed from several tensors it is the one of its shape, None where there is none such.
+    """
+    item = _computed_weight(module)
+    if item is not None:
+        return item.places[item.main.removeprefix(item.prefix)].tensor if item.main else None
+    weight = module._parameters.get("weight")
+    return weight if weight is not None else module._buffers.get("weight")
+
+
+def weight_shape(module: nn.Module) -> torch.Size | None:
+    """The shape of `module.weight`, None if it has none; a weight that the layer computes is not computed for it."""
+    item = _computed_weight(module)
+    if item is not None:
+        return item.shape
+    weight = weight_of(module)
+    return None if weight is None else weight.shape
+
+
+def _has_weight(module: nn.Module) -> bool:
+    """It has a weight, of whatever kind; nothing is computed, as a tracer may be looking on."""
+    return _computed_weight(module) is not None or weight_of(module) is not None
+
+
+def _computed_weight(module: nn.Module) -> Computed | None:
+    if not module._forward_pre_hooks and "parametrizations" not in module._modules:
+        return None
+    return next((item for item in computed_of(module) if item.name == "weight"), None)
 
 
 def resize(module: nn.Module) -> None:
     """Make the size attributes of a layer say what its tensors hold."""
     if not isinstance(module, LAYERS):
         return
-    weight = weight_of(module)
+    weight = weight_shape(module)
     if isinstance(module, _ConvNd) and weight is not None:
         out_dim, in_dim = (1, 0) if isinstance(module, _ConvTransposeNd) else (0, 1)
         # Depthwise: a group for each channel.
         if module.groups > 1 and module.groups == module.in_channels:
             each = 1 if out_dim else module.out_channels // module.groups
-            module.groups = weight.shape[0] // each
+            module.groups = weight[0] // each
         other = module.groups
-        module.out_channels = weight.shape[out_dim] * (other if out_dim else 1)
-        module.in_channels = weight.shape[in_dim] * (1 if out_dim else other)
+        module.out_channels = weight[out_dim] * (other if out_dim else 1)
+        module.in_channels = weight[in_dim] * (1 if out_dim else other)
     elif isinstance(module, nn.Linear) and weight is not None:
-        module.out_features, module.in_features = weight.shape
+        module.out_features, module.in_features = weight
     elif isinstance(module, _NormBase):
-        vector = module.running_mean if isinstance(module.running_mean, Tensor) else weight
+        mean = module.running_mean
+        vector = mean.shape if isinstance(mean, Tensor) else weight
         if vector is not None:
-            module.num_features = len(vector)
+            module.num_features = vector[0]
     elif isinstance(module, nn.PReLU) and weight is not None:
-        module.num_parameters = len(weight)
+        module.num_parameters = weight[0]
     elif isinstance(module, nn.LayerNorm | nn.RMSNorm) and weight is not None:
-        module.normalized_shape = tuple(weight.shape)
+        module.normalized_shape = tuple(weight)
     elif isinstance(module, nn.GroupNorm) and weight is not None:
         if module.num_groups == module.num_channels:  # each channel is a group
-            module.num_groups = len(weight)
-        module.num_channels = len(weight)
+            module.num_groups = weight[0]
+        module.num_channels = weight[0]
 
 
 def holders(module: nn.Module, value: int) -> Iterable[tuple[str, int | None]]:
     """Attributes of a module, and entries of its lists and tuples, that hold this size and that `resize` leaves."""
-    skipped = _RESIZED if isinstance(module, LAYERS) and weight_of(module) is not None else ()
+    skipped = _RESIZED if isinstance(module, LAYERS) and _has_weight(module) else ()
     for name, held in module.__dict__.items():
         kind = type(held)
         if kind is int:

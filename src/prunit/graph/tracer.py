@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from prunit.graph import rules
 from prunit.graph.choices import Choices, Site, Step
 from prunit.graph.code import gives_values, numbers_of
+from prunit.graph.computed import Computed
 from prunit.graph.findings import Findings, HeldSize, Pin, Use
 from prunit.graph.labels import Block, Labels, all_ids
 from prunit.graph.meta import MetaMode
@@ -27,6 +29,7 @@ from prunit.graph.rules.seam import tensors as tensors_of
 from prunit.graph.rules.seam import tie
 from prunit.graph.running import calling_line, first_names, standing_in
 from prunit.graph.sizes import LAYERS, holders
+from prunit.graph.weights import computing, following_weights
 from prunit.graph.written import name_of_view
 
 _TAKES_SHAPES = (nn.Linear, nn.Flatten, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
@@ -60,6 +63,9 @@ class Tracer(MetaMode):
         """Where a tensor keeps its labels: one that a cache outside of the model keeps has none for the next tracer."""
         self._names = first_names(tensors)
         self._of_named: dict[str, Labels] = {}
+        self.lists: dict[str, Computed] = {}
+        """By the path of their parametrizations what layers compute; `hooked` is what a hook computes now."""
+        self.hooked: Computed | None = None
         self._labelled: list[Tensor] = []
         self._tensors = tensors
         self._batch = max(batch, 1)
@@ -119,7 +125,11 @@ class Tracer(MetaMode):
     def pin(self, ids: np.ndarray | None, why: str) -> None:
         """These channels must stay; `why` completes 'pinned: …'."""
         if ids is not None and ids.size:
-            self.findings.pins.append((ids, Pin(why, self.module_path)))
+            item = computing(self)
+            where = self.module_path
+            if item is not None:
+                why, where = f"{why}, by which {item.by} computes '{item.name}'", item.path
+            self.findings.pins.append((ids, Pin(why, where)))
 
     def pin_tensor(self, tensor: Tensor, why: str) -> None:
         """All channels of a tensor must stay, and those whose numbers it holds."""
@@ -135,12 +145,43 @@ class Tracer(MetaMode):
 
     def left(self, module: nn.Module, passed: Any) -> None:
         """A module has run. One of fixed sizes: its parameters and what went in and out must stay."""
+        if isinstance(module, ParametrizationList) and self.module_path in self.lists:
+            *_, out = passed
+            self.computed(self.lists[self.module_path], out)
         if isinstance(module, _FIXED_SIZE):
             for tensor in (*module.parameters(), *tensors_of(passed)):
                 self.pin_tensor(tensor, f"{type(module).__name__} fixes its sizes")
 
+    def computed(self, item: Computed, weight: Tensor) -> None:
+        """A layer has computed a weight: from now on it is the parameter that stands for it.
+
+        How its channels are looked at on the way (a norm) is no matter: `mask` computes it on what is kept, as the
+        compact layer does. Channels that could not be followed to the weight must stay.
+        """
+        if id(weight) in self._names:
+            return
+        main = self._tensors.get(item.main)
+        why = f"'{item.name}' is computed by {item.by} in a way that is not followed"
+        if main is None:
+            # The channels that it reads stay; of those that it makes nobody knows a tensor.
+            dim = 1 if weight.ndim > 1 else 0
+            blocks = (Block((dim,), self.made_up(weight.shape[dim])),) if weight.shape[dim] > 1 else ()
+            self.findings.pins += [(b.ids, Pin(why, item.path)) for b in blocks]
+            self.set(weight, Labels(blocks, -2))
+            return
+        labels, found = self.labels(main), self.labels(weight)
+        for block in labels.blocks:
+            ids = found.ids(block.dims[0])
+            if ids is None:
+                self.findings.pins.append((block.ids, Pin(why, item.path)))
+            else:
+                self.unify(block.ids, ids, why)
+        self.set(weight, Labels(labels.blocks, -2, self._names[id(main)], clean=True))
+
     def mix(self, ids: np.ndarray | None, why: str) -> None:
         """An operator looks at all of these channels together, and takes any number of them."""
+        if computing(self) is not None:
+            return
         if self._cautious():  # a model that looks at values has no mask
             self.pin(ids, why)
         elif ids is not None and ids.size:
@@ -336,7 +377,7 @@ def tracing(
         tracer.set(leaf, Labels())
     try:
         with standing_in(model, tensors, training=training, guarded=True) as filled:
-            with torch.set_grad_enabled(gradients), following(model, tracer), tracer:
+            with torch.set_grad_enabled(gradients), following_weights(model, tracer), following(model, tracer), tracer:
                 yield
         tracer.findings.caches = tuple(dict.fromkeys((*tracer.findings.caches, *filled)))
     finally:

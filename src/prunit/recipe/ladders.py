@@ -25,6 +25,7 @@ from prunit.edge.portfolio import Portfolio, Variant
 from prunit.errors import ConfigError, FileError, unknown
 from prunit.files import write_atomically
 from prunit.graph import ChannelGraph, trace
+from prunit.graph.computed import effective
 from prunit.plans import keep_all
 from prunit.recipe.config import BuildConfig, validated
 from prunit.recipe.flow import Work, settings_of_build
@@ -130,7 +131,7 @@ def prunable(graph: ChannelGraph) -> list[str]:
 
 def smallest_dropped(model: nn.Module, names: list[str], masks: Masks, fraction: float) -> dict[str, Tensor]:
     """Masks without the fraction of the remaining weights that is smallest, over all layers together."""
-    named = dict(model.named_parameters())
+    named = effective(model, dict(model.named_parameters()))
     sizes = {n: named[n].detach().abs().float().cpu() for n in names}
     alive = {n: masks.get(n, torch.ones_like(sizes[n], dtype=torch.bool)) for n in names}
     values = torch.cat([sizes[n][alive[n]] for n in names])

@@ -9,12 +9,16 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from prunit.graph import ChannelGraph
+from prunit.graph.computed import computed_weights, given
 from prunit.graph.running import first_names, named_modules, parameters_and_buffers, standing_in, tensors_in
 from prunit.graph.wrappers import unwrapped
 
 
 class Network:
     """The dense weights of convolutions and linear maps, by name, and a forward pass with any others in their place.
+
+    A weight that a layer computes (weight norm, say) is what comes out, under the name of the parameter that stands for
+    it: that is what sums over channels. A forward pass takes it as given, and computes it from nothing.
 
     Nothing that it does changes the model: weights, buffers, gradients, modes and the random state stay as they are.
     """
@@ -23,15 +27,19 @@ class Network:
         self.model = unwrapped(model)
         self._parameters, self._buffers = parameters_and_buffers(self.model)
         self._first = first_names(self._parameters | self._buffers)
+        self._computed = [item for item in computed_weights(self.model) if item.main]
+        self._values = {item.main: item.value() for item in self._computed}
         mine = {u.weight: self._parameters.get(u.weight) for u in graph.layers}
-        self.weights = {n: w.detach() for n, w in mine.items() if w is not None and self._first[id(w)] == n}
+        first = {n: w for n, w in mine.items() if w is not None and self._first[id(w)] == n}
+        self.weights = {n: self._values.get(n, w.detach()) for n, w in first.items()}
 
     # The rest is for those who run the network: a score of the weights alone does not pay for it.
 
     @cached_property
     def other(self) -> dict[str, Tensor]:
         """All other parameters."""
-        return {n: p.detach() for n, p in self._once(self._parameters).items() if n not in self.weights}
+        rest = self._once(self._parameters).items()
+        return {n: self._values.get(n, p.detach()) for n, p in rest if n not in self.weights}
 
     @cached_property
     def buffers(self) -> dict[str, Tensor]:
@@ -62,7 +70,8 @@ class Network:
         rest = other if other is not None else self.other | {n: b.clone() for n, b in self.buffers.items()}
         tensors = {**rest, **weights}
         with standing_in(self.model, {n: tensors[first] for n, first in self._first_name.items()}, training=None):
-            out = self.model(x_BCHW.to(next(iter(weights.values()))))
+            with given((item, tensors[self._first_name[item.main]]) for item in self._computed):
+                out = self.model(x_BCHW.to(next(iter(weights.values()))))
         return tensors_in(out)[0]
 
 
