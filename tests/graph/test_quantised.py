@@ -99,16 +99,37 @@ def test_a_quantiser_that_has_not_run_keeps_its_channels() -> None:
     }
 
 
-def test_a_budget_that_cannot_be_met_says_which_operator_was_not_followed() -> None:
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.a, self.c = nn.Conv2d(3, 8, 1), nn.Linear(8, 4)
-            self.b = parametrizations.orthogonal(nn.Linear(8, 8))
+class Orthogonal(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.c = nn.Conv2d(3, 8, 1), nn.Linear(8, 4)
+        self.b = parametrizations.orthogonal(nn.Linear(8, 8))
 
-        def forward(self, x: Tensor) -> Tensor:
-            return self.c(self.b(self.a(x).mean((2, 3))))
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c(self.b(self.a(x).mean((2, 3))))
 
-    graph = trace(Net(), pictures(0))
-    with pytest.raises(BudgetError, match=r"not followed: operator aten.tril.* has no rule in 'b.parametrizations"):
+
+class Unfollowed(nn.Module):
+    """No layer makes channels that can be named."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(4, 3, 2, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, torch.logcumsumexp(self.w, 2))
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (Orthogonal, "operator aten.tril.* has no rule"),
+        (Unfollowed, "not followed: operator aten.logcumsumexp.* has no"),
+    ],
+)
+def test_a_budget_that_cannot_be_met_says_which_operator_was_not_followed(
+    make: Callable[[], nn.Module], why: str
+) -> None:
+    graph = trace(make(), pictures(0))
+    with pytest.raises(BudgetError, match=why):
         Target(graph, Budget.parse("macs=1/50")).check_reachable()

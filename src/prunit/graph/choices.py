@@ -9,7 +9,7 @@ reading is taken.
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -46,6 +46,15 @@ class Choices:
         """The user's line of code that an operator was avoided for, as ' at FILE:LINE `CODE`'."""
         self.cautious = False
         """Take the last reading, 'pinned', everywhere: for a model that cannot be run on meta tensors."""
+
+        self.sure: int | None = None
+        """Of a model that looks at values: up to this step it runs on meta tensors, if it is told what it saw. From
+        there on the last reading is taken. None: all of it does."""
+        self.looking: frozenset[str] = frozenset()
+        """Modules whose own code looks at values: in those, too."""
+        self.decided: frozenset[str] = frozenset()
+        """Modules that run after the first look or, where layers do, all of them. What runs may depend on values, and
+        there is no mask for a model that computes over all channels and takes another way."""
 
     def __getitem__(self, key: Key) -> int:
         return self._taken.get(key, 0)
@@ -145,6 +154,8 @@ class Step(NamedTuple):
     """The module's class."""
     numbers: Numbers
     outputs: tuple[tuple[tuple[int, ...], tuple[tuple[int, np.ndarray], ...]], ...]
+    seen: Any = None
+    """Where the operator shows values to the code: the value, or the dtype of a tensor whose shape depends on them."""
 
 
 def rejected_sites(sites: list[Site], rejected: list[np.ndarray], classes: np.ndarray) -> list[Site]:

@@ -47,14 +47,15 @@ _TAKE_MODE: Final = frozenset(
 """Functions that do the same with what they are told of the mode."""
 
 
-def numbers_of(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Numbers:
+def numbers_of(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], *, constants: bool = True) -> Numbers:
     """The numbers among an operator's arguments, but for sizes.
 
-    Constants that the model makes as it runs and that are not on the meta device count as numbers, if they are short.
+    Constants that the model makes as it runs and that are not on the meta device count as numbers, if they are short;
+    not where all tensors hold values.
     """
     whole = name not in _SIZED
     given = (*args, *kwargs.values()) if kwargs else args
-    return tuple([n for a in given if (n := _number(a, whole)) is not None])
+    return tuple([n for a in given if (constants or type(a) is not Tensor) and (n := _number(a, whole)) is not None])
 
 
 def _number(value: Any, whole: bool) -> Any:

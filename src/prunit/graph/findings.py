@@ -40,6 +40,8 @@ class Pass(NamedTuple):
     training: bool
     inputs: tuple[Any, Any]
     end: int
+    on_values: bool = False
+    """It was read on the model's own tensors: on meta tensors it runs up to `end`, told what it saw."""
 
 
 class HeldSize(NamedTuple):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map
 
 from prunit.errors import ModelError
@@ -61,6 +62,9 @@ class Passes:
         findings = tracer.findings
         findings.evaluated = len(findings.axes)
         findings.passes = [Pass(False, self.inputs, len(findings.steps))] if on_meta else []
+        if not on_meta and choices.sure:
+            findings.passes = [Pass(False, self.inputs, min(choices.sure, len(findings.steps)), True)]
+            tracer.familiar = self._checked(findings, choices.sure)
         why = self._train(tracer, on_meta) if self.trains else None
         self._pin_for(findings, why)
         _only_the_users_sizes(self.model, findings)
@@ -68,7 +72,8 @@ class Passes:
 
     def _on_values(self, choices: Choices, on_meta: Exception) -> Tracer:
         try:
-            return self._evaluate(self._own(), copied(self.inputs), choices)
+            with sdpa_kernel(SDPBackend.MATH):  # in the steps that it has on meta tensors
+                return self._evaluate(self._own(), copied(self.inputs), choices, on_values=True)
         except _Unreadable:
             raise
         except Exception as error:
@@ -77,12 +82,20 @@ class Passes:
                 + _several(self._example, error)
             ) from on_meta
 
+    def _checked(self, findings: Findings, sure: int) -> set[str]:
+        """Modules all of whose code up to the step `sure` could be checked, and that do the same in both modes."""
+        later = {step.module for step in findings.steps[sure:]}
+        return _familiar(self.model, findings.ran) - later
+
     def _own(self) -> dict[str, Tensor]:
         return own_twins(self.named)
 
-    def _evaluate(self, tensors: dict[str, Tensor], inputs: Inputs, choices: Choices) -> Tracer:
+    def _evaluate(
+        self, tensors: dict[str, Tensor], inputs: Inputs, choices: Choices, *, on_values: bool = False
+    ) -> Tracer:
         leaves = example_tensors(inputs)
         tracer = Tracer(tensors, leaves[0].shape[0] if leaves[0].ndim else 1, choices)
+        tracer.on_values = on_values
         out = self._pass(tracer, tensors, inputs, training=False)
         if not tensors_in(out):
             raise _Unreadable(

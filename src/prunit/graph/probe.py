@@ -1,6 +1,6 @@
 """Does the code follow when channels go? The model run with channels missing, beside what was predicted."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -13,6 +13,7 @@ from prunit.errors import SurgeryError
 from prunit.graph.choices import Difference, Step
 from prunit.graph.code import makes_tensors, numbers_of
 from prunit.graph.findings import Pass
+from prunit.graph.looking import told as told_of
 from prunit.graph.meta import MetaMode
 from prunit.graph.modules import following
 from prunit.graph.records import ChannelGraph
@@ -49,7 +50,8 @@ def _differs(model: nn.Module, graph: ChannelGraph, run: "_Narrow", passes: Sequ
     twins = _cut_twins(model, graph, keep)
     told = nullcontext() if run.told is None else _Told(run)
     try:
-        for training, inputs, end in passes:
+        for training, inputs, end, on_values in passes:
+            run.end, run.on_values = end, on_values
             args, kwargs = to_meta(inputs)
             with standing_in(model, twins, training=training), torch.set_grad_enabled(training):
                 for module in model.modules():
@@ -58,7 +60,11 @@ def _differs(model: nn.Module, graph: ChannelGraph, run: "_Narrow", passes: Sequ
                 set_sizes(model, sizes)
                 as_cut = _as_cut(run, views)
                 with as_cut, following(model, run), run, told:
-                    model(*args, **kwargs)
+                    try:
+                        model(*args, **kwargs)
+                    except Exception:
+                        if not on_values or run.at < end:  # what comes after that was not assumed
+                            raise
             if run.at != end:
                 return Difference(run.at, "", "")
     except _Differs as error:
@@ -70,6 +76,15 @@ def _differs(model: nn.Module, graph: ChannelGraph, run: "_Narrow", passes: Sequ
         step = run.at if run.inside else _between(steps, run.at)
         return Difference(step, run.module_path, where_in_code(error))
     return None
+
+
+def reach(
+    model: nn.Module, graph: ChannelGraph, steps: list[Step], where_of: np.ndarray, inputs: tuple[Any, Any]
+) -> int:
+    """Up to which of its steps a model that looks at values runs on meta tensors, told what it saw."""
+    run = _Narrow(steps, where_of, np.ones(int(graph.offsets[-1]) + 1, dtype=bool), None)
+    _differs(model, graph, run, [Pass(False, inputs, len(steps), True)])
+    return run.at
 
 
 def _as_cut(run: "_Narrow", views: Mapping[str, Views]) -> AbstractContextManager[Any]:
@@ -122,6 +137,8 @@ class _Narrow(MetaMode):
         super().__init__()
         self.at = 0
         self.inside = False
+        self.end = len(steps)
+        self.on_values = False
         self.module_path = ""
         self.module: nn.Module | None = None
         self.module_inputs: list[Tensor] = []
@@ -135,25 +152,29 @@ class _Narrow(MetaMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if self.at >= len(self.steps):
+        if self.at >= self.end:
             raise _Differs
         step = self.steps[self.at]
-        if func is not step.operator or numbers_of(step.name, args, kwargs or {}) != step.numbers:
+        numbers = numbers_of(step.name, args, kwargs or {}, constants=not self.on_values)
+        if func is not step.operator or numbers != step.numbers:
             raise _Differs
         self.inside = True
-        out, *_ = self.answered(func, args, kwargs or {})
+        if step.seen is None:
+            out, *_ = self.answered(func, args, kwargs or {})
+        else:
+            out = told_of(step.seen, self._expected(*step.outputs[0]) if step.outputs else ())
         self.inside = False
         for tensor, (shape, blocks) in zip(tensors_of(out), step.outputs, strict=True):
-            found = tensor.shape
-            if blocks:
-                expected = list(shape)
-                for dim, ids in blocks:
-                    expected[dim] = self._count(ids)
-                shape = tuple(expected)
-            if tuple(found) != shape:
+            if tuple(tensor.shape) != (self._expected(shape, blocks) if blocks else shape):
                 raise _Differs
         self.at += 1
         return out
+
+    def _expected(self, shape: tuple[int, ...], blocks: Iterable[tuple[int, np.ndarray]]) -> tuple[int, ...]:
+        expected = list(shape)
+        for dim, ids in blocks:
+            expected[dim] = self._count(ids)
+        return tuple(expected)
 
     def _count(self, ids: np.ndarray) -> int:
         known = self._counts.get(id(ids))

@@ -18,8 +18,9 @@ from prunit.graph.choices import Choices, next_reading, rejected_sites
 from prunit.graph.code import asks_for_shapes
 from prunit.graph.findings import Findings
 from prunit.graph.inputs import describe
+from prunit.graph.looking import where_it_looks
 from prunit.graph.passes import Passes
-from prunit.graph.probe import first_difference
+from prunit.graph.probe import first_difference, reach
 from prunit.graph.records import ChannelGraph, TensorInfo
 from prunit.graph.resolve import resolve
 from prunit.graph.running import collecting_later, first_names, named_tensors, noted
@@ -62,24 +63,30 @@ def _traced(model: nn.Module, example: Any, training_example: Any, pin: Sequence
     for _ in range(_MOST_TRIES):
         findings, on_meta = passes.run(choices)
         resolved = resolve(findings, infos, pin, choices)
-        if not on_meta and not choices.cautious and (resolved.assumed or findings.mixed):
-            choices.cautious = True
+        opens = resolved.assumed or _follows_widths(findings, resolved.graph)
+        if not on_meta and not choices.cautious and choices.sure is None and (opens or findings.mixed):
+            choices.sure = reach(model, resolved.graph, findings.steps, resolved.where_of, passes.inputs)
+            choices.looking, choices.decided = where_it_looks(findings.steps, choices.sure)
             continue
-        if not on_meta:
-            note = "the forward pass looks at values: all this holds for the way that it takes with this example"
-            return replace(resolved.graph, notes=(*resolved.graph.notes, note))
-        if choices.cautious or not (resolved.assumed or _follows_widths(findings, resolved.graph)):
-            return resolved.graph
+        if choices.cautious or not opens:
+            return resolved.graph if on_meta else _noted(resolved.graph)
         if findings.rejected and _read_otherwise(findings, resolved.classes, choices):
             continue
         found = first_difference(model, resolved.graph, findings.steps, resolved.where_of, findings.passes)
         if found is None:
-            return resolved.graph
+            return resolved.graph if on_meta else _noted(resolved.graph)
         attributes = [(size.module, size.name) for size in resolved.graph.code_sizes]
         if not next_reading(choices, findings.sites, findings.steps, attributes, found):
             choices.cautious = True
     choices.cautious = True
-    return resolve(passes.run(choices)[0], infos, pin, choices).graph
+    findings, on_meta = passes.run(choices)
+    graph = resolve(findings, infos, pin, choices).graph
+    return graph if on_meta else _noted(graph)
+
+
+def _noted(graph: ChannelGraph) -> ChannelGraph:
+    note = "the forward pass looks at values: all this holds for the way that it takes with this example"
+    return replace(graph, notes=(*graph.notes, note))
 
 
 def _follows_widths(findings: Findings, graph: ChannelGraph) -> bool:

@@ -22,6 +22,7 @@ from prunit.graph.code import gives_values, numbers_of
 from prunit.graph.computed import Computed
 from prunit.graph.findings import Findings, HeldSize, Pin, Use
 from prunit.graph.labels import Block, Labels, all_ids
+from prunit.graph.looking import seen_of
 from prunit.graph.meta import MetaMode
 from prunit.graph.modules import following
 from prunit.graph.records import Geometry
@@ -58,6 +59,8 @@ class Tracer(MetaMode):
         """Told of all ids that an operator looks at together; `masking` listens."""
         self.familiar: set[str] | None = None
         """Modules whose code a checked pass has run: elsewhere the last reading, 'pinned', is taken. None: all are."""
+        self.on_values = False
+        """The tensors are no meta tensors."""
         self._counts = True
         self._mark = f"_prunit_labels_{next(_NUMBERS)}"
         """Where a tensor keeps its labels: one that a cache outside of the model keeps has none for the next tracer."""
@@ -182,7 +185,7 @@ class Tracer(MetaMode):
         """An operator looks at all of these channels together, and takes any number of them."""
         if computing(self) is not None:
             return
-        if self._cautious():  # a model that looks at values has no mask
+        if self._cautious() or self.module_path in self.choices.decided:
             self.pin(ids, why)
         elif ids is not None and ids.size:
             self.findings.mixed.append((ids, Pin(why, self.module_path)))
@@ -295,7 +298,11 @@ class Tracer(MetaMode):
 
     def _cautious(self) -> bool:
         """Whether nothing may be assumed of the code that runs, as it cannot be checked."""
-        return self.choices.cautious or (self.familiar is not None and self.module_path not in self.familiar)
+        if self.choices.cautious or self.module_path in self.choices.looking:
+            return True
+        if self.familiar is not None:
+            return self.module_path not in self.familiar
+        return self.choices.sure is not None and len(self.findings.steps) >= self.choices.sure
 
     # ── the dispatch itself ──
 
@@ -303,7 +310,7 @@ class Tracer(MetaMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         name, kwargs = func.overloadpacket.__name__, kwargs or {}
-        numbers = numbers_of(name, args, kwargs)
+        numbers = numbers_of(name, args, kwargs, constants=not self.on_values)
         if self.module is not None:
             self.findings.ran.add(self.module)
         if not self.findings.gives_values and gives_values(name, func, args, kwargs, self.module):
@@ -330,7 +337,8 @@ class Tracer(MetaMode):
             ]
         )
         kind = type(self.module).__name__
-        self.findings.steps.append(Step(func, name, self.module_path, kind, numbers, shapes))
+        seen = seen_of(func, args, out) if self.on_values else None
+        self.findings.steps.append(Step(func, name, self.module_path, kind, numbers, shapes, seen))
         return out
 
     def _pin_around(self, tensors: list[Tensor], why: str) -> None:
