@@ -78,7 +78,6 @@ def torchvision() -> list[Beyond]:
             "fasterrcnn_mobilenet_v3_large_320_fpn", 64, min_size=64, max_size=64
         ),
         "maskrcnn_resnet50_fpn": detector("maskrcnn_resnet50_fpn", 64, min_size=64, max_size=64),
-        "keypointrcnn_resnet50_fpn": detector("keypointrcnn_resnet50_fpn", 64, min_size=64, max_size=64),
     }
     return named("torchvision", builds)
 
@@ -109,7 +108,7 @@ def _pairs(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 def scenes(size: int) -> Draw:
-    """A list of pictures, and for each what is to be seen: boxes, classes, masks and points."""
+    """A list of pictures, and for each what is to be seen: boxes, classes and masks."""
 
     def draw(n: int, generator: torch.Generator) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
         pictures, targets = [], []
@@ -119,10 +118,7 @@ def scenes(size: int) -> Draw:
             boxes = torch.cat([corner, corner + size / 3], dim=1)
             masks = torch.zeros(2, size, size, dtype=torch.uint8)
             masks[:, size // 3 : size // 2, size // 3 : size // 2] = 1
-            points = torch.cat(
-                [(boxes[:, None, :2] + size / 6).expand(2, 17, 2), torch.ones(2, 17, 1, dtype=torch.float64)], dim=2
-            )
-            targets.append({"boxes": boxes, "labels": torch.tensor([1, 2]), "masks": masks, "keypoints": points})
+            targets.append({"boxes": boxes, "labels": torch.tensor([1, 2]), "masks": masks})
         return pictures, targets
 
     return draw
