@@ -210,6 +210,27 @@ def test_every_network_that_can_be_made_up(network: Network, seed: int, share: f
         assert difference(model, removed.model, images(batch=3, size=4)) < EXACT
 
 
+def test_the_one_channel_that_a_group_of_constants_keeps_still_reads_what_it_read() -> None:
+    """All is constant, and differs from place to place until it is pooled: what stays must emit what it did."""
+
+    class Constants(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.up = nn.Conv2d(3, 4, 3, padding=1), nn.ConvTranspose2d(4, 5, 2, stride=2)
+            self.pool, self.head = nn.MaxPool2d(2), nn.Conv2d(5, 2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.pool(self.up(self.one(x).relu())))
+
+    model = lived_in(Constants()).eval()
+    with torch.no_grad():
+        model.one.weight.zero_()
+        model.one.bias.copy_(torch.tensor([0.0, 0.5, 1.0, 0.25]))
+    removed = remove_zeros(model, images(batch=1))
+    assert removed.plan.widths["up"] == 1
+    assert difference(model, removed.model, images(batch=3)) < EXACT
+
+
 def test_single_precision_and_the_mode_of_training() -> None:
     model = sparse(zoo.load("resnet20"), 0.5).train()
     removed = remove_zeros(model, torch.zeros(1, 3, 32, 32))

@@ -300,18 +300,23 @@ class _Reading:
         for reader in self.readers:
             has_reader[reader.axis.where] = True
         standing = list((into or {}).values())
+        self._never_empty(keep, np.ones_like(keep))
         before = np.zeros_like(keep)
         while (keep != before).any():
             before = keep.copy()
             stays = self.read_by(keep) | ~has_reader | ~self.free
             stays[[*standing, -1]] = True  # the weights of others read what stands for them
             keep &= stays
-            self._never_empty(keep)
+            self._never_empty(keep, before)
 
-    def _never_empty(self, keep: np.ndarray) -> None:
+    def _never_empty(self, keep: np.ndarray, before: np.ndarray) -> None:
+        """In place: of a group that would lose all, the first stays of those that were there `before`.
+
+        Not another one: what that reads may be gone already.
+        """
         for group, start in zip(self.graph.groups, self.graph.offsets, strict=False):
             if not keep[start : start + group.size].any():
-                keep[start] = True
+                keep[start + int(before[start : start + group.size].argmax())] = True
 
     def _stand_in(self, mine: np.ndarray) -> dict[int, int]:
         """For each of these channels of a group the one that stands for it, itself where it stays.
