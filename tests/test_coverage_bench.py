@@ -174,7 +174,7 @@ def test_a_mask_from_what_is_left() -> None:
 def test_a_mask_of_weight_norm_leaves_the_directions_of_absent_filters() -> None:
     def make() -> tuple[nn.Module, networks.Draw]:
         norm = nn.utils.parametrizations.weight_norm
-        net = nn.Sequential(norm(nn.Conv2d(3, 8, 3)), nn.ReLU(), norm(nn.ConvTranspose2d(8, 6, 2)), nn.Conv2d(6, 2, 1))
+        net = nn.Sequential(norm(nn.Conv2d(3, 2, 3)), nn.ReLU(), norm(nn.ConvTranspose2d(2, 6, 2)), nn.Conv2d(6, 2, 1))
         return net.eval(), networks.pictures(8)
 
     cell = cells.fill("prunit", make)

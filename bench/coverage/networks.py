@@ -222,14 +222,14 @@ def masked_like(dense: nn.Module, pruned: nn.Module) -> nn.Module | None:
                     return None
                 stays = torch.zeros(tensor.numel(), dtype=torch.bool)
                 stays[order[at]] = True
-                tensor.mul_(_with_direction(name, stays.view(tensor.shape), left))
+                tensor.mul_(_with_direction(name, stays.view(tensor.shape), dict(dense.named_parameters())))
     return twin
 
 
-def _with_direction(name: str, stays: Tensor, there: Mapping[str, Tensor]) -> Tensor:
+def _with_direction(name: str, stays: Tensor, dense: Mapping[str, Tensor]) -> Tensor:
     """What stays of a tensor: of weight norm's directions also those whose length is gone, as zeros have none."""
     for direction, length in (("original1", "original0"), ("weight_v", "weight_g")):
-        lengths = there.get(name.removesuffix(direction) + length) if name.endswith(direction) else None
+        lengths = dense.get(name.removesuffix(direction) + length) if name.endswith(direction) else None
         if lengths is not None and lengths.ndim == stays.ndim:
             others = [d for d in range(stays.ndim) if lengths.shape[d] == 1]
             stays = stays | ~stays.any(dim=others, keepdim=True) if others else stays

@@ -94,19 +94,6 @@ def transformers() -> list[Beyond]:
             ),
             lambda n, generator: noise(generator, n, 12, 16),
         ),
-        "Encodec": given(
-            _hf(
-                "EncodecConfig",
-                "EncodecModel",
-                num_filters=8,
-                hidden_size=32,
-                codebook_dim=32,
-                codebook_size=32,
-                upsampling_ratios=[4, 2],
-                num_lstm_layers=1,
-            ),
-            lambda n, generator: noise(generator, n, 1, 320),
-        ),
         "Dac": given(
             _hf(
                 "DacConfig",
