@@ -224,6 +224,26 @@ def test_halves_of_an_even_width_lose_the_same_channels(how: str) -> None:
     assert free(read(Shares(12, how, 2)))["stem.0"] == 6
 
 
+@pytest.mark.parametrize(
+    "empty",
+    [
+        lambda x: x[:, 4:4],
+        lambda x: x[:, x.shape[1] :],
+        lambda x: x[:, : -x.shape[1]],
+        lambda x: x.narrow(1, 2, 0),
+    ],
+    ids=["inside", "behind", "before", "narrow"],
+)
+def test_an_empty_part_of_the_channels_stays_empty(empty: Any) -> None:
+    graph = read(Net(lambda m, x: torch.cat([x, empty(x)], 1).relu()))
+    assert free(graph) == {"stem.0": 12}
+
+
+def test_parts_of_which_one_is_empty_are_right_or_whole() -> None:
+    read(Net(lambda m, x: torch.cat(x.split([0, x.shape[1]], 1), 1)))
+    read(Net(lambda m, x: torch.cat(x.tensor_split([0], 1), 1)))
+
+
 # ── widths that are written out, and those of the input ──
 
 

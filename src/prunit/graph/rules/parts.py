@@ -79,7 +79,9 @@ def _ends(func: Any, args: Any, kwargs: Any, size: int, outs: list[Tensor], dim:
 def _followed(t: TracerLike, func: Any, args: Any, kwargs: Any, ids: np.ndarray, ends: list[tuple[int, int]]) -> bool:
     """Take a reading of runs of channels; False if they are pinned."""
     length = ends[0][1] - ends[0][0]
-    equal = len(ids) % max(length, 1) == 0 and all(b - a == length and a % length == 0 for a, b in ends)
+    if not length and len(ends) == 1:  # an empty slice stays empty
+        return False
+    equal = length > 0 and len(ids) % length == 0 and all(b - a == length and a % length == 0 for a, b in ends)
     # What the code was given: where a slice begins and ends, how long the parts of a split are; or it computed that
     # from the number of all channels.
     if name_of(func) == "slice":
