@@ -362,7 +362,7 @@ def test_networks_beyond_timm_are_a_second_table() -> None:
     assert "**networks beyond timm: 1 of 1 exact**, 1 of them at half the macs" in text
     assert "1 more do not run here uncut" in text
     assert "not tried: b, ModuleNotFoundError: b" in text
-    assert "are of earlier runs: 1 of old (2026-01-02)" in text
+    assert "- Torch-Pruning's cells are of earlier runs: 1 of old (2026-01-02)\n" in text
     assert "| a | 1.2 | 1 | 1 | 1 | 1 | 0 of 1 | 0 |" in text
     assert "| one | 3×16×16 | 0.00 | exact | 50% | 47% | 40 | 20 | 2e-15 | equal | failed |" in text
     assert page.render(timm).count("Beyond timm") == 0

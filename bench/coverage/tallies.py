@@ -168,15 +168,16 @@ def states(rows: Sequence[Row]) -> list[str]:
             " below are no result of one commit, and times were taken beside other work. `--tools prunit --fresh` makes"
             " them one."
         )
-    them = [row["torch-pruning"] for row in rows if row.get("torch-pruning")]
-    kept = Counter((c.get("commit"), c.get("date")) for c in them if c.get("commit") not in found)
-    if kept:
-        parts = ", ".join(f"{n} of {commit} ({date or 'undated'})" for (commit, date), n in kept.most_common())
-        modes = "" if all("train_error" in c for c in them if c["status"] == "exact") else ", in evaluation mode alone"
-        lines.append(
-            f"- Torch-Pruning's cells, which prunit's code does not change, are of earlier runs: {parts}; compared with"
-            f" the masked network{modes}."
-        )
+    for tool, words in (("onnx", "the cells of ONNX"), ("torch-pruning", "Torch-Pruning's cells")):
+        cells = [row[tool] for row in rows if row.get(tool)]
+        kept = Counter((c.get("commit"), c.get("date")) for c in cells if c.get("commit") not in found)
+        if kept:
+            parts = ", ".join(f"{n} of {commit} ({date or 'undated'})" for (commit, date), n in kept.most_common())
+            both = tool == "onnx" or all("train_error" in c for c in cells if c["status"] == "exact")
+            lines.append(
+                f"- {words} are of earlier runs: {parts}"
+                + ("" if both else "; these were compared with the masked network in evaluation mode alone")
+            )
     return lines
 
 
