@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, prune
 
 import prunit
 from prunit.costs import cost_of
+from prunit.errors import ModelError
 from prunit.export import export_onnx
 from prunit.graph import trace
 from prunit.graph.computed import computed_weights
@@ -29,6 +30,8 @@ from tests.computed import (
     Symmetric,
     furthest,
     halved,
+    new_weight_norm,
+    old_weight_norm,
     own,
     plain,
     up,
@@ -220,3 +223,14 @@ def test_what_cannot_be_followed_stays_whole_and_says_whose_weight_it_is(put: Pu
     assert reason in graph.group("0").pinned
     assert not graph.group("5").pinned
     assert furthest(mask(model, graph, plan).eval(), compact(model, graph, plan).eval()) < 1e-12
+
+
+@pytest.mark.parametrize("norm", [old_weight_norm(0), new_weight_norm(0)])
+def test_a_mask_inside_of_a_norm_is_refused_by_name(norm: Put) -> None:
+    layer = norm(nn.Conv2d(3, 4, 3))
+    if hasattr(layer, "weight_v"):
+        prune.l1_unstructured(layer, "weight_v", 0.5)
+    else:
+        prune.l1_unstructured(layer.get_submodule("parametrizations.weight"), "original1", 0.5)
+    with pytest.raises(ModelError, match=r"the weight of '0' is computed \(WeightNorm\) from '(weight_v|original1)'"):
+        trace(nn.Sequential(layer, nn.ReLU(), nn.Conv2d(4, 2, 1)).double(), IMAGES)

@@ -6,6 +6,7 @@ import types
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -362,3 +363,22 @@ def test_the_model_without_small_filters_sees_itself() -> None:
         twin.body.weight.zero_()
         assert not torch.equal(twin(images()), model(images()))
     assert torch.equal(remove_zeros(model, images()).model(1 - images()), model(1 - images()))
+
+
+def test_objects_with_slots_alone_see_the_copy() -> None:
+    class Slotted:
+        __slots__ = ("later", "layer")
+
+        def __init__(self, layer: nn.Module) -> None:
+            self.layer = layer
+
+    @dataclass(slots=True)
+    class Record:
+        slotted: Slotted
+
+    net = Net()
+    net.record = Record(Slotted(net.body))
+    net.get = lambda: net.record.slotted.layer(images())
+    small = copied(net)
+    assert small.record.slotted.layer is small.body is not net.body
+    assert not hasattr(small.record.slotted, "later")

@@ -218,7 +218,8 @@ class _Copier:
                 made.__setstate__(state)
             else:
                 state, slots = state if isinstance(state, tuple) and len(state) == 2 else (state, None)
-                made.__dict__.update(state or {})
+                if state:  # what has slots alone has no __dict__
+                    made.__dict__.update(state)
                 for name, held in (slots or {}).items():
                     setattr(made, name, held)
         for item in items or ():

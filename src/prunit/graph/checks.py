@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from prunit.errors import ModelError
+from prunit.graph.computed import computed_weights
 from prunit.graph.running import example_tensors, named_modules, named_tensors
 
 _QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torchao.")
@@ -22,6 +23,7 @@ def check(model: Any, example: Any) -> None:
     """Raise `ModelError` for a model or an example of a kind that `trace` does not read; nothing is run or changed."""
     problem = _no_module(model) or _of_example(example)
     problem = problem or next(_of_modules(model), "") or next(_of_tensors(model), "")
+    problem = problem or next(_of_computed(model), "")
     if problem:
         raise ModelError(f"cannot trace {_kind(model)}: {problem}")
 
@@ -87,6 +89,24 @@ def _of_tensors(model: nn.Module) -> Iterator[str]:
             )
         elif isinstance(tensor, nn.Parameter) and tensor.is_complex():
             yield f"'{name}' holds {tensor.dtype}, complex numbers: keep their real and imaginary parts as two weights"
+
+
+def _of_computed(model: nn.Module) -> Iterator[str]:
+    """Weights that are computed from what is computed itself: a prune mask on the filters of a weight norm."""
+    found = computed_weights(model)
+    names = {(id(item.module), item.name) for item in found}
+    for item in found:
+        if item.parts is not None:
+            inner = next((n for n in names if n[0] == id(item.parts)), None)
+            source = inner and inner[1]
+        else:
+            source = next((n for of, n in names if of == id(item.module) and n.startswith(f"{item.name}_")), None)
+        if source:
+            yield (
+                f"the {item.name} of {_named(item.path)} is computed ({item.by}) from '{source}', which is computed"
+                " itself: make one of the two lasting first (torch.nn.utils.prune.remove, remove_weight_norm,"
+                " parametrize.remove_parametrizations)"
+            )
 
 
 def _named(path: str) -> str:

@@ -6,11 +6,14 @@ go the other way; the masked model, which has the old widths, would no longer be
 
 from collections.abc import Iterable
 from functools import cache, lru_cache
-from types import CodeType, FunctionType
+from itertools import chain
+from types import CodeType, FunctionType, ModuleType
 from typing import Any, Final
 
 from torch import Tensor, nn
 
+from prunit.graph.held import code_held_by, functions_of
+from prunit.graph.keeping import is_foreign
 from prunit.graph.modes import only_hands_on, sets_mode
 from prunit.graph.sizes import LAYERS
 
@@ -33,6 +36,8 @@ _ASKING: Final = frozenset("shape size numel nelement len".split())
 _MAKING: Final = frozenset("tensor as_tensor new_tensor from_numpy".split())
 
 
+_UNNAMED: Final = ("__call__", "__getattr__", "__get__", "__getitem__", "__torch_function__")
+"""Methods that run without being named."""
 _OF_MODES: Final = frozenset("training is_grad_enabled is_inference_mode_enabled grad_mode inference_mode".split())
 _SAME_IN_BOTH_MODES: Final = frozenset(
     {("torchvision.ops.stochastic_depth", "StochasticDepth")}
@@ -107,11 +112,12 @@ def asks_for_mode(modules: Iterable[nn.Module]) -> bool:
     modules = [m for m in modules if (type(m).__module__, type(m).__name__) not in _SAME_IN_BOTH_MODES]
     hooks = [h for m in modules for held in (m._forward_hooks, m._forward_pre_hooks) for h in held.values()]
     seen: set[CodeType] = set()
-    held = (h for m in modules for h in m.__dict__.values() if type(h) is FunctionType)
+    held = list(chain.from_iterable(map(code_held_by, modules)))
+    kinds = {type(m) for m in modules}.union(h for h in held if isinstance(h, type))
     return (
         any(map(sets_mode, modules))
-        or any(not _OF_MODES.isdisjoint(_names_of(h, seen)) for h in held)
-        or not _OF_MODES.isdisjoint(_names_run(frozenset(type(m) for m in modules)))
+        or any(not _OF_MODES.isdisjoint(_names_of(h, seen)) for h in held if isinstance(h, FunctionType))
+        or not _OF_MODES.isdisjoint(_names_run(frozenset(kinds)))
         or any(not isinstance(h, FunctionType) and _is_users(h) for h in hooks)
         or any(not _OF_MODES.isdisjoint(_names_of(h, seen)) for h in hooks if isinstance(h, FunctionType))
     )
@@ -120,14 +126,15 @@ def asks_for_mode(modules: Iterable[nn.Module]) -> bool:
 @lru_cache(1 << 8)
 def _names_run(kinds: frozenset[type]) -> set[str]:
     """Names in the code of `forward` and of all methods of these classes that it names, and so on."""
-    found = {"forward", "__call__"}
+    found = {"forward", *_UNNAMED}
     waiting = [named for kind in kinds for named in _methods_of(kind)]
+    seen: set[CodeType] = set()
     while True:
         reached = [function for name, function in waiting if name in found]
         if not reached:
             return found
         waiting = [(name, function) for name, function in waiting if name not in found]
-        found = found.union(*(_names_of(function, set()) for function in reached))
+        found = found.union(*(_names_of(function, seen) for function in reached))
 
 
 def _is_users(hook: Any) -> bool:
@@ -141,9 +148,11 @@ def _names_used(modules: Iterable[nn.Module]) -> set[str]:
     kinds: set[type] = set()
     for module in modules:
         kinds.add(type(module))
-        for held in module.__dict__.values():
-            if type(held) is FunctionType:
+        for held in code_held_by(module):
+            if isinstance(held, FunctionType):
                 found |= _names_of(held, seen)
+            else:
+                kinds.add(held)
     return found.union(*(_names_of_class(kind) for kind in kinds))
 
 
@@ -161,8 +170,7 @@ def _names_of_class(kind: type) -> frozenset[str]:
 def _methods_of(kind: type) -> tuple[tuple[str, FunctionType], ...]:
     """Methods and properties of a class, by name, but for those that PyTorch has written."""
     held = [named for base in kind.__mro__ if not base.__module__.startswith("torch.") for named in vars(base).items()]
-    plain = [(name, h.fget if isinstance(h, property) else getattr(h, "__func__", h)) for name, h in held]
-    return tuple((name, h) for name, h in plain if isinstance(h, FunctionType))
+    return tuple((name, function) for name, h in held for function in functions_of(h))
 
 
 def _names_of(function: FunctionType, seen: set[CodeType]) -> set[str]:
@@ -174,11 +182,16 @@ def _names_of(function: FunctionType, seen: set[CodeType]) -> set[str]:
     if not _OF_MODES.isdisjoint(names) and only_hands_on(function, _OF_MODES, _TAKE_MODE):
         names -= _OF_MODES
     known = [function.__globals__.get(name) for name in names]
+    known += [getattr(k, name, None) for k in known if _is_users_module(k) for name in names]
     try:
         known += [cell.cell_contents for cell in function.__closure__ or ()]
     except ValueError:  # not filled yet
         pass
     return names.union(*(_names_of(f, seen) for f in known if isinstance(f, FunctionType)))
+
+
+def _is_users_module(value: Any) -> bool:
+    return isinstance(value, ModuleType) and not is_foreign(value.__name__)
 
 
 def _names_in(code: CodeType) -> set[str]:

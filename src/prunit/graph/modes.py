@@ -45,7 +45,7 @@ def only_hands_on(function: FunctionType, words: frozenset[str], takers: frozens
     False where its source is not at hand.
     """
     try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function.__code__)))  # itself, not what it wraps
     except (OSError, TypeError, SyntaxError):
         return False
     handed_on = {
