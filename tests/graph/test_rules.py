@@ -98,6 +98,10 @@ def attention(m: nn.Module, x: Tensor) -> Tensor:
 
 
 FREE = [
+    case("norm of each channel bounded", lambda n, x: x.renorm(2, 1, 0.5)),
+    case("norm of each image bounded", lambda n, x: x.renorm(2, 0, 3.0)),
+    case("weight of bounded norm", lambda n, x: F.conv2d(x, n.a.renorm(2, 0, 0.3)), (8, 8, 1, 1)),
+    case("transposed in place", lambda n, x: x.clone().transpose_(1, 3).relu().transpose_(3, 1)),
     case("relu_ and +=", lambda n, x: x.relu_().add_(n.a(x)), conv_bn(8, 8)),
     case("where", lambda n, x: torch.where(x > 0, x, 0.1 * x)),
     case("zeros_like", lambda n, x: torch.maximum(torch.zeros_like(x), x)),

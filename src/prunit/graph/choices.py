@@ -19,6 +19,10 @@ Key = tuple[str, str]
 """A module's path, and what is read there: 'view', 'part', 'fill', 'operator NAME'."""
 
 
+COMPARED = "compared"
+"""Said of a module: `assert x.shape[1] == self.channels`."""
+
+
 class Site(NamedTuple):
     """An operator that has several readings: which one was taken, of how many, for which channel ids."""
 
@@ -77,6 +81,12 @@ class Choices:
         self._taken[place] = 1
         return not known
 
+    def compare(self, module: str) -> bool:
+        """Let attributes of this module follow the channels of its inputs; False if that is so already."""
+        known = self[module, COMPARED] > 0
+        self._taken[module, COMPARED] = 1
+        return not known
+
     def avoid(self, step: "Step", operator: str, line: str, steps: list["Step"]) -> bool:
         """Pin what this operator touches in the step's module; False if that is so already.
 
@@ -127,14 +137,17 @@ def next_reading(
 ) -> bool:
     """Change the choices so that what went wrong is read otherwise; False if nothing is left to try.
 
-    First the operator itself, then what was read before it in the same module, the latest first. Then no `attributes`
-    (module, name) of that module are taken for sizes any more. If that has all been tried, whatever the operator
+    First the operator itself, then what was read before it in the same module, the latest first. Then attributes that
+    count the channels of the module's inputs are taken for sizes that follow them, as its code may compare the two; and
+    then no `attributes` (module, name) of that module are any more. If that has all been tried, whatever the operator
     touches is pinned, then all that its module does.
     """
     step = steps[min(found.step, len(steps) - 1)]
     at = [s for s in sites if s.step == found.step]
     before = [s for s in reversed(sites) if s.step <= found.step and s.key[0] == found.module]
     if any(choices.next_at(site, sites) for site in at + before):
+        return True
+    if found.line and choices.compare(found.module):
         return True
     if any(choices.drop(key) for key in attributes if key[0] == found.module):
         return True

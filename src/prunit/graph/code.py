@@ -33,6 +33,7 @@ _SHAPED: Final = frozenset(("convolution", "native_layer_norm", "native_group_no
 _SHORT: Final = 4096
 """Constants of up to so many numbers are compared."""
 _ASKING: Final = frozenset("shape size numel nelement len".split())
+_SHAPES: Final = frozenset(("shape", "size"))
 _MAKING: Final = frozenset("tensor as_tensor new_tensor from_numpy".split())
 
 
@@ -94,9 +95,19 @@ def _values_at(func: Any) -> tuple[int, ...]:
     return tuple(i for i, a in enumerate(func._schema.arguments) if str(a.type) in kinds)
 
 
-def asks_for_shapes(modules: Iterable[nn.Module]) -> bool:
-    """Whether the code of some of these, outside of torch.nn, may look at a tensor's shape."""
-    return not _ASKING.isdisjoint(_names_used(modules))
+def asks_for_shapes(ran: Iterable[nn.Module], called: Iterable[nn.Module] = ()) -> bool:
+    """Whether code outside of torch.nn may look at a shape: of modules that `ran` an operator, or were `called`.
+
+    Those that only call others count layers, too: there `len` says nothing.
+    """
+    called = list(called)
+    seen: set[CodeType] = set()
+    held = (h for m in called for h in m.__dict__.values() if type(h) is FunctionType)
+    return (
+        not _ASKING.isdisjoint(_names_used(ran))
+        or not _SHAPES.isdisjoint(_names_run(frozenset(type(m) for m in called)))
+        or any(not _SHAPES.isdisjoint(_names_of(h, seen)) for h in held)
+    )
 
 
 def makes_tensors(modules: Iterable[nn.Module]) -> bool:

@@ -97,6 +97,8 @@ class Findings:
     """So many of the axes were known after the pass in evaluation mode."""
     ran: set[nn.Module] = field(default_factory=set)
     """Modules whose own code ran an operator."""
+    called: set[nn.Module] = field(default_factory=set)
+    """Modules that ran at all."""
     caches: tuple[tuple[Any, ...], ...] = ()
     _next_id: int = 1
     _axis_of: dict[int, int] = field(default_factory=dict)

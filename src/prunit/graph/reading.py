@@ -60,7 +60,9 @@ def _traced(model: nn.Module, example: Any, training_example: Any, pin: Sequence
     }
     choices = Choices()
     passes = Passes(model, named, example, training_example)
-    for _ in range(_MOST_TRIES):
+    found = None
+    for tries in range(2 * _MOST_TRIES):
+        choices.cautious = choices.cautious or tries == _MOST_TRIES
         findings, on_meta = passes.run(choices)
         resolved = resolve(findings, infos, pin, choices)
         opens = resolved.assumed or _follows_widths(findings, resolved.graph)
@@ -68,20 +70,21 @@ def _traced(model: nn.Module, example: Any, training_example: Any, pin: Sequence
             choices.sure = reach(model, resolved.graph, findings.steps, resolved.where_of, passes.inputs)
             choices.looking, choices.decided = where_it_looks(findings.steps, choices.sure)
             continue
-        if choices.cautious or not opens:
+        if not opens or (choices.cautious and not on_meta):
             return resolved.graph if on_meta else _noted(resolved.graph)
-        if findings.rejected and _read_otherwise(findings, resolved.classes, choices):
+        if findings.rejected and not choices.cautious and _read_otherwise(findings, resolved.classes, choices):
             continue
         found = first_difference(model, resolved.graph, findings.steps, resolved.where_of, findings.passes)
         if found is None:
             return resolved.graph if on_meta else _noted(resolved.graph)
         attributes = [(size.module, size.name) for size in resolved.graph.code_sizes]
         if not next_reading(choices, findings.sites, findings.steps, attributes, found):
+            if choices.cautious:
+                break
             choices.cautious = True
-    choices.cautious = True
-    findings, on_meta = passes.run(choices)
-    graph = resolve(findings, infos, pin, choices).graph
-    return graph if on_meta else _noted(graph)
+    # Even with all that is open pinned a narrower model does otherwise: a width is compared with a number, say.
+    free = [group.name for group in resolved.graph.groups if not group.pinned]
+    return resolved.graph.pin(free, f"the model's code depends on its size{found.line if found else ''}")
 
 
 def _noted(graph: ChannelGraph) -> ChannelGraph:
@@ -91,7 +94,7 @@ def _noted(graph: ChannelGraph) -> ChannelGraph:
 
 def _follows_widths(findings: Findings, graph: ChannelGraph) -> bool:
     """Whether the code that ran may compute something from the width of channels that may go."""
-    return bool(graph.free.any()) and (findings.gives_values or asks_for_shapes(findings.ran))
+    return bool(graph.free.any()) and (findings.gives_values or asks_for_shapes(findings.ran, findings.called))
 
 
 def _read_otherwise(findings: Findings, classes: np.ndarray, choices: Choices) -> bool:

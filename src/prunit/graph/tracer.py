@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from prunit.graph import rules
-from prunit.graph.choices import Choices, Site, Step
+from prunit.graph.choices import COMPARED, Choices, Site, Step
 from prunit.graph.code import gives_values, numbers_of
 from prunit.graph.computed import Computed
 from prunit.graph.findings import Findings, HeldSize, Pin, Use
@@ -62,8 +62,7 @@ class Tracer(MetaMode):
         self.on_values = False
         """The tensors are no meta tensors."""
         self._counts = True
-        self._mark = f"_prunit_labels_{next(_NUMBERS)}"
-        """Where a tensor keeps its labels: one that a cache outside of the model keeps has none for the next tracer."""
+        self._mark = f"_prunit_labels_{next(_NUMBERS)}"  # what a cache outside keeps has none for the next tracer
         self._names = first_names(tensors)
         self._of_named: dict[str, Labels] = {}
         self.lists: dict[str, Computed] = {}
@@ -152,6 +151,14 @@ class Tracer(MetaMode):
         if isinstance(module, ParametrizationList) and self.module_path in self.lists:
             *_, out = passed
             self.computed(self.lists[self.module_path], out)
+        self.findings.called.add(module)
+        given = tensors_of(passed[:2])
+        for tensor in given if self.choices[self.module_path, COMPARED] else ():
+            for block in (b for b in self.labels(tensor).blocks if b.ids.ndim == 1):
+                self.size(block.ids.size, block.ids)
+        line = self.choices.avoided(self.module_path, "*")  # code that runs no operator itself is met here alone
+        for tensor in given if line is not None else ():
+            self.pin_tensor(tensor, f"the model's code depends on its size{line}")
         if isinstance(module, _FIXED_SIZE):
             for tensor in (*module.parameters(), *tensors_of(passed)):
                 self.pin_tensor(tensor, f"{type(module).__name__} fixes its sizes")
@@ -394,5 +401,4 @@ def tracing(
         tracer.findings.caches = tuple(dict.fromkeys((*tracer.findings.caches, *filled)))
     finally:
         for leaf in (*inputs, *tracer._labelled):
-            if hasattr(leaf, tracer._mark):
-                delattr(leaf, tracer._mark)
+            leaf.__dict__.pop(tracer._mark, None)

@@ -47,6 +47,7 @@ from prunit.graph.rules.statistics import (
     layer_norm,
     position,
     reduction,
+    renormed,
     softmax,
     weight_norm,
 )
@@ -98,6 +99,7 @@ TABLE: dict[Rule, str] = {
     layer_norm: "native_layer_norm _fused_rms_norm",
     group_norm: "native_group_norm",
     weight_norm: "_weight_norm_interface",
+    renormed: "renorm renorm_",
     fake_quantised: (
         "fake_quantize_per_tensor_affine_cachemask _fake_quantize_per_tensor_affine_cachemask_tensor_qparams"
         " fake_quantize_per_channel_affine_cachemask"
@@ -110,7 +112,7 @@ TABLE: dict[Rule, str] = {
     flipped: "flip",
     reshape: "view _unsafe_view reshape _reshape_alias flatten unflatten",
     restride: "as_strided as_strided_",
-    permute: "permute transpose t",
+    permute: "permute transpose transpose_ t t_",
     unsqueeze: "unsqueeze",
     squeeze: "squeeze",
     expand: "expand",

@@ -99,6 +99,15 @@ def weight_norm(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any) -> N
     t.set(norms, Labels(tuple(b for b in labels.blocks if b.dims == (dim,)), -2))
 
 
+def renormed(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:
+    """Each position along `dim` scaled so that its norm along the other dimensions is at most a number."""
+    x = args[0]
+    dim = argument(func, args, kwargs, "dim") % x.ndim
+    for block in others(t, x, dim):
+        t.mix(block.ids, f"statistics over channels ({name_of(func)})")
+    t.set(out, t.labels(x))
+
+
 def reduction(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Any) -> None:
     """sum, mean, max, norm … over dimensions; over channels it takes those that there are."""
     x = args[0]
