@@ -227,7 +227,24 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "another head": (
         {"model": net(classes=5).state_dict()},
         r"9 of its 11 tensors are there below 'model' by name and shape; 'fc.weight' has shape \(5, 4\) in it and"
-        r" \(3, 4\) in the model, 'fc.bias' has .* \(the shapes must be the dense ones",
+        r" \(3, 4\) in the model, 'fc.bias' has .* \(the shapes must be the dense ones, .*\): is it for 5 classes\?"
+        r" Then --classes 5 \(in Python num_classes=5\)$",
+    ),
+    "another head and a bias more": (
+        net(classes=5).state_dict() | {"layer.0.gain": torch.ones(4)},
+        r"'fc.weight' has shape .*: is it of another model\?$",
+    ),
+    "wider features": (
+        WANTED | {"fc.weight": torch.ones(3, 7)},
+        r"'fc.weight' has shape \(3, 7\) in it and .*: is it of another model\?$",
+    ),
+    "a head of one layer wider alone": (
+        WANTED | {"fc.weight": torch.ones(5, 4)},
+        r"is it for 5 classes\?",
+    ),
+    "two layers of other widths": (
+        {name: t if "weight" not in name or t.dim() < 2 else torch.cat([t, t]) for name, t in WANTED.items()},
+        r"is it of another model\?$",
     ),
     "a part alone": (
         {n: t for n, t in WANTED.items() if not n.startswith("fc")},

@@ -167,6 +167,15 @@ def test_training_curves_leave_gaps_where_a_loss_is_not_finite():
     assert [trace["y"][:2] for trace in accuracy["data"]] == [[37.5, 62.5], [25, 50]]
 
 
+@pytest.mark.parametrize(
+    ("epochs", "step"), [(1, 1), (2, 1), (8, 1), (9, 2), (16, 2), (17, 5), (40, 5), (41, 10), (300, 50), (1000, 200)]
+)
+def test_ticks_stand_at_whole_epochs(epochs: int, step: int):
+    history = [replace(HISTORY[0], index=i + 1) for i in range(epochs)]
+    for figure in training_figures(curves(summary_rows(usual()), {"half": history})).values():
+        assert figure["layout"]["xaxis"]["dtick"] == step
+
+
 def test_every_training_has_a_colour_of_its_own():
     for n in (1, 8, 9, 30):
         found = portfolio(*(variant(f"v{i}") for i in range(n)))

@@ -124,7 +124,22 @@ def _misfit(fit: Fit, own: Mapping[str, Tensor]) -> str:
         told.append(f"it has {_some(left)}, which the model lacks")
     if not fit.missing and fit.beside:
         told[-1] += f" (if that is no part of the network, take the rest with --weights-key {fit.key})"
+    classes = None if missing or fit.left else _classes(fit, own)
+    if classes:
+        told[-1] += f": is it for {classes} classes? Then --classes {classes} (in Python num_classes={classes})"
+        return "; ".join(told)
     return f"{'; '.join(told)}: is it of another model?"
+
+
+def _classes(fit: Fit, own: Mapping[str, Tensor]) -> int | None:
+    """How many outputs the one layer has that has another number of them in the file and is like the model's else."""
+    layers = {name.rpartition(".")[0] for name in fit.odd}
+    tails = {held.tensor.shape[1:] == own[name].shape[1:] for name, held in fit.odd.items()}
+    heads = {(held.tensor.shape[:1], own[name].shape[:1]) for name, held in fit.odd.items()}
+    if len(layers) != 1 or tails != {True} or len(heads) != 1:
+        return None
+    ((there, _),) = heads
+    return there[0] if there else None
 
 
 def _some(texts: Iterable[str]) -> str:

@@ -1,9 +1,9 @@
 """Charts of a portfolio's insides: how wide each group was and is, and how the training went; plain plotly figures."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Final, Protocol
 
 from prunit.edge.portfolio import Portfolio, Variant
@@ -70,7 +70,7 @@ def _columns(groups: Sequence[str]) -> list[Sequence[str]]:
     """The groups in at most two columns of nearly equal length."""
     columns = min(COLUMNS, math.ceil(len(groups) / COLUMN_GROUPS))
     edges = [round(i * len(groups) / columns) for i in range(columns + 1)]
-    return [groups[start:end] for start, end in pairwise(edges)]
+    return [groups[start:end] for start, end in itertools.pairwise(edges)]
 
 
 def _width_bars(groups: Sequence[str], dense: Mapping[str, int], variant: Variant) -> list[Figure]:
@@ -187,11 +187,17 @@ def _training_layout(epochs: int, *, suffix: str) -> Figure:
     return {
         "height": 320,
         "margin": {"l": 58, "r": 14, "t": 10, "b": 46},
-        "xaxis": {"title": {"text": "epoch", "standoff": 8}, "nticks": min(8, epochs + 1), "tickformat": "d"},
+        "xaxis": {"title": {"text": "epoch", "standoff": 8}, "dtick": _epoch_step(epochs)},
         "yaxis": {"nticks": 6, "ticksuffix": suffix},
         "showlegend": False,
         "hovermode": "closest",
     }
+
+
+def _epoch_step(epochs: int) -> int:
+    """Epochs from one tick to the next: whole, as there is no half of one, and 1, 2 or 5 times a power of ten."""
+    steps = (step * 10**power for power in itertools.count() for step in (1, 2, 5))
+    return next(step for step in steps if epochs <= 8 * step)
 
 
 def _finite(value: float) -> float | None:

@@ -11,7 +11,10 @@ from prunit.edge.serve.settings import Refusal
 from prunit.edge.session import Array
 from prunit.errors import DataError, MissingExtraError
 
-_READ: Final = f"{', '.join(tuple(FORMATS)[:-1])} and {tuple(FORMATS)[-1]} files are read"
+_READ: Final = (
+    f"{', '.join(tuple(FORMATS)[:-1])} and {tuple(FORMATS)[-1]} files are read;"
+    " curl sends a file as it is with --data-binary, not with -d"
+)
 
 
 def decode(data: bytes | bytearray, preprocessing: Preprocessing, max_pixels: int) -> Array:

@@ -57,7 +57,7 @@ function show(status) {
   byId("tile-p99").classList.toggle("late", status.p99_ms > status.target_ms);
   put("waiting", `${status.waiting}`);
   const { refused, expired, failed } = status.totals;
-  put("dropped", `of ${status.queue}; ${refused + expired + failed} dropped`);
+  put("errors", `of ${status.queue}; ${refused + expired + failed} errors`);
   put("memory", mb(status.memory_bytes));
   put("available", status.available_bytes == null ? "" : `${mb(status.available_bytes)} free`);
   put("celsius", status.celsius == null ? "no sensor" : `${status.celsius.toFixed(0)} °C`);
@@ -77,7 +77,7 @@ function ticks(most) {
 }
 
 function drawTimeline(status) {
-  const [left, right, top, bottom, split] = [52, 892, 8, 236, 150];
+  const [left, right, top, bottom, split] = [52, 892, 24, 236, 150];
   const target = status.target_ms;
   const most = 1.1 * Math.max(1.5 * target, ...past.map((point) => Math.min(point.p99_ms ?? 0, 6 * target)));
   const mostRate = 1.1 * Math.max(1, ...past.map((point) => point.rate ?? 0));
@@ -89,7 +89,7 @@ function drawTimeline(status) {
     parts.push(svg("line", { class: "axis", x1: left, x2: right, y1: y(value), y2: y(value) }));
     parts.push(svg("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, `${value}`));
   }
-  parts.push(svg("text", { x: left - 6, y: top + 4, "text-anchor": "end" }, "ms"));
+  parts.push(svg("text", { x: left - 6, y: 12, "text-anchor": "end" }, "ms"));
   parts.push(svg("line", { class: "axis", x1: left, x2: right, y1: bottom, y2: bottom }));
   parts.push(svg("text", { x: left - 6, y: bottom, "text-anchor": "end" }, "0"));
   parts.push(svg("text", { x: left - 6, y: split + 20, "text-anchor": "end" }, `${(mostRate / 1.1).toFixed(0)}/s`));
