@@ -303,6 +303,22 @@ def test_no_meta_tensor_stays_in_globals_or_in_the_class_and_all_else_there_is_t
     Caching.shared.clear()
 
 
+def test_no_meta_tensor_stays_in_an_attribute_of_the_class_itself() -> None:
+    class Classed(Net):
+        last: ClassVar[Any] = None
+        count: ClassVar[int] = 0
+
+    def code(net: Net, x: Tensor) -> None:
+        kind: Any = type(net)
+        kind.last, kind.table = x, {"x": x}
+        kind.count += 1
+
+    trace(lived_in(Classed(code)), images())
+    assert Classed.last is None
+    assert not hasattr(Classed, "table")
+    assert Classed.count > 0
+
+
 def test_a_cache_of_functools_is_emptied_of_what_the_run_computed() -> None:
     class Cached(Net):
         @functools.lru_cache  # noqa: B019

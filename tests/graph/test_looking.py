@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -142,3 +143,24 @@ def test_a_look_in_training_mode_alone() -> None:
         return F.relu(x)
 
     assert free(read(Looking(nn.GroupNorm(3, 12), code=code))).keys() >= {"stem.0"}
+
+
+def averaged(x: Tensor) -> float:
+    return float(np.asarray(x.detach()).mean())
+
+
+LEAVING: dict[str, Code] = {
+    "numpy": lambda m, x: x * float(x.detach().numpy().mean()),
+    "asarray": lambda m, x: x * averaged(x),
+    "tolist": lambda m, x: x * len(x.mean((2, 3)).tolist()[0]),
+    "a mean of a list": lambda m, x: x * float(np.mean(x.amax((0, 2, 3)).tolist())),
+    "a list as a tensor": lambda m, x: x * torch.tensor(x.mean((0, 2, 3)).tolist()).mean().to(x.dtype),
+    "the weight": lambda m, x: x * float(np.abs(m.conv.weight.detach().numpy()).mean()),
+}
+
+
+@pytest.mark.parametrize("code", LEAVING.values(), ids=LEAVING)
+def test_channels_whose_numbers_leave_torch_stay(code: Code) -> None:
+    graph = read(Looking(nn.Identity(), code=code))
+    assert graph.group("inner.conv").pinned.startswith("its numbers leave PyTorch (")
+    assert free(graph).keys() <= {"stem.0"}

@@ -159,6 +159,7 @@ class Kept:
             if base in self._classes or is_foreign(base) or base is object:
                 continue
             self._classes.add(base)
+            self._undo.append(partial(_set_class, base, dict(vars(base))))
             for name, value in vars(base).items():
                 if isinstance(value, _OF_CODE) and not (name.startswith("__") and isinstance(value, CONTAINERS)):
                     self._functions.append((value, ()))
@@ -336,6 +337,16 @@ def _set_cell(cell: CellType, content: Any, loosely: bool) -> None:
 def _set_item(held: dict[str, Any], name: str, value: Any, loosely: bool) -> None:
     if held.get(name) is not value and not (loosely and not _has_meta([held.get(name)])):
         held[name] = value
+
+
+def _set_class(kind: type, before: dict[str, Any]) -> None:
+    """Attributes of the class itself in which a meta tensor was left."""
+    for name, value in list(vars(kind).items()):
+        if value is not before.get(name) and _has_meta([value]):
+            if name in before:
+                setattr(kind, name, before[name])
+            else:
+                delattr(kind, name)
 
 
 def _empty_cache(function: Any, misses: int) -> None:

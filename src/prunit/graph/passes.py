@@ -6,6 +6,7 @@ is one group in both modes. Where training mode cannot be run, what it alone wou
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from prunit.errors import ModelError
 from prunit.graph.choices import Choices
 from prunit.graph.code import asks_for_mode
 from prunit.graph.findings import Findings, Pass, Pin
+from prunit.graph.leaving import Leaving
 from prunit.graph.running import (
     as_inputs,
     copied,
@@ -139,7 +141,8 @@ class Passes:
     def _pass(self, tracer: Tracer, tensors: dict[str, Tensor], inputs: Inputs, *, training: bool) -> Any:
         args, kwargs = inputs
         with tracing(self.model, tracer, tensors, example_tensors(inputs), training=training):
-            out = self.model(*args, **kwargs)
+            with nullcontext() if all(t.is_meta for t in tensors.values()) else Leaving(tracer):
+                out = self.model(*args, **kwargs)
             tracer.module_path = ""
             for leaf in tensors_in(out):
                 tracer.pin_tensor(leaf, "the model's output in training mode" if training else "the model's output")
