@@ -67,6 +67,13 @@ def test_a_number_that_is_compared_follows_the_cut(check: Any, noted: dict[str, 
     assert free(graph) == {"stem.0": 12, "inner.checked.conv": 10}
 
 
+def test_several_modules_that_compare() -> None:
+    first, second = Checked(asserted, channels=12), Checked(raised, channels=10)
+    second.conv = nn.Conv2d(10, 9, 1)
+    graph = read(Net(lambda m, x: m.second(m.first(x)), out=9, first=first, second=second))
+    assert free(graph) == {"stem.0": 12, "inner.first.conv": 10, "inner.second.conv": 9}
+
+
 def test_a_number_that_is_written_out_pins_what_is_compared_with_it() -> None:
     def written(m: Any, x: Tensor) -> None:
         assert x.shape[1] == 12

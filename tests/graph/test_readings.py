@@ -256,30 +256,6 @@ def test_a_width_that_is_written_out_is_pinned_with_its_line() -> None:
     assert graph.notes == (why,)
 
 
-class Checked(nn.Module):
-    """Compares the width of its input with a number that it noted, and has no operator of its own."""
-
-    def __init__(self, c: int, how: str) -> None:
-        super().__init__()
-        self.channels, self.how, self.conv = c, how, conv_bn(c, 9)
-
-    def forward(self, x: Tensor) -> Tensor:
-        match self.how:
-            case "assert":
-                assert x.shape[1] == self.channels
-            case "raise":
-                if x.size(1) != self.channels:
-                    raise ValueError("another width")
-        return self.conv(x)
-
-
-@pytest.mark.parametrize("how", ["assert", "raise"])
-def test_a_width_that_is_compared_with_a_noted_one_stays_also_where_several_modules_do_so(how: str) -> None:
-    graph = read(nn.Sequential(conv_bn(3, 8), Checked(8, how), nn.Sequential(Checked(9, how), nn.Conv2d(9, 2, 1))))
-    assert all("test_readings.py" in graph.group(name).pinned for name in ("0.0", "1.conv.0"))
-    assert "2.0.conv.0" in free(graph)
-
-
 def through(m: Any, x: Tensor) -> Tensor:
     """A linear map on a sequence, which is then shaped like the input."""
     B, C, H, W = x.shape

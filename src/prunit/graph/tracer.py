@@ -147,7 +147,6 @@ class Tracer(MetaMode):
 
     def left(self, module: nn.Module, passed: Any) -> None:
         """A module has run. One of fixed sizes: its parameters and what went in and out must stay."""
-        self.findings.ran.add(module)  # its code may ask for shapes also where it leaves all operators to its parts
         if isinstance(module, ParametrizationList) and self.module_path in self.lists:
             *_, out = passed
             self.computed(self.lists[self.module_path], out)
@@ -162,9 +161,6 @@ class Tracer(MetaMode):
         if isinstance(module, _FIXED_SIZE):
             for tensor in (*module.parameters(), *tensors_of(passed)):
                 self.pin_tensor(tensor, f"{type(module).__name__} fixes its sizes")
-        line = self.choices.avoided(self.module_path, "*") if module is self.module else None
-        if line is not None:  # such as `assert x.shape[1] == self.channels`, of a module without operators of its own
-            self._pin_around(tensors_of(passed), f"the model's code depends on its size{line}")
 
     def computed(self, item: Computed, weight: Tensor) -> None:
         """A layer has computed a weight: from now on it is the parameter that stands for it.
