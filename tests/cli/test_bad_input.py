@@ -152,7 +152,7 @@ CASES = [
     ("inspect cut.onnx", "'cut.onnx' is not a valid ONNX file"),
     ("bench empty", "'empty' is no portfolio: it holds no portfolio.json"),
     ("bench damaged", "'damaged' is damaged: variant 'dense': 'dense.onnx' has 8 bytes instead of"),
-    ("bench portfolio/dense.onnx", "'portfolio/dense.onnx' is no portfolio"),
+    ("bench portfolio/dense.onnx", "'portfolio/dense.onnx' is no portfolio: it is a file; name the folder"),
 ]
 
 

@@ -186,9 +186,11 @@ def test_every_cut_of_a_manifest_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_without_manifest_says_what_makes_one(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for folder in (tmp_path, tmp_path / "absent", tmp_path / "file"):
+    for folder in (tmp_path, tmp_path / "absent"):
         with pytest.raises(PortfolioError, match=r"is no portfolio: it holds no portfolio.json; 'prunit build"):
             Portfolio.read(folder)
+    with pytest.raises(PortfolioError, match=r"file' is no portfolio: it is a file; name the folder that holds"):
+        Portfolio.read(tmp_path / "file")
     (tmp_path / "portfolio.json").mkdir()
     with pytest.raises(PortfolioError, match=r"cannot read .*: Is a directory"):
         Portfolio.read(tmp_path)

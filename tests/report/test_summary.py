@@ -145,3 +145,15 @@ def test_pick(accuracies: tuple[float | None, float | None], name: str, why: str
 )
 def test_numbers(shown: str, text: str):
     assert shown.replace(numbers.SPACE, " ") == text
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "guessing"), [(0.0, True), (0.1, True), (0.11, True), (0.12, False), (0.9, False), (None, False)]
+)
+def test_a_dense_model_that_guesses_among_its_ten_classes_is_said(accuracy: float | None, guessing: bool):
+    for variants in ([dense(accuracy=accuracy)], [dense(accuracy=accuracy), variant("a", accuracy=0.1)]):
+        assert ("no better than guessing among 10 classes" in sentence(*variants)) is guessing
+
+
+def test_without_a_dense_model_nothing_is_said_about_guessing():
+    assert "guessing" not in sentence(variant("a", accuracy=0.1))

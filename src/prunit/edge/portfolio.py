@@ -331,6 +331,10 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
+        if path.parent.is_file():
+            raise PortfolioError(
+                f"'{path.parent}' is no portfolio: it is a file; name the folder that holds {MANIFEST}"
+            ) from None
         raise PortfolioError(
             f"'{path.parent}' is no portfolio: it holds no {MANIFEST}; 'prunit build … --out DIR' writes one"
         ) from None

@@ -9,6 +9,8 @@ from prunit.report import numbers
 
 NEAR: Final = 0.03
 """How much accuracy (3 points) a variant may lose and still count as near the dense model in the headline."""
+GUESSING: Final = 1.1
+"""Up to this many times the share of one class among all an accuracy says nothing: who guesses reaches it."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ def dense_variant(portfolio: Portfolio) -> Variant | None:
 def headline(portfolio: Portfolio, rows: Sequence[SummaryRow]) -> tuple[str, str]:
     """A title (what was built) and a sentence (what came of it)."""
     variants = f"{len(rows)} variant{'' if len(rows) == 1 else 's'}"
-    return f"{portfolio.model} on {portfolio.data}: {variants}", _sentence(rows)
+    said = (_sentence(rows), _guessing(len(portfolio.classes), rows))
+    return f"{portfolio.model} on {portfolio.data}: {variants}", " ".join(filter(None, said))
 
 
 def pick(rows: Sequence[SummaryRow]) -> tuple[SummaryRow, str] | None:
@@ -105,6 +108,16 @@ def _sentence(rows: Sequence[SummaryRow]) -> str:
         sentence += f"; accuracy {numbers.percent(row.accuracy)}"
         sentence += f" against {numbers.percent(dense.accuracy)}" if dense.accuracy is not None else ""
     return f"{sentence}."
+
+
+def _guessing(classes: int, rows: Sequence[SummaryRow]) -> str:
+    """That accuracies cannot be compared yet, where the dense model is no better than guessing; else ''."""
+    accuracy = next((row.accuracy for row in rows if row.is_dense), None)
+    if classes < 2 or accuracy is None or accuracy > GUESSING / classes:
+        return ""
+    return (
+        f"The dense model is no better than guessing among {classes} classes: train longer before comparing accuracies."
+    )
 
 
 def _comparison(row: SummaryRow) -> str:
