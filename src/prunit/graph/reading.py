@@ -60,9 +60,10 @@ def _traced(model: nn.Module, example: Any, training_example: Any, pin: Sequence
     }
     choices = Choices()
     passes = Passes(model, named, example, training_example)
-    found = None
-    for tries in range(2 * _MOST_TRIES):
-        choices.cautious = choices.cautious or tries == _MOST_TRIES
+    tries = 0
+    while True:
+        tries += 1
+        choices.cautious = choices.cautious or tries > _MOST_TRIES
         findings, on_meta = passes.run(choices)
         resolved = resolve(findings, infos, pin, choices)
         opens = resolved.assumed or _follows_widths(findings, resolved.graph)
@@ -78,13 +79,13 @@ def _traced(model: nn.Module, example: Any, training_example: Any, pin: Sequence
         if found is None:
             return resolved.graph if on_meta else _noted(resolved.graph)
         attributes = [(size.module, size.name) for size in resolved.graph.code_sizes]
-        if not next_reading(choices, findings.sites, findings.steps, attributes, found):
-            if choices.cautious:
-                break
-            choices.cautious = True
+        read_otherwise = next_reading(choices, findings.sites, findings.steps, attributes, found)
+        if choices.cautious and (not read_otherwise or tries > 2 * _MOST_TRIES):
+            break
+        choices.cautious = choices.cautious or not read_otherwise
     # Even with all that is open pinned a narrower model does otherwise: a width is compared with a number, say.
     free = [group.name for group in resolved.graph.groups if not group.pinned]
-    return resolved.graph.pin(free, f"the model's code depends on its size{found.line if found else ''}")
+    return resolved.graph.pin(free, f"the model's code depends on its size{found.line}")
 
 
 def _noted(graph: ChannelGraph) -> ChannelGraph:

@@ -9,7 +9,7 @@ the first one did: a parameter has the same ids in both.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -397,4 +397,4 @@ def tracing(
         tracer.findings.caches = tuple(dict.fromkeys((*tracer.findings.caches, *filled)))
     finally:
         for leaf in (*inputs, *tracer._labelled):
-            leaf.__dict__.pop(tracer._mark, None)
+            cast("dict[str, Any]", leaf.__dict__).pop(tracer._mark, None)
