@@ -319,3 +319,24 @@ def test_the_model_is_left_as_it_was(tmp_path: Path) -> None:
     for tensor in found.tensors.values():
         tensor.zero_()
     assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "it is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "a pointer of Git LFS"),
+        (b"\n<!DOCTYPE html><html>Sign in</html>", "a web page"),
+        (None, "an archive that ends too early"),
+    ],
+)
+def test_what_a_download_left_in_place_of_a_checkpoint_is_named(
+    content: bytes | None, message: str, tmp_path: Path
+) -> None:
+    file, model = tmp_path / "net.pt", nn.Linear(64, 64)
+    if content is None:
+        torch.save(model.state_dict(), file)
+        content = file.read_bytes()[:-2000]
+    file.write_bytes(content)
+    with pytest.raises(FileError, match=f"net.pt' is no checkpoint: .*{message}"):
+        prunit.read_weights(file, model)

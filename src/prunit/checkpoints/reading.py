@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
+from zipfile import is_zipfile
 
 import torch
 from safetensors import SafetensorError
@@ -102,10 +103,27 @@ def _torch_file(file: Path) -> Any:
     except (FileNotFoundError, IsADirectoryError, PermissionError):
         raise
     except Exception as error:
+        if other := _something_else(file):
+            raise FileError(f"'{file}' is no checkpoint: {other}") from error
         raise FileError(
             f"cannot read '{file}' as tensors alone ({_why(error)}): save a state dict, torch.save(model.state_dict(),"
             " FILE)"
         ) from error
+
+
+def _something_else(file: Path) -> str:
+    """What a file is that a download or a clone has left in a checkpoint's place; '' if it is none of those."""
+    with file.open("rb") as opened:
+        start = opened.read(64)
+    if not start:
+        return "it is empty; fetch it again"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a pointer of Git LFS to the real file; fetch that with git lfs pull"
+    if start.lstrip().startswith(b"<"):
+        return "it is a web page, as a download gives that asks for a login; fetch it again"
+    if start.startswith(b"PK"):
+        return "it is an archive that ends too early or is damaged; fetch it again" if not is_zipfile(file) else ""
+    return ""
 
 
 def _why(error: Exception) -> str:
