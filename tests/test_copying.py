@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import threading
 import types
 import warnings
 from collections import OrderedDict
@@ -382,3 +383,14 @@ def test_objects_with_slots_alone_see_the_copy() -> None:
     small = copied(net)
     assert small.record.slotted.layer is small.body is not net.body
     assert not hasattr(small.record.slotted, "later")
+
+
+def test_a_lock_is_the_copys_own_and_open() -> None:
+    net = in_a_closure()
+    net.guards = {"once": threading.Lock(), "again": threading.RLock()}
+    with net.guards["once"], net.guards["again"]:
+        small = copied(net)
+    for name, guard in small.guards.items():
+        assert guard is not net.guards[name]
+        assert type(guard) is type(net.guards[name])
+        assert guard.acquire(blocking=False)

@@ -7,6 +7,7 @@ it sees outside of the model stays the user's.
 """
 
 import copyreg
+import threading
 import warnings
 import weakref
 from collections import OrderedDict
@@ -352,6 +353,9 @@ _MAKERS: Final[Mapping[type, Callable[[_Copier, Any], Any]]] = {
     weakref.WeakKeyDictionary: _Copier._weak_dict,
     weakref.WeakValueDictionary: _Copier._weak_dict,
     weakref.WeakSet: _Copier._weak_set,
+    # The copy's own, and open: nobody waits for it.
+    type(threading.Lock()): lambda copier, value: threading.Lock(),
+    type(threading.RLock()): lambda copier, value: threading.RLock(),
 }
 
 
