@@ -1,6 +1,7 @@
 """All cells as one result, and the results as docs/coverage.md."""
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
@@ -49,7 +50,7 @@ def merged_beyond(
 ) -> dict[str, Any]:
     """The result of a sweep beyond timm, with the versions of its packages and why some are missing."""
     rows = _rows([(c.name, {"name": c.name, "package": c.package}) for c in cases], found)
-    tried = [row for row in rows if row["prunit"] or row["torch-pruning"]]
+    tried = [row for row in rows if row["prunit"]]
     return _result("coverage_beyond", tried, onnx=False) | {"packages": dict(packages), "absent": dict(absent)}
 
 
@@ -88,6 +89,8 @@ def _result(name: str, rows: Sequence[Row], *, onnx: bool) -> dict[str, Any]:
 def _portable(value: Any) -> Any:
     """The same value without the folders of this machine that lines of code are named with."""
     if isinstance(value, str):
+        for folder in filter(None, sys.path):
+            value = value.replace(f"{folder}/", "")
         return re.sub(r"[^\s`'\"]*/site-packages/", "", value)
     if isinstance(value, dict):
         return {key: _portable(inner) for key, inner in value.items()}

@@ -60,7 +60,6 @@ def torchvision() -> list[Beyond]:
 
     builds = {
         "googlenet-aux": plain(net("googlenet:googlenet", aux_logits=True, init_weights=False)),
-        "inception_v3-aux": plain(net("inception:inception_v3", aux_logits=True, init_weights=False), 299),
         "deeplabv3_mobilenet_v3_large": plain(segmenter("deeplabv3_mobilenet_v3_large")),
         "deeplabv3_resnet50": plain(segmenter("deeplabv3_resnet50")),
         "fcn_resnet50": plain(segmenter("fcn_resnet50")),
@@ -69,7 +68,6 @@ def torchvision() -> list[Beyond]:
         "mc3_18": shaped(net("video:mc3_18"), 3, 4, 32, 32),
         "r2plus1d_18": shaped(net("video:r2plus1d_18"), 3, 4, 32, 32),
         "raft_small": given(lambda: _raft("raft_small"), _pairs),
-        "raft_large": given(lambda: _raft("raft_large"), _pairs),
         "features-resnet18": plain(_features),
         "ssdlite320_mobilenet_v3_large": detector("ssdlite320_mobilenet_v3_large", 320),
         "retinanet_resnet50_fpn": detector("retinanet_resnet50_fpn", 64, min_size=64, max_size=64),

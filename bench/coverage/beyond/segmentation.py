@@ -23,6 +23,5 @@ def cases() -> list[Beyond]:
         "Unet-efficientnet-b0-scse": net("Unet", "efficientnet-b0", decoder_attention_type="scse"),
         "Unet-densenet121-aux": net("Unet", "densenet121", aux_params={"classes": CLASSES, "dropout": 0.2}),
         "FPN-mobileone_s0": net("FPN", "mobileone_s0"),
-        "Unet-xception-128": net("Unet", "xception", 128),
     }
     return named("segmentation-models-pytorch", builds)

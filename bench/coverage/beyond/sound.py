@@ -145,7 +145,6 @@ def speechbrain() -> list[Beyond]:
             40,
             16,
         ),
-        "Cnn14": shaped(made(f"{lobes}.Cnn14:Cnn14", 64, 32), 64, 64),
         "HifiGAN": shaped(
             made(f"{lobes}.HifiGAN:HifiganGenerator", 16, 1, "1", [[1, 3, 5], [1, 3, 5]], [3, 5], [8, 4], 32, [4, 2]),
             16,
