@@ -301,3 +301,11 @@ def test_a_model_without_values_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"'first.0.weight' holds no values, it is on the meta device"):
         save(Plain().to("meta"), Plan({}, {}), tmp_path / "a")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("model", [Plain(), nn.Identity(), nn.DataParallel(Plain())])
+def test_a_model_in_place_of_its_factory_is_refused_by_name(model: nn.Module, tmp_path: Path) -> None:
+    saved(Plain, tmp_path / "small.safetensors")
+    wanted = f"needed is a function that makes the dense {type(model).__name__}, not the model itself"
+    with pytest.raises(ModelError, match=wanted):
+        load(tmp_path / "small.safetensors", model)

@@ -103,6 +103,11 @@ def load(path: Path | str, factory: Callable[[], nn.Module]) -> nn.Module:
     The dense weights are not allocated where the factory can build on the meta device. Raises `FileError` for a file
     that is missing, damaged or not prunit's, and for tensors that do not fit the factory's model or the file's plan.
     """
+    if isinstance(factory, nn.Module):  # callable too, so that its forward pass would complain, of its inputs
+        raise ModelError(
+            f"needed is a function that makes the dense {type(factory).__name__}, not the model itself:"
+            " load(path, factory)"
+        )
     path = Path(path)
     held = _read(path)
     dense = unwrapped(_skeleton(factory))

@@ -303,3 +303,12 @@ def test_normalise_by_hand() -> None:
     found = how.normalise(np.array([[[[255]], [[51]]]], np.uint8))
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, [[[[1.0]], [[0.8]]]], rtol=1e-6)
+
+
+def test_a_folder_may_be_text(tmp_path: Path) -> None:
+    written = portfolio(variant("dense", folder=tmp_path))
+    assert written.write(str(tmp_path)) == tmp_path / "portfolio.json"
+    assert Portfolio.read(str(tmp_path)) == written == Portfolio.read(tmp_path)
+    assert written.verify(str(tmp_path)) == []
+    (tmp_path / "dense.json").unlink()
+    assert written.verify(str(tmp_path)) == written.verify(tmp_path) != []

@@ -34,6 +34,17 @@ def test_a_folder_is_found_in_the_data_folder_too(photos: Path) -> None:
     assert len(data.load("photos", data_dir=photos.parent).train) == 12
 
 
+@pytest.mark.parametrize("written", ["photos", "photos/", "./photos", "./photos//", "photos/."])
+def test_a_folder_has_one_name_however_it_is_written(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    assert data.load(written, data_dir=photos.parent / "none").name == photos.name == "photos"
+    monkeypatch.chdir(photos)
+    assert data.load(written, data_dir=photos.parent).name == "photos"
+    assert data.load(f"{photos}/").name == str(photos)
+
+
 def test_test_serves_where_there_is_no_val(photos: Path) -> None:
     (photos / "val").rename(photos / "test")
     assert len(data.load(str(photos)).test) == 4

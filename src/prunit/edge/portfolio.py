@@ -206,9 +206,9 @@ class Portfolio(Record):
         return variants
 
     @classmethod
-    def read(cls, folder: Path) -> Self:
+    def read(cls, folder: Path | str) -> Self:
         """The portfolio whose manifest lies in `folder`; nothing is written and no other file is opened."""
-        path = folder / MANIFEST
+        path = Path(folder) / MANIFEST
         text = _text(path)
         _check_version(path, text)
         try:
@@ -216,9 +216,9 @@ class Portfolio(Record):
         except ValidationError as error:
             raise PortfolioError(f"cannot read '{path}': {_first_problem(error)}") from None
 
-    def write(self, folder: Path) -> Path:
+    def write(self, folder: Path | str) -> Path:
         """The manifest's path, after the manifest took the place of an older one in one step."""
-        path = folder / MANIFEST
+        path = Path(folder) / MANIFEST
         with staged(path) as temporary:
             temporary.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
         return path
@@ -284,7 +284,7 @@ class Portfolio(Record):
         kept = {variant.name for variant in front}
         return self.model_copy(update={"variants": tuple(v for v in self.variants if v.name in kept)})
 
-    def verify(self, folder: Path) -> list[str]:
+    def verify(self, folder: Path | str) -> list[str]:
         """What is wrong with the files in `folder`, a line each: missing, of another size, of another content."""
         problems: list[str] = []
         for variant in self.variants:
@@ -295,7 +295,7 @@ class Portfolio(Record):
                 *((file.path, file.bytes, file.sha256) for file in (variant.plan, variant.weights) if file),
             ]
             for path, size, sha256 in files:
-                problem = file_problem(folder, path, size, sha256)
+                problem = file_problem(Path(folder), path, size, sha256)
                 if problem:
                     problems.append(f"variant '{variant.name}': {problem}")
         return problems

@@ -57,7 +57,8 @@ function show(status) {
   byId("tile-p99").classList.toggle("late", status.p99_ms > status.target_ms);
   put("waiting", `${status.waiting}`);
   const { refused, expired, failed } = status.totals;
-  put("errors", `of ${status.queue}; ${refused + expired + failed} errors`);
+  const errors = refused + expired + failed;
+  put("errors", `of ${status.queue}; ${errors} error${errors === 1 ? "" : "s"}`);
   put("memory", mb(status.memory_bytes));
   put("available", status.available_bytes == null ? "" : `${mb(status.available_bytes)} free`);
   put("celsius", status.celsius == null ? "no sensor" : `${status.celsius.toFixed(0)} °C`);

@@ -106,6 +106,8 @@ def load(
         found = digits.read()
     elif (listing := _listing(name, place)) is not None:
         part = listing if subset is None else replace(listing, train=listing.train.subset(subset, seed=seed))
+        # photos/, as shells complete it, and ./photos are photos: a build may be resumed under any of these names.
+        name = str(Path(name))
         found = images.decode(part, name=name, image_size=image_size)
     elif ":" in name:
         offered = {"data_dir": place, "image_size": image_size, "seed": seed}
