@@ -86,10 +86,11 @@ def examine(make: Callable[[], tuple[nn.Module, Draw]], cell: Cell, at: At) -> N
 
 
 def classifiers(model: nn.Module) -> list[nn.Module]:
-    """The layers that give the class scores: what timm calls the classifier."""
-    found: Any = model.get_classifier()  # pyright: ignore[reportCallIssue]
+    """The layers that give the class scores: what timm calls the classifier, else the last linear layer."""
+    found: Any = model.get_classifier() if hasattr(model, "get_classifier") else None  # pyright: ignore[reportCallIssue]
     heads = [m for m in (found if isinstance(found, tuple | list) else [found]) if isinstance(m, nn.Module)]
-    return [m for head in heads for m in head.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    layers = [m for head in heads for m in head.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    return layers or [m for m in model.modules() if isinstance(m, nn.Linear)][-1:]
 
 
 def last_layers(model: nn.Module, inputs: Any) -> list[nn.Module]:
