@@ -2,7 +2,6 @@
 
 import copy
 import re
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -230,7 +229,7 @@ def test_a_parametrised_layer_is_cut_and_sized_through_its_original() -> None:
 
 def test_models_that_cannot_be_copied_are_refused_in_one_line() -> None:
     locked = Plain()
-    locked.lock = threading.Lock()  # pyright: ignore[reportAttributeAccessIssue]
+    locked.lines = (line for line in ("one", "two"))  # pyright: ignore[reportAttributeAccessIssue]
     graph = trace(Plain(), images().float())
     for reading in (compact, mask):
         with pytest.raises(SurgeryError, match=r"cannot copy Plain: .* must be removed first") as caught:
