@@ -26,7 +26,7 @@ from prunit.graph.on_kept import compute_on_kept, settle_cut
 from prunit.graph.running import (
     as_inputs,
     collecting_later,
-    first_names,
+    first_only,
     meta_twins,
     named_modules,
     named_tensors,
@@ -329,8 +329,7 @@ def _fan_in(module: nn.Module) -> int:
 
 def _named_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers, each under its first name."""
-    named = named_tensors(model)
-    return {name: named[name] for name in first_names(named).values()}
+    return first_only(named_tensors(model))
 
 
 def _cut(tensor: Tensor, cuts: Mapping[int, Tensor]) -> Tensor:

@@ -24,7 +24,7 @@ from prunit.graph.running import (
     as_inputs,
     copied,
     example_tensors,
-    first_names,
+    first_only,
     meta_twins,
     named_modules,
     own_twins,
@@ -175,11 +175,6 @@ class Passes:
 
 class _Unreadable(ModelError):
     """The model runs, but what it returns cannot be read."""
-
-
-def first_only(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Each tensor under its first name."""
-    return {name: named[name] for name in first_names(dict(named)).values()}
 
 
 def _doubled(inputs: Inputs) -> list[Inputs]:

@@ -98,6 +98,11 @@ def first_names(tensors: Mapping[str, Tensor]) -> dict[int, str]:
     return names
 
 
+def first_only(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Each tensor under its first name."""
+    return {name: named[name] for name in first_names(named).values()}
+
+
 @contextmanager
 def standing_in(
     model: nn.Module, tensors: Mapping[str, Tensor], *, training: bool | None = False, guarded: bool = False
