@@ -200,12 +200,26 @@ def test_tightest_limit() -> None:
         ("params=1/2,params=1/4", "budget params=1/2, params=1/4 limits 'params' twice"),
         ("macs=1/2,params=1/2, params=1/4", "limits 'params' twice"),
         ("ram=1/2,activations=20KB", "limits 'ram' twice ('activations' and 'ram' are the same)"),
-        ("latency=5ms", "latency=5ms needs the profile of a device: write latency=5ms@FILE; prunit probe-device"),
+        ("energy=5mJ", "energy=5mJ needs the profile of a device: write energy=5mJ@FILE; prunit probe-device"),
         ("latency=5ms@", "needs the profile of a device"),
         ("macs=1/2@pi.json", "'@pi.json' names a device, but macs is the same on all of them"),
         ("latency=5 mss@pi.json", "unknown unit 'mss', known are us, ms, s"),
         ("latency=5@pi.json", "latency=5: say in what unit, us, ms, s"),
         ("latency=0ms@pi.json", "is not an amount of more than 0"),
+        ("latency=5", "latency=5: say in what unit, us, ms, s"),
+        ("latency=0ms", "is not an amount of more than 0"),
+        ("latency=1/2,faster=2x", "limits 'latency' twice ('latency' and 'faster' are the same)"),
+        ("faster=1x", "faster=1x: write how many times faster than the dense model, more than 1: faster=2x"),
+        ("faster=0.5", "faster=0.5: write how many times faster"),
+        ("faster=0", "write how many times faster"),
+        ("faster=-2x", "write how many times faster"),
+        ("faster=1/2", "faster=1/2: write how many times faster than the dense model, more than 1: faster=2x; a share"),
+        ("faster=50%", "write how many times faster"),
+        ("faster=3ms", "write how many times faster"),
+        ("faster=nan", "write how many times faster"),
+        ("faster=" + "9" * 400, "write how many times faster"),
+        ("faster=2x@", "faster=2x@ needs the profile of a device"),
+        ({"faster": 0.5}, "write how many times faster"),
         ("energy=5ms@pi.json", "unknown unit 'ms', known are uJ, mJ, J; in 'ms' are latency"),
     ],
 )
@@ -218,8 +232,8 @@ def test_mistakes_say_what_and_how(what: Any, message: str) -> None:
     ("text", "message"),
     [
         (
-            "speed=5ms",
-            "'speed': write latency=5ms@FILE with .*Known: activations, energy, latency, macs, params, ram, wei",
+            "time=5ms",
+            "'time': write latency=5ms, .*or latency=5ms@FILE.*Known: activations, energy, faster, latency, macs, par",
         ),
         ("parms=1/2", "unknown budget key 'parms'; did you mean 'params'"),
         ("Params=1/2", "did you mean 'params'"),
@@ -237,8 +251,9 @@ def test_mistakes_say_what_and_how(what: Any, message: str) -> None:
         ("Model-Size=500KB", "write weights=…"),
         ("memory=1/2", "write ram=…, the most bytes that activations take at once; the weights' bytes are weights="),
         ("peak memory=1/2", "write ram=…"),
-        ("time=5ms", "write latency=5ms@FILE"),
-        ("fps=30", "write latency=33ms@FILE, for 30 images a second"),
+        ("speedup=2x", "write faster=2x, for at most half of the time that the dense model takes on this machine"),
+        ("speed=2x", "write faster=2x"),
+        ("fps=30", "write latency=33ms, for 30 images a second"),
         ("power=2mJ", "write energy=2mJ@FILE"),
         ("sparsity=0.9", "say what of, params=1/4 for example: a budget is the share that is kept"),
         ("accuracy=0.9", "a budget limits what a model costs"),
@@ -270,6 +285,32 @@ def test_what_a_device_takes_is_limited_with_its_profile(text: str, amount: floa
     assert str(limit) == f"latency={text}@profiles/pi 4.json"
     (limit,) = Budget.parse(f"energy=2{'mJ' if text.endswith('ms') else 'J'}@pi.json").limits
     assert limit.of({}) == (2 if text.endswith("ms") else 2000)
+
+
+@pytest.mark.parametrize("text", ["2x", "2", "2.0", "2X", "2×", " 2 x"])
+def test_times_faster_is_a_share_of_the_time(text: str) -> None:
+    (limit,) = Budget.parse(f"faster={text}").limits
+    assert (limit.figure, limit.share, limit.amount, limit.timed) == ("latency_ms", 0.5, None, True)
+    assert Budget.parse(str(limit)).limits == (limit,)
+    (limit,) = Budget.parse(f"faster={text}@pi.json").limits
+    assert (limit.figure, limit.of({"latency_ms": 8.0}), limit.timed) == ("latency_ms", 4.0, False)
+
+
+def test_times_faster_may_be_a_number() -> None:
+    assert Budget.parse({"faster": 4}).limits[0].share == 0.25
+    assert Budget.parse({"faster": 1.5}).limits[0].share == pytest.approx(2 / 3)
+
+
+def test_what_is_timed_here_is_told_from_what_is_known() -> None:
+    budget = Budget.parse("params=1/4,latency=3ms,macs=20M")
+    assert budget.timed == Limit("latency", "3ms", amount=3.0)
+    assert str(budget.known) == "params=1/4,macs=20M"
+    for text in ("params=1/4", "latency=3ms@pi.json", "faster=2x@pi.json"):
+        assert Budget.parse(text).timed is None
+        assert Budget.parse(text).known == Budget.parse(text)
+    assert Budget.parse("faster=2x").known.limits == ()
+    (share,) = Budget.parse("latency=1/3").limits
+    assert (share.timed, share.of({"latency_ms": 9.0})) == (True, pytest.approx(3.0))
 
 
 def test_a_limit_is_printed_as_it_was_written() -> None:

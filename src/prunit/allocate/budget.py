@@ -19,14 +19,18 @@ KEYS: Final[Mapping[str, str]] = {
 }
 """What a budget may limit, and the figure of `Cost` that it limits: counted, whatever the device."""
 
-MEASURED: Final[Mapping[str, str]] = {"latency": "latency_ms", "energy": "energy_mj"}
+MEASURED: Final[Mapping[str, str]] = {"latency": "latency_ms", "faster": "latency_ms", "energy": "energy_mj"}
 """What it may limit on a device, and the figure that a profile of the device predicts (`latency=5ms@profile.json`)."""
+
+TIMED: Final = ("latency", "faster")
+"""Of these, what is met by timing plans on this machine where no profile is named (`latency=5ms`, `faster=2x`)."""
 
 _FIGURES: Final[Mapping[str, str]] = {**KEYS, **MEASURED}
 _KINDS: Final[Mapping[str, Kind]] = {"bytes": "bytes", "ms": "ms", "mj": "mj"}
 """How the amounts of a figure are given, by the end of its name; all others are counts."""
 
-_HOW = "write a share of the dense cost (1/16, 0.25, 25%, 16x) or an amount (macs=20M, weights=500KB, latency=5ms@FILE)"
+_HOW = "write a share of the dense cost (1/16, 0.25, 25%, 16x) or an amount (macs=20M, weights=500KB, latency=5ms)"
+_FASTER = "write how many times faster than the dense model, more than 1: faster=2x"
 
 _MEANT: Final[Mapping[str, tuple[str, ...]]] = {
     "write macs=…, multiply-adds": (
@@ -44,10 +48,13 @@ _MEANT: Final[Mapping[str, tuple[str, ...]]] = {
         *("memory", "mem", "peak", "peakmemory", "sram", "vram", "activation", "activationbytes", "peakram"),
         *("activationmemory", "memorybytes", "workingset"),
     ),
-    "write latency=5ms@FILE with the profile of a device, as prunit probe-device makes it": (
-        *("time", "speed", "latencyms", "ms", "runtime", "inference", "inferencetime", "delay", "duration", "seconds"),
+    "write latency=5ms, timed on this machine, or latency=5ms@FILE with the profile of a device": (
+        *("time", "latencyms", "ms", "runtime", "inference", "inferencetime", "delay", "duration", "seconds"),
     ),
-    "write latency=33ms@FILE, for 30 images a second, with the profile of a device": (
+    "write faster=2x, for at most half of the time that the dense model takes on this machine": (
+        *("speed", "speedup", "fast", "quicker", "acceleration", "timesfaster", "slower"),
+    ),
+    "write latency=33ms, for 30 images a second one by one on this machine; latency=33ms@FILE for a device's profile": (
         *("fps", "throughput", "rate", "ips", "imagespersecond"),
     ),
     "write energy=2mJ@FILE with the profile of a device, as prunit probe-device makes it": (
@@ -66,7 +73,7 @@ _MEANT: Final[Mapping[str, tuple[str, ...]]] = {
             "amount",
             "share",
         ),
-        *("filters", "width", "speedup", "reduction"),
+        *("filters", "width", "reduction"),
     ),
     "a budget limits what a model costs; its accuracy comes out of the training": ("accuracy", "acc", "top1", "loss"),
 }
@@ -77,7 +84,7 @@ _MEANT: Final[Mapping[str, tuple[str, ...]]] = {
 class Limit:
     """The most that one figure may be: a share of the dense cost, or an amount in elements, macs, bytes, ms or mJ.
 
-    `profile` is the file of the device whose figure it is, '' for what is counted.
+    `profile` is the file of the device whose figure it is, '' for what is counted and for what is timed here.
     """
 
     key: str
@@ -90,6 +97,11 @@ class Limit:
     def figure(self) -> str:
         """The name of what is limited, with its unit."""
         return _FIGURES[self.key]
+
+    @property
+    def timed(self) -> bool:
+        """It is met by timing plans on this machine: nothing else tells the figure."""
+        return self.key in TIMED and not self.profile
 
     def of(self, dense: Mapping[str, float]) -> float:
         """The limit as an amount (whole, where the figure is a count), for a model with these figures unpruned."""
@@ -136,7 +148,8 @@ class Budget:
         figures = [limit.figure for limit in limits]
         for limit in limits:
             if figures.count(limit.figure) > 1:
-                also = " ('activations' and 'ram' are the same)" if limit.figure == "activation_bytes" else ""
+                same = {"activation_bytes": "'activations' and 'ram'", "latency_ms": "'latency' and 'faster'"}
+                also = f" ({same[limit.figure]} are the same)" if limit.figure in same else ""
                 raise ConfigError(f"budget {', '.join(map(str, limits))} limits '{limit.key}' twice{also}")
         return Budget(limits)
 
@@ -147,12 +160,25 @@ class Budget:
         return f"Budget.parse({str(self)!r})"
 
     @property
+    def timed(self) -> Limit | None:
+        """The limit that is met by timing plans on this machine, if there is one."""
+        return next((limit for limit in self.limits if limit.timed), None)
+
+    @property
+    def known(self) -> "Budget":
+        """The other limits, which can be told without running anything; maybe none."""
+        return Budget(tuple(limit for limit in self.limits if not limit.timed))
+
+    @property
     def as_dict(self) -> dict[str, str]:
         """Limits as the user wrote them, by key."""
         return {limit.key: limit.text for limit in self.limits}
 
     def tightest(self, dense: Mapping[str, float]) -> tuple[Limit, float]:
-        """The limit that leaves the smallest share of the dense figures, and that share, at most 1."""
+        """The limit that leaves the smallest share of the dense figures, and that share, at most 1.
+
+        Not of a budget that is empty.
+        """
         return min(((limit, limit.share_of(dense)) for limit in self.limits), key=lambda found: found[1])
 
 
@@ -170,11 +196,13 @@ def _limit(key: str, value: float | str) -> Limit:
         raise unknown("budget key", key, _FIGURES, meant=meant)
     text = str(value).strip()
     number, at, profile = text.partition("@")
-    if (key in MEASURED) != bool(profile):
-        if key in MEASURED:
-            how = f"write {key}={number}@FILE; prunit probe-device makes one"
-            raise ConfigError(f"budget {key}={text} needs the profile of a device: {how}")
+    if profile and key not in MEASURED:
         raise ConfigError(f"budget {key}={text}: '{at}{profile}' names a device, but {key} is the same on all of them")
+    if not profile and (at or (key in MEASURED and key not in TIMED)):
+        how = f"write {key}={number}@FILE; prunit probe-device makes one"
+        raise ConfigError(f"budget {key}={text} needs the profile of a device: {how}")
+    if key == "faster":
+        return Limit(key, text, 1 / _times_faster(number, text), None, profile)
     share, amount = _share_or_amount(key, number)
     if share is not None and not 0 < share <= 1:
         raise ConfigError(f"budget {key}={text} is not a share of the dense cost between 0 and 1: {_HOW}")
@@ -184,6 +212,13 @@ def _limit(key: str, value: float | str) -> Limit:
     if not isinstance(value, str) and share is not None and _simple(share).denominator <= 4096:
         text = str(_simple(share))
     return Limit(key, text, share, amount, profile)
+
+
+def _times_faster(number: str, text: str) -> float:
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*[xX×]?", number.strip())
+    if match is None or not 1 < float(match[1]) < math.inf:
+        raise ConfigError(f"budget faster={text}: {_FASTER}; a share of the time is latency=1/2")
+    return float(match[1])
 
 
 def _simple(share: float) -> Fraction:
@@ -214,7 +249,7 @@ def _share_or_amount(key: str, text: str) -> tuple[float | None, float | None]:
     try:
         return None, number * unit_of(unit, kind) if unit else number
     except ConfigError as error:
-        others = [name for name in (*KEYS, *MEASURED) if _takes(name, unit)] if unit else []
+        others = [name for name in (*KEYS, *MEASURED) if name != "faster" and _takes(name, unit)] if unit else []
         of_others = f"; in '{unit}' are {', '.join(others)}" if others else ""
         raise ConfigError(f"budget {key}={text}: {error}{of_others}") from None
 

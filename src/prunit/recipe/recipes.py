@@ -20,7 +20,7 @@ from prunit.allocate import MEASURED, Budget, Constraints, Meter, Target, closer
 from prunit.allocate.search import widest
 from prunit.batches import Batch
 from prunit.costs import Cost, cost_of, named_widths, width_array
-from prunit.errors import BudgetError, ModelError, PlanError, ScoreError, unknown
+from prunit.errors import BudgetError, ConfigError, ModelError, PlanError, ScoreError, unknown
 from prunit.graph import ChannelGraph, Group
 from prunit.graph.running import example_tensors
 from prunit.plans import Plan, choose
@@ -29,7 +29,7 @@ from prunit.recipe.complexity import complexity
 from prunit.recipe.config import PruneConfig
 from prunit.recipe.devices import meters_of
 from prunit.recipe.reconvene import reconvene
-from prunit.scores import Saliency, Score, find, name_of, per_channel, score_weights
+from prunit.scores import Saliency, Score, WeightScores, find, name_of, per_channel, score_weights
 from prunit.scores.per_cost import macs_per_weight, per_cost
 from prunit.shown import Shown
 
@@ -74,6 +74,32 @@ _STREAM_PATIENCE = 3.0
 """How much narrower the other layers may get before a residual stream shrinks too; a judgement, not a result."""
 
 
+@dataclass(frozen=True, repr=False)
+class Scored(Shown):
+    """A model whose weights were scored once: plans of several budgets and settings follow from it."""
+
+    model: nn.Module
+    graph: ChannelGraph
+    batches: Sequence[Batch]
+    method: Score
+    score: str
+    weights: WeightScores
+    meters: Mapping[str, Meter]
+
+    def decide(self, budget: Budget, config: PruneConfig, *, target: Target | None = None) -> Decision:
+        """The plan of `config.recipe` within a budget; `target` is that budget on the graph, if it is there already."""
+        started = time.perf_counter()
+        target = target or first_reachable(self.graph, budget, config, self.meters)
+        case = Case(
+            *(self.model, target.graph, target, self.method, self.score, self.weights, self.batches, config),
+            meters=self.meters,
+        )
+        scores, found, why = _recipe_of(config).widths(case)
+        widths = named_widths(target.graph, closer(target, width_array(target.graph, found)))
+        plan = choose(target.graph, scores, widths)
+        return _decision(plan, case, why, cost_of(self.graph), time.perf_counter() - started)
+
+
 def decide(
     model: nn.Module,
     graph: ChannelGraph,
@@ -86,12 +112,33 @@ def decide(
 ) -> Decision:
     """The plan of `config.recipe` within the budget; the model is left as it was.
 
-    `score` is a method of the user's in place of `config.score`. Raises `BudgetError` with the closest reachable point.
+    `score` is a method of the user's in place of `config.score`. Raises `BudgetError` with the closest reachable point,
+    and `ConfigError` for a limit that is met by timing plans: that takes an engine, see `recipe.deciding`.
     """
     started = time.perf_counter()
+    if budget.timed:
+        raise ConfigError(
+            f"budget {budget.timed} is met by timing plans, as prunit.plan and build do; name the profile of a device"
+            f" ({budget.timed}@FILE) to predict it"
+        )
+    scored, target = scored_for(model, graph, batches, budget, config, score=score, on_round=on_round)
+    decision = scored.decide(budget, config, target=target)
+    return replace(decision, seconds=time.perf_counter() - started)
+
+
+def scored_for(
+    model: nn.Module,
+    graph: ChannelGraph,
+    batches: Sequence[Batch],
+    budget: Budget,
+    config: PruneConfig,
+    *,
+    score: Score | Saliency | None = None,
+    on_round: OnRound | None = None,
+) -> tuple[Scored, Target]:
+    """The model's weights scored for plans of a budget and others like it, and that budget on the graph."""
     recipe, method = method_of(config, score)
     name = name_of(score or config.score or recipe.score)
-    dense = cost_of(graph)
     if method.needs_data and not any(len(y_B) for _, y_B in batches):
         raise ScoreError(
             f"score '{name}' needs images and their classes: pass batches=[(x_BCHW, y_B)], on the command line --data"
@@ -107,10 +154,7 @@ def decide(
         seed=config.seed,
         on_round=on_round,
     )
-    case = Case(model, target.graph, target, method, name, weights, batches, config, meters)
-    scores, found, why = recipe.widths(case)
-    widths = named_widths(target.graph, closer(target, width_array(target.graph, found)))
-    return _decision(choose(target.graph, scores, widths), case, why, dense, time.perf_counter() - started)
+    return Scored(model, graph, batches, method, name, weights, meters), target
 
 
 def _costed(method: Score, target: Target, config: PruneConfig) -> Score:
