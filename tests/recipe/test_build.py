@@ -110,8 +110,12 @@ def test_accuracy_is_that_of_the_stored_weights_on_the_test_images(built: tuple[
     for variant in portfolio.variants:
         small = prunit.load(folder / f"{variant.name}.safetensors", Plain)
         with torch.no_grad():
-            hits = (small(x_BCHW).argmax(1) == y_B).float().mean()
-        assert variant.metrics.accuracy == pytest.approx(float(hits))
+            hits_N = small(x_BCHW).argmax(1) == y_B
+        answers = variant.metrics.answers
+        assert variant.metrics.accuracy == pytest.approx(float(hits_N.float().mean()))
+        assert answers is not None
+        assert answers.right_N.tolist() == hits_N.tolist()
+        assert (answers.images, answers.commonest) == (len(y_B), max(y_B.tolist().count(k) for k in range(10)))
 
 
 def test_steps_tell_what_goes_on_and_end_with_nothing_left(built: tuple[Path, Portfolio, list[Step]]) -> None:

@@ -1,6 +1,7 @@
 """A build that was stopped at any moment and resumed ends with the same bytes as one that was not."""
 
 import errno
+import json
 import os
 import signal
 import time
@@ -117,6 +118,21 @@ def test_finished_build_may_be_resumed_and_trains_nothing(tmp_path: Path, refere
     assert results(reference) == before
     assert accuracies(reference) == accuracy
     assert {s.stage for s in steps} == {"check", "memory", "probe", "report"}
+
+
+def test_a_build_of_an_older_version_gets_its_answers_when_it_is_resumed(reference: Path) -> None:
+    before, accuracy, steps = results(reference), accuracies(reference), list[Step]()
+    answers = [v.metrics.answers for v in Portfolio.read(reference).variants]
+    assert None not in answers
+    for name in VARIANTS:
+        file = reference / ".build" / name / "variant.json"
+        record = json.loads(file.read_text())
+        del record["metrics"]["answers"]
+        file.write_text(json.dumps(record))
+    build(reference, resume=True, on_step=steps.append)
+    assert [v.metrics.answers for v in Portfolio.read(reference).variants] == answers
+    assert (results(reference), accuracies(reference)) == (before, accuracy)
+    assert "train" not in {s.stage for s in steps}
 
 
 def test_lost_files_are_made_again(tmp_path: Path, reference: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from prunit.edge.answers import pairs
 from prunit.edge.portfolio import Portfolio
 from prunit.errors import ConfigError, UnknownNameError
 from prunit.graph import trace
@@ -56,6 +57,7 @@ def test_variants_are_small_and_have_the_outputs_of_the_sparse_models(climbed: t
     with torch.no_grad():
         torch.testing.assert_close(small(example), sparse.eval()(example), rtol=1e-4, atol=1e-5)
     assert (folder / "report.html").exists()
+    assert pairs(least.metrics.answers, dense.metrics.answers) is not None
 
 
 def torch_tensors(file: Path) -> dict[str, torch.Tensor]:

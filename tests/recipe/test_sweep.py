@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from prunit.edge.answers import pairs
 from prunit.edge.portfolio import Portfolio
 from prunit.errors import BudgetError, ConfigError, UnknownNameError
 from prunit.recipe import sweep as public_sweep
@@ -100,6 +101,7 @@ def test_what_wins_is_built_by_its_recipe_and_shown(swept: tuple[Path, Sweep]) -
         if built.budget:
             assert built.recipe == winners[built.name].recipe.partition(":")[0]
             assert built.metrics.params == winners[built.name].cost["params"]
+            assert pairs(built.metrics.answers, manifest.variant("dense").metrics.answers) is not None
     page = (folder / "portfolio" / "report.html").read_text()
     for text in ("What was tried", "complexity:fa", "trained in full", "held-out"):
         assert text in page

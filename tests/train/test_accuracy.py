@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from prunit.batches import Dataset, Split
 from prunit.errors import DataError, ModelError
 from prunit.train import evaluate
+from prunit.train.accuracy import answers_of, digest_of_images
 from tests.train.toys import small, stripes
 
 
@@ -123,3 +124,20 @@ def test_a_model_for_other_images_is_an_error() -> None:
     ) as found:
         evaluate(model, stripes(), device="cpu")
     assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 512])
+def test_answers_say_which_images_were_right(batch_size: int) -> None:
+    dataset = two_shades([0, 1, 1, 1, 0])
+    found = answers_of(Brightness(), dataset, device="cpu", batch_size=batch_size)
+    assert found.right_N.tolist() == [True, True, False, True, True]
+    assert found.accuracy == evaluate(Brightness(), dataset, device="cpu")
+    assert (found.images, found.commonest) == (5, 3)
+
+
+def test_the_digest_tells_test_images_apart() -> None:
+    dataset = two_shades([0, 1, 0, 1])
+    same, brighter = digest_of_images(dataset.test), Split(dataset.test.x_BCHW + 1, dataset.test.y_B)
+    assert same == digest_of_images(two_shades([0, 1, 0, 1]).test)
+    others = (brighter, two_shades([0, 1, 1, 1]).test, two_shades([0, 1, 0]).test)
+    assert same not in map(digest_of_images, others)

@@ -20,7 +20,8 @@ from pydantic import NonNegativeInt, ValidationError
 
 from prunit.edge import runtimes
 from prunit.edge.names import public_name
-from prunit.edge.portfolio import Portfolio, Record, RelativePath, Sha256, Variant, file_problem
+from prunit.edge.portfolio import Portfolio, Variant, file_problem
+from prunit.edge.records import Record, RelativePath, Sha256
 from prunit.edge.session import Runtime, Session, self_test
 from prunit.errors import DeviceError, FileError, PortfolioError, PrunitError
 from prunit.files import inside, sha256_of, write_atomically

@@ -11,9 +11,6 @@ from typing import Annotated, Any, Final, Literal, Self, cast, get_args
 import numpy as np
 import numpy.typing as npt
 from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -23,47 +20,14 @@ from pydantic import (
 )
 
 from prunit.edge import tables
+from prunit.edge.answers import Answers
+from prunit.edge.records import Record, RelativePath, Sha256, StoredFile
 from prunit.errors import PortfolioError, unknown
-from prunit.files import inside, sha256_of, staged, why_not_relative
-from prunit.shown import Shown, Table
+from prunit.files import inside, sha256_of, staged
+from prunit.shown import Table
 
 MANIFEST: Final = "portfolio.json"
 VERSION: Final = 1
-
-
-def _relative(path: str) -> str:
-    problem = why_not_relative(path)
-    if problem:
-        raise ValueError(problem)
-    return path
-
-
-RelativePath = Annotated[str, AfterValidator(_relative)]
-"""A path inside the portfolio folder, with '/'."""
-Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-
-
-class Record(Shown, BaseModel):
-    """Frozen plain data that refuses unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class StoredFile(Record):
-    """A file of the portfolio folder, with what is needed to check it."""
-
-    path: RelativePath
-    sha256: Sha256
-    bytes: NonNegativeInt
-
-    @classmethod
-    def of(cls, folder: Path, path: str) -> Self:
-        """The record of the file `path` as it now lies in `folder`."""
-        file = inside(folder, path)
-        try:
-            return cls(path=path, sha256=sha256_of(file), bytes=file.stat().st_size)
-        except OSError as error:
-            raise PortfolioError(f"cannot read '{file}': {error.strerror or error}") from error
 
 
 class Artifact(Record):
@@ -97,9 +61,13 @@ class Latency(Record):
 
 
 class Metrics(Record):
-    """What a variant was measured to be and cost. `accuracy` is a share (0 to 1) of the test images."""
+    """What a variant was measured to be and cost. `accuracy` is a share (0 to 1) of the test images.
+
+    `answers` say which of those images were right; manifests of older versions have none.
+    """
 
     accuracy: float | None = Field(default=None, ge=0, le=1)
+    answers: Answers | None = None
     params: NonNegativeInt
     macs: NonNegativeInt
     weight_bytes: NonNegativeInt
@@ -153,15 +121,15 @@ class Variant(Record):
 
     name: str = Field(min_length=1)
     recipe: str
-    settings: dict[str, str] = {}
-    budget: dict[str, str] = {}
+    settings: dict[str, str] = Field(default={})
+    budget: dict[str, str] = Field(default={})
     keep: float = Field(gt=0, le=1)
-    widths: dict[str, tuple[PositiveInt, PositiveInt]] = {}
+    widths: dict[str, tuple[PositiveInt, PositiveInt]] = Field(default={})
     plan: StoredFile | None = None
     weights: StoredFile | None = None
     artifact: Artifact
     metrics: Metrics
-    seconds: dict[str, NonNegativeFloat] = {}
+    seconds: dict[str, NonNegativeFloat] = Field(default={})
     epochs: NonNegativeInt = 0
     seed: int = 0
 

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Final, Literal, TypeVar, cast
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 
-from prunit.edge.portfolio import Device, Record
+from prunit.edge.portfolio import Device
+from prunit.edge.records import Record
 from prunit.errors import FileError
 from prunit.files import write_atomically
 

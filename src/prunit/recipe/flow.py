@@ -20,10 +20,12 @@ from prunit import zoo
 from prunit.allocate import Budget
 from prunit.batches import Dataset
 from prunit.costs import cost_of
+from prunit.edge.answers import Answers
 from prunit.edge.measure import measure
 from prunit.edge.names import portfolio_name
-from prunit.edge.portfolio import Artifact, Metrics, Portfolio, Preprocessing, StoredFile, Variant
+from prunit.edge.portfolio import Artifact, Metrics, Portfolio, Preprocessing, Variant
 from prunit.edge.probe import ProbeSettings
+from prunit.edge.records import StoredFile
 from prunit.errors import ConfigError, unknown
 from prunit.export import EXPORTERS
 from prunit.files import write_atomically
@@ -58,8 +60,8 @@ from prunit.report import write_report
 from prunit.store import load as load_weights
 from prunit.store import save as save_weights
 from prunit.surgery import check_runs, compact, rectify
-from prunit.train import Epoch, device_named, evaluate, train
-from prunit.train.accuracy import check_model
+from prunit.train import Epoch, device_named, train
+from prunit.train.accuracy import answers_of, check_model
 from prunit.train.sparse import Masks
 from prunit.version import VERSION
 
@@ -259,12 +261,13 @@ class Work:
     def export(self, name: str, plan: Plan, budget: Budget | None, epochs: Sequence[Epoch]) -> Variant:
         """The variant's record, without latencies; what is exported is what was saved."""
         file = self._state(name, "variant.json")
-        if file.exists() and (found := intact_variant(file, self.folder)):
+        # A record of an older version lacks the answers, by which variants are compared: it is made again.
+        if file.exists() and (found := intact_variant(file, self.folder)) and found.metrics.answers:
             self.progress.exported(name)
             return found
         self.progress(name, "evaluate", 0, 0)
         model = load_weights(self.folder / f"{name}.safetensors", self.source.make)
-        accuracy = evaluate(model, self.dataset, device=self.config.train.device)
+        answers = answers_of(model, self.dataset, device=self.config.train.device)
         self.progress(name, "export", 0, 0)
         started = perf_counter()
         artifact = EXPORTERS["onnx"](model, example_of(self.dataset), self.folder, name=name)
@@ -273,7 +276,7 @@ class Work:
             "train": sum(e.seconds for e in epochs),
             "export": perf_counter() - started,
         }
-        variant = self._record(name, plan, budget, artifact, seconds, accuracy)
+        variant = self._record(name, plan, budget, artifact, seconds, answers)
         write_atomically(file, variant.model_dump_json(indent=2))
         self.progress.exported(name)
         return variant
@@ -285,7 +288,7 @@ class Work:
         budget: Budget | None,
         artifact: Artifact,
         seconds: Mapping[str, float],
-        accuracy: float,
+        answers: Answers,
     ) -> Variant:
         cost = cost_of(self.graph, plan)
         return Variant(
@@ -300,7 +303,8 @@ class Work:
             weights=StoredFile.of(self.folder, f"{name}.safetensors"),
             artifact=artifact,
             metrics=Metrics(
-                accuracy=accuracy,
+                accuracy=answers.accuracy,
+                answers=answers,
                 params=cost.params,
                 macs=cost.macs,
                 weight_bytes=cost.weight_bytes,

@@ -1,5 +1,6 @@
 """Top-1 accuracy of a model, and whether a model and a data set fit each other before hours are spent on them."""
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, cast
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from prunit.batches import Dataset, Split
+from prunit.edge.answers import Answers
 from prunit.errors import DataError, ModelError, PrunitError
 from prunit.graph.finite import check_finite
 from prunit.train.place import device_named
@@ -15,26 +17,52 @@ from prunit.train.place import device_named
 
 def evaluate(model: nn.Module, dataset: Dataset, *, device: str = "auto", batch_size: int = 512) -> float:
     """Share (0 to 1) of the test images whose class the model ranks first; the model is left where and as it was."""
+    return int(_judged(model, dataset, device, batch_size).sum()) / len(dataset.test)
+
+
+def answers_of(model: nn.Module, dataset: Dataset, *, device: str = "auto", batch_size: int = 512) -> Answers:
+    """What `evaluate` counts, image by image: two models that answered the same images can be compared in pairs."""
+    right_N = _judged(model, dataset, device, batch_size).cpu()
+    return Answers.of(
+        right_N.numpy(), commonest=int(dataset.test.y_B.bincount().max()), test_set=digest_of_images(dataset.test)
+    )
+
+
+def correct_of(model: nn.Module, dataset: Dataset, split: Split, *, batch_size: int = 512) -> Tensor:
+    """How many images of `split` (int64, on the model's device) the model, in evaluation mode, ranks correctly."""
+    return right_of(model, dataset, split, batch_size=batch_size).sum()
+
+
+def right_of(model: nn.Module, dataset: Dataset, split: Split, *, batch_size: int = 512) -> Tensor:
+    """For each image of `split` (N, bool, on the model's device) whether the model, in evaluation mode, is right."""
+    device = _device_of(model)
+    right: list[Tensor] = []
+    with evaluating(model):
+        for x_BCHW, y_B in zip(split.x_BCHW.split(batch_size), split.y_B.split(batch_size), strict=True):
+            logits_BK = model(dataset.normalise(x_BCHW.to(device)))
+            right.append(logits_BK.argmax(1) == y_B.to(device))
+    return torch.cat(right)
+
+
+def digest_of_images(split: Split, *, images: int = 500) -> str:
+    """16 hex digits that differ for splits of other labels, in another order, or with other pixels in some images."""
+    digest = hashlib.sha256()
+    for tensor in (split.y_B, split.x_BCHW[:: max(1, len(split) // images)]):
+        digest.update(f"{tuple(tensor.shape)};".encode())
+        digest.update(tensor.cpu().contiguous().numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def _judged(model: nn.Module, dataset: Dataset, device: str, batch_size: int) -> Tensor:
+    """`right_of` the test images, on a device by name; the model is left where and as it was."""
     check_split(dataset, "test")
     place = device_named(device)
     check_model(model, dataset)
     home = _device_of(model)
     try:
-        correct = correct_of(model.to(place), dataset, dataset.test, batch_size=batch_size)
+        return right_of(model.to(place), dataset, dataset.test, batch_size=batch_size)
     finally:
         model.to(home)
-    return int(correct) / len(dataset.test)
-
-
-def correct_of(model: nn.Module, dataset: Dataset, split: Split, *, batch_size: int = 512) -> Tensor:
-    """How many images of `split` (int64, on the model's device) the model, in evaluation mode, ranks correctly."""
-    device = _device_of(model)
-    correct = torch.zeros((), dtype=torch.int64, device=device)
-    with evaluating(model):
-        for x_BCHW, y_B in zip(split.x_BCHW.split(batch_size), split.y_B.split(batch_size), strict=True):
-            logits_BK = model(dataset.normalise(x_BCHW.to(device)))
-            correct += (logits_BK.argmax(1) == y_B.to(device)).sum()
-    return correct
 
 
 @contextmanager
