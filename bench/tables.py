@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from bench import device_tables, edge_tables
+from bench import device_tables, edge_tables, width_tables
 from bench._common import RESULTS, ROOT, table
 
 PAGE: Final = ROOT / "docs" / "benchmarks.md"
@@ -238,6 +238,7 @@ TABLES: Final[Mapping[str, Callable[[Result], str]]] = {
     "budget_fit": device_tables.budget_fit,
     "complexity": device_tables.complexity,
     "latency_profile": device_tables.latency_profile,
+    "engine_widths": width_tables.engine_widths,
     "peak_memory": device_tables.peak_memory,
     "training_time": device_tables.training_time,
     "removal": edge_tables.removal,
