@@ -25,7 +25,12 @@ def test_build_prints_its_manifest_alone_on_standard_output(
     built: tuple[Path, Result], manifest: dict[str, Any]
 ) -> None:
     folder, result = built
-    assert parsed(result) == {"folder": str(folder), **manifest}
+    found = parsed(result)
+    said = {name: found.pop(name) for name in ("headline", "differences", "verdicts")}
+    assert found == {"folder": str(folder), **manifest}
+    assert said["headline"]
+    assert list(said["differences"]) == ["params-1-2"]
+    assert {verdict["variant"] for verdict in said["verdicts"]} <= {"dense", "params-1-2"}
     assert [v["name"] for v in manifest["variants"]] == ["dense", "params-1-2"]
     assert [v["seed"] for v in manifest["variants"]] == [2, 2]
     lines = result.err.splitlines()
@@ -137,7 +142,9 @@ def test_inspect_a_portfolio(built: tuple[Path, Result], manifest: dict[str, Any
     how = "reconvene, score synflow, evaluator none, residual auto, rectifier reinit, params=1/2, seed 2, 1 epochs"
     for text in ("dense", how, "match their sha256", "not dominated: "):
         assert text in result.out
-    assert parsed(prunit("inspect", folder, "--json")) == {"folder": str(folder), **manifest, "problems": []}
+    found = parsed(prunit("inspect", folder, "--json"))
+    told = ("headline", "differences", "verdicts")
+    assert {k: v for k, v in found.items() if k not in told} == {"folder": str(folder), **manifest, "problems": []}
     assert prunit("inspect", folder / "portfolio.json").code == 0
 
 
@@ -194,6 +201,11 @@ def test_bench_measures_and_writes_only_when_told(built: tuple[Path, Result], tm
     saved = Portfolio.read(folder)
     assert [latency.batch for latency in saved.variants[0].metrics.latencies] == [1, 3]
     assert saved.verify(folder) == []
+    assert "batch 3, ms" in (folder / "report.html").read_text("utf-8")
+    (folder / ".build" / "dense" / "history.json").unlink()
+    result = prunit("bench", folder, "--seconds", "0.1", "--batch", "5", "--save")
+    assert result.err.splitlines()[-1].startswith("report.html still shows the figures of before: the folder does not")
+    assert "batch 3, ms" in (folder / "report.html").read_text("utf-8")
 
 
 def test_bench_with_batch_1_measures_it_once(built: tuple[Path, Result]) -> None:

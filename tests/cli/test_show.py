@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import re
 from pathlib import Path
 
@@ -12,11 +13,13 @@ from torch import nn
 from prunit.allocate import Budget
 from prunit.cli import show
 from prunit.edge.portfolio import Portfolio, Variant
+from prunit.edge.verdicts import KINDS, told, verdicts
 from prunit.graph import trace
 from prunit.recipe import decide
 from prunit.recipe.config import PruneConfig
 from prunit.recipe.recipes import example_batch
 from tests.cli.running import Result
+from tests.report.portfolios import mixed
 
 
 @pytest.fixture
@@ -69,6 +72,27 @@ def test_factors_say_how_many_times_less(found: Portfolio, monkeypatch: pytest.M
         with on_terminal(monkeypatch, width) as out:
             show.portfolio(found, Path("x"))
         assert text in plain(out.getvalue())
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_verdicts_stand_below_the_headline(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    with on_terminal(monkeypatch, width) as out:
+        show.portfolio(mixed(), Path("x"), built=False)
+    lines = plain(out.getvalue()).splitlines()
+    assert max(map(len, lines)) <= width
+    text = " ".join(" ".join(lines).split())
+    headline = text.index("no measurable difference (95 % interval −1.7 to +0.7 points")
+    for kind, sentence in told(verdicts(mixed())):
+        assert headline < text.index(f"{KINDS[kind]}: {sentence[:20]}") < text.index("measured on Test CPU")
+
+
+def test_json_says_what_the_terminal_says() -> None:
+    found = show.portfolio_json(mixed(), Path("x"))
+    assert [v["kind"] for v in found["verdicts"]] == ["slower", "chance", "beaten", "noisy"]
+    assert "no measurable difference (95 % interval" in found["headline"]
+    assert set(found["differences"]) == {"good", "slow", "lost", "beaten", "busy"}
+    assert found["differences"]["good"]["measurable"] is False
+    assert json.loads(json.dumps(found, allow_nan=False))["differences"]["lost"]["measurable"] is True
 
 
 def test_names_are_shown_as_they_are(found: Portfolio, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from prunit.edge.portfolio import Portfolio
+from prunit.edge.verdicts import KINDS, told, verdicts
 from prunit.errors import FileError, MissingExtraError, UnknownNameError
 from prunit.report import numbers, write_report
-from tests.report.portfolios import HISTORY, dense, latency, portfolio, usual, variant
+from tests.report.portfolios import HISTORY, dense, latency, mixed, portfolio, usual, variant
 
 NASTY = "<script>alert(1)</script>\"'&<img src=https://x.org onerror=alert(1)>"
 LOADING = {"src", "href", "data", "action", "poster", "srcset", "background", "ping", "formaction", "manifest"}
@@ -120,6 +121,25 @@ def test_tables_have_captions_and_headings_and_can_be_scrolled_by_key(usual_page
     regions = [attributes for attributes in usual_page.all("div") if attributes.get("role") == "region"]
     assert len(regions) == 4
     assert all(region["tabindex"] == "0" and region["aria-label"] for region in regions)
+
+
+def test_verdicts_stand_between_the_headline_and_the_facts(tmp_path: Path, usual_page: Page):
+    page = page_of(mixed(), tmp_path)
+    places = [page.shown.index(said) for said in ("no measurable difference", "“slow” is 1.25× slower", "Test CPU")]
+    assert places == sorted(places)
+    for kind, sentence in told(verdicts(mixed())):
+        assert KINDS[kind] in page.shown
+        assert sentence in page.shown
+    # In the portfolio without answers one is beaten, and that is all there is to say.
+    assert [attributes["aria-label"] for attributes in usual_page.all("ul")] == ["What to know of single variants"]
+    assert "verdicts" not in {a.get("class") for _, a in page_of(portfolio(dense()), tmp_path).elements}
+
+
+def test_differences_have_a_table_with_their_intervals(tmp_path: Path, usual_page: Page):
+    shown = page_of(mixed(), tmp_path).shown
+    for text in ("Differences and their intervals", "−0.5 points−1.7 to +0.7no15201,000", "only dense is"):
+        assert text in shown
+    assert "Differences and their intervals" not in usual_page.shown
 
 
 def test_nothing_is_loaded_from_anywhere(usual_page: Page):

@@ -1,17 +1,12 @@
 import pytest
 
 from prunit.report import SummaryRow, numbers, summary_rows
-from prunit.report.summary import headline, latency_key, pick
-from tests.report.portfolios import dense, latency, portfolio, usual, variant
+from prunit.report.summary import latency_key
+from tests.report.portfolios import dense, latency, mixed, portfolio, usual, variant
 
 
 def row(name: str) -> SummaryRow:
     return next(row for row in summary_rows(usual()) if row.name == name)
-
-
-def sentence(*variants: object) -> str:
-    found = portfolio(*variants)  # pyright: ignore[reportArgumentType]
-    return headline(found, summary_rows(found))[1].replace(numbers.SPACE, " ")
 
 
 def test_dense_comes_first_then_the_dearest():
@@ -54,6 +49,32 @@ def test_a_faster_variant_is_not_dominated_by_a_smaller_and_better_one():
     assert [row.dominated_by for row in summary_rows(portfolio(slow, fast))] == [None, None]
 
 
+def test_what_a_row_says_of_its_variant():
+    rows = {row.name: row for row in summary_rows(mixed())}
+    assert {name: [verdict.kind for verdict in row.verdicts] for name, row in rows.items()} == {
+        "dense": [],
+        "good": [],
+        "slow": ["slower"],
+        "lost": ["chance"],
+        "beaten": ["beaten"],
+        "busy": ["noisy"],
+    }
+    assert rows["beaten"].dominated_by == "good"
+    assert {name: row.pace for name, row in rows.items()} == {
+        "dense": None,
+        "good": "faster",
+        "slow": "slower",
+        "lost": "faster",
+        "beaten": "faster",
+        "busy": "unclear",
+    }
+    found = rows["good"].difference
+    assert found is not None
+    assert (found.value, found.first, found.second, found.images) == (pytest.approx(-0.005), 15, 20, 1000)
+    assert rows["good"].accuracy_change == pytest.approx(found.value)
+    assert rows["dense"].difference is None
+
+
 def test_without_an_accuracy_nothing_is_dominated_or_compared():
     rows = summary_rows(portfolio(dense(accuracy=None), variant("a", accuracy=None, cost=10), variant("b", cost=20)))
     assert [row.dominated_by for row in rows] == [None, None, None]
@@ -69,49 +90,6 @@ def test_the_whole_variant_called_dense_is_the_reference_even_if_another_keeps_a
     rows = summary_rows(portfolio(variant("met", keep=1.0, cost=9), dense(cost=8)))
     assert [(row.name, row.is_dense) for row in rows] == [("dense", True), ("met", False)]
     assert [row.is_dense for row in summary_rows(portfolio(variant("a")))] == [False]
-
-
-def test_headline_names_the_fastest_variant_near_the_dense_accuracy():
-    title, said = headline(usual(), summary_rows(usual()))
-    assert title == "resnet20 on cifar10: 4 variants"
-    assert said.replace(numbers.SPACE, " ") == (
-        "“quarter”, the fastest variant within 3 points of the dense accuracy, is 4.0× smaller on disk and 4.0× faster "
-        "than the dense model at batch 1 (1 thread); accuracy 88.0 % against 90.0 %."
-    )
-
-
-def test_headline_admits_what_is_slower_or_not_measured():
-    slow = variant("a", cost=4000, latencies=(latency(5),))
-    assert sentence(dense(latencies=(latency(4),)), slow) == (
-        "“a” is 2.0× smaller on disk and 1.25× slower than the dense model at batch 1 (1 thread); "
-        "accuracy 50.0 % against 90.0 %."
-    )
-    assert sentence(dense(accuracy=None), variant("a", cost=4000, accuracy=None)) == (
-        "“a” is 2.0× smaller on disk than the dense model, with 2.0× fewer macs."
-    )
-    assert sentence(dense()) == "Only the dense model: accuracy 90.0 %, 8.00 KB on disk."
-    assert sentence(variant("a", accuracy=None)) == (
-        "No dense model to compare with. “a”: accuracy not measured, 1.00 KB on disk."
-    )
-    assert sentence() == "The portfolio holds no variant yet."
-
-
-@pytest.mark.parametrize(
-    ("accuracies", "name", "why"),
-    [
-        ((0.6, 0.5), "first", "the most accurate pruned variant"),
-        ((None, None), "second", "the smallest variant"),
-        ((0.89, 0.88), "second", "the smallest variant within 3 points of the dense accuracy"),
-    ],
-)
-def test_pick(accuracies: tuple[float | None, float | None], name: str, why: str):
-    first, second = accuracies
-    rows = summary_rows(
-        portfolio(dense(), variant("first", accuracy=first, cost=20), variant("second", accuracy=second, cost=10))
-    )
-    found = pick(rows)
-    assert found is not None
-    assert (found[0].name, found[1]) == (name, why)
 
 
 @pytest.mark.parametrize(
@@ -145,15 +123,3 @@ def test_pick(accuracies: tuple[float | None, float | None], name: str, why: str
 )
 def test_numbers(shown: str, text: str):
     assert shown.replace(numbers.SPACE, " ") == text
-
-
-@pytest.mark.parametrize(
-    ("accuracy", "guessing"), [(0.0, True), (0.1, True), (0.11, True), (0.12, False), (0.9, False), (None, False)]
-)
-def test_a_dense_model_that_guesses_among_its_ten_classes_is_said(accuracy: float | None, guessing: bool):
-    for variants in ([dense(accuracy=accuracy)], [dense(accuracy=accuracy), variant("a", accuracy=0.1)]):
-        assert ("no better than guessing among 10 classes" in sentence(*variants)) is guessing
-
-
-def test_without_a_dense_model_nothing_is_said_about_guessing():
-    assert "guessing" not in sentence(variant("a", accuracy=0.1))

@@ -220,7 +220,9 @@ def bench(
     threads: Threads = 1,
     batch: Annotated[int, typer.Option(min=1, help="The batch size measured besides 1.")] = 32,
     seconds: Annotated[float, typer.Option(min=0.1, help="How long each batch size is measured.")] = 5.0,
-    save: Annotated[bool, typer.Option("--save", help="Write the figures into portfolio.json.")] = False,
+    save: Annotated[
+        bool, typer.Option("--save", help="Write the figures into portfolio.json and report.html.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure all variants of a portfolio on this device, taking turns in one run. Needs no torch."""
@@ -230,6 +232,7 @@ def bench(
     from prunit.edge.portfolio import Portfolio
     from prunit.edge.probe import ProbeSettings
     from prunit.errors import PortfolioError
+    from prunit.report import rewrite_report
 
     portfolio = Portfolio.read(folder)
     problems = portfolio.verify(folder)
@@ -238,12 +241,16 @@ def bench(
     with Bars() as bars:
         settings = ProbeSettings(batches=tuple(dict.fromkeys((1, batch))), threads=threads, seconds=seconds)
         measured = measure(portfolio, folder, settings, tell=bars.tell)
+    stale = None
     if save:
         measured.write(folder)
+        stale = rewrite_report(measured, folder)
     if as_json:
         typer.echo(json.dumps(show.portfolio_json(measured, folder), indent=2))
     else:
         show.portfolio(measured, folder, built=False)
+    if stale:
+        typer.echo(harmless(f"report.html still shows the figures of before: {stale}"), err=True)
 
 
 @app.command()

@@ -13,8 +13,10 @@ from rich.table import Table
 from prunit.cli.safe import safe
 from prunit.edge.portfolio import MANIFEST, Device, Latency, Portfolio
 from prunit.edge.profile import DeviceProfile
+from prunit.edge.verdicts import KINDS, told, verdicts
 from prunit.report import SummaryRow, numbers, summary_rows
-from prunit.report.summary import headline, latency_key
+from prunit.report.headline import headline
+from prunit.report.summary import latency_key
 
 if TYPE_CHECKING:
     from prunit.cli.shrinking import Shrunk
@@ -68,6 +70,8 @@ def portfolio(found: Portfolio, folder: Path, *, built: bool = True) -> None:
     if rows:
         out.print(_summary(rows, out))
     out.print(safe(_spaced(sentence)))
+    for kind, said in told(verdicts(found)):
+        out.print(f"[yellow]{KINDS[kind]}:[/] {safe(said)}")
     latencies = rows[0].latencies if rows else ()
     if found.device and latencies:
         counts = ", ".join(f"n = {latency.n} at batch {latency.batch}" for latency in latencies)
@@ -137,8 +141,20 @@ def _spaced(text: str) -> str:
 
 
 def portfolio_json(found: Portfolio, folder: Path) -> dict[str, Any]:
-    """The manifest, with the folder it stands in."""
-    return {"folder": str(folder), **found.model_dump(mode="json")}
+    """The manifest, with the folder it stands in and what is to be said of it.
+
+    `differences` are accuracies minus the dense model's with their intervals, by variant.
+    """
+    rows = summary_rows(found)
+    return {
+        "folder": str(folder),
+        **found.model_dump(mode="json"),
+        "headline": _spaced(headline(found, rows)[1]),
+        "differences": {
+            row.name: {**asdict(gap), "measurable": gap.measurable} for row in rows if (gap := row.difference)
+        },
+        "verdicts": [asdict(verdict) for verdict in verdicts(found)],
+    }
 
 
 _UNITS: Final = {"ms": "ms", "mj": "mJ"}

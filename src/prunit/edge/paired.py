@@ -22,7 +22,7 @@ FEW: Final = 25
 class Difference:
     """The first variant's accuracy minus the second one's, as a share of the images, with its interval.
 
-    `p` is the exact p-value of McNemar's test, `differing` how many images only one of both has right.
+    `p` is the exact p-value of McNemar's test, `first` and `second` how many images only one of both has right.
     """
 
     value: float
@@ -30,7 +30,13 @@ class Difference:
     high: float
     p: float
     images: int
-    differing: int
+    first: int
+    second: int
+
+    @property
+    def differing(self) -> int:
+        """How many images only one of both has right."""
+        return self.first + self.second
 
     @property
     def measurable(self) -> bool:
@@ -55,8 +61,8 @@ def difference(found: Pairs) -> Difference:
     value = (found.first - found.second) / n
     low = value - math.sqrt(max(down1**2 - 2 * phi * down1 * up2 + up2**2, 0))
     high = value + math.sqrt(max(up1**2 - 2 * phi * up1 * down2 + down2**2, 0))
-    differing = found.first + found.second
-    return Difference(value, max(low, -1.0), min(high, 1.0), mcnemar(found.first, found.second), n, differing)
+    p = mcnemar(found.first, found.second)
+    return Difference(value, max(low, -1.0), min(high, 1.0), p, n, found.first, found.second)
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:

@@ -1,16 +1,19 @@
 """A portfolio as a person reads it: one self-contained HTML page, and the rows that the command line prints.
 
-summary.py    SummaryRow: a variant beside the dense one; the headline
+summary.py    SummaryRow: a variant beside the dense one
+headline.py   what came of it in a sentence
 numbers.py    figures in words: 271 k, 1.09 MB, 3.6× less
 accuracy.py   plots of accuracy against a cost
 charts.py     widths per group; training curves
 tables.py     tables in HTML
 page.py       the page: write_report()
 page.css      its looks, light and dark
+again.py      the page after other figures were measured
 page.js       draws the plots, in the page's colours
 """
 
+from prunit.report.again import rewrite_report
 from prunit.report.page import write_report
 from prunit.report.summary import SummaryRow, summary_rows
 
-__all__ = ["SummaryRow", "summary_rows", "write_report"]
+__all__ = ["SummaryRow", "rewrite_report", "summary_rows", "write_report"]

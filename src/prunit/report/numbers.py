@@ -53,6 +53,12 @@ def points(change: float) -> str:
     return f"{sign}{shown}{SPACE}points" if sign else "same"
 
 
+def signed(change: float) -> str:
+    """A change of a share in points, as a bare number: +0.3, −2.9, 0.0."""
+    shown = f"{abs(100 * change):.1f}"
+    return shown if shown == "0.0" else f"{'+' if change > 0 else '−'}{shown}"
+
+
 def factor(ratio: float) -> str:
     """A ratio of 1 or more as 3.6×, with a second decimal under 2."""
     return f"{ratio:.2f}×" if ratio < 1.995 else f"{ratio:.1f}×" if ratio < 99.95 else f"{ratio:,.0f}×"

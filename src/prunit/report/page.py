@@ -9,16 +9,20 @@ from pathlib import Path
 from typing import Final
 
 from prunit.edge.portfolio import Portfolio
+from prunit.edge.verdicts import KINDS, told, verdicts
 from prunit.errors import MissingExtraError, unknown
 from prunit.files import staged
 from prunit.report import numbers
 from prunit.report.accuracy import AXES, Figure, accuracy_plot
 from prunit.report.charts import Curve, EpochRecord, curves, training_figures, width_figures, widths_note
-from prunit.report.summary import SummaryRow, headline, pick, summary_rows
-from prunit.report.tables import latencies_table, recipes_table, summary_table, text, widths_table
+from prunit.report.headline import headline, pick
+from prunit.report.summary import SummaryRow, summary_rows
+from prunit.report.tables import differences_table, latencies_table, recipes_table, summary_table, text, widths_table
 from prunit.report.trials import Trial, trials_figure, trials_table
 
 REPORT: Final = "report.html"
+TRIED: Final = "What was tried"
+"""The heading above the trials of a sweep."""
 BENCH: Final = "<code>prunit bench</code> measures it"
 
 
@@ -118,8 +122,22 @@ def _head(portfolio: Portfolio, rows: Sequence[SummaryRow]) -> str:
     facts = "".join(f"<div><dt>{text(term)}</dt><dd>{text(value)}</dd></div>" for term, value in _facts(portfolio))
     return (
         f'<header><p class="eyebrow">prunit portfolio · {text(portfolio.name)}</p><h1>{text(title)}</h1>'
-        f'<p class="lead">{text(sentence)}</p><dl class="facts">{facts}</dl></header>'
+        f'<p class="lead">{_unbroken(sentence)}</p>{_verdicts(portfolio)}<dl class="facts">{facts}</dl></header>'
     )
+
+
+def _verdicts(portfolio: Portfolio) -> str:
+    """What is to be said of single variants, a line each."""
+    lines = "".join(
+        f'<li><span class="tag">{text(KINDS[kind])}</span><span>{_unbroken(sentence)}</span></li>'
+        for kind, sentence in told(verdicts(portfolio))
+    )
+    return f'<ul class="verdicts" aria-label="What to know of single variants">{lines}</ul>' if lines else ""
+
+
+def _unbroken(sentence: str) -> str:
+    """The sentence in HTML, without line breaks between a number and its %."""
+    return text(sentence.replace(" %", f"{numbers.SPACE}%"))
 
 
 def _facts(portfolio: Portfolio) -> list[tuple[str, str]]:
@@ -179,7 +197,10 @@ def _accuracy_section(portfolio: Portfolio, rows: Sequence[SummaryRow], figures:
     key = _key(rows) if len(rows) > 1 else ""
     unrated = sum(row.accuracy is None for row in rows)
     note = f'<p class="note">Not drawn, for want of a measured accuracy: {unrated}.</p>' if unrated else ""
-    return _section(title, f'{key}<div class="plots three">{"".join(cards)}</div>{note}')
+    table = ""
+    if any(row.difference for row in rows):
+        table = f"<details><summary>Differences and their intervals</summary>{differences_table(rows)}</details>"
+    return _section(title, f'{key}<div class="plots three">{"".join(cards)}</div>{note}{table}')
 
 
 def _key(rows: Sequence[SummaryRow]) -> str:
@@ -209,7 +230,7 @@ def _widths_section(portfolio: Portfolio, rows: Sequence[SummaryRow], figures: d
     if not parts:
         return ""
     named = pick(rows)
-    first = rows.index(named[0]) if named else 0
+    first = rows.index(named[0]) if named else min(1, len(rows) - 1)
     options = "".join(
         f'<option value="{i}"{" selected" if i == first else ""}>{text(row.name)}</option>'
         for i, row in enumerate(rows)
@@ -238,7 +259,7 @@ def _trials_section(trials: Sequence[Trial], figures: dict[str, Figure]) -> str:
         '<p class="note">Plans of several recipes for each budget, trained briefly and judged on training images that'
         " were held out; the best went on for longer. Darker dots trained longer, coloured ones won their budget.</p>"
     )
-    return _section("What was tried", f"{note}{plot}{trials_table(trials)}")
+    return _section(TRIED, f"{note}{plot}{trials_table(trials)}")
 
 
 def _training_section(trainings: Sequence[Curve], figures: dict[str, Figure]) -> str:
@@ -285,7 +306,13 @@ def _scaled_pixel(scale: float) -> str:
 
 
 _FIGURES_MEAN: Final = (
-    ("accuracy", "Top-1, a share of the test images."),
+    (
+        "accuracy",
+        "Top-1, a share of the test images. The 95 % interval of a difference (Newcombe 1998, method 10) comes from "
+        "the images that only one of both variants has right: it tells what other images would change, not what "
+        "another seed of the training would. “No measurable difference” is no proof that there is none: the interval "
+        "says how large it may be.",
+    ),
     ("params, macs", "Parameters, and multiply-adds of one image through convolutions and linear layers."),
     ("file size", "Bytes of the exported model file. KB, MB and GB are powers of 1000."),
     (

@@ -11,9 +11,8 @@ from prunit.report.charts import dense_widths, group_names
 from prunit.report.summary import SummaryRow, latency_key
 
 MISSING: Final = '<td class="missing"><span aria-hidden="true">–</span><span class="unseen">not measured</span></td>'
-DOMINATED: Final = (
-    "another variant is at least as good in accuracy, file size, macs and median latency at batch 1, and better in one"
-)
+DOMINATED: Final = "it is not better than the other variant in anything that was measured, beyond noise"
+_SMALL_P: Final = 0.0001
 
 
 @dataclass(frozen=True)
@@ -116,6 +115,27 @@ def recipes_table(portfolio: Portfolio, rows: Sequence[SummaryRow]) -> str:
         "self-test tolerance",
     ]
     return simple_table("Origin of each variant", heads, body, looks="words")
+
+
+def differences_table(rows: Sequence[SummaryRow]) -> str:
+    """Each variant's accuracy against the dense model's, image by image."""
+    dense = next((row.name for row in rows if row.is_dense), "dense")
+    body = (
+        [
+            text(row.name),
+            numbers.points(found.value),
+            f"{numbers.signed(found.low)} to {numbers.signed(found.high)}",
+            "yes" if found.measurable else "no",
+            f"{found.first:,}",
+            f"{found.second:,}",
+            f"{found.images:,}",
+            f"{found.p:.2g}" if found.p >= _SMALL_P else text(f"< {_SMALL_P}"),
+        ]
+        for row in rows
+        if (found := row.difference)
+    )
+    heads = ["variant", "accuracy", "95 % interval, points", "measurable", "only it is right", f"only {dense} is"]
+    return simple_table(f"Accuracy against “{text(dense)}”", [*heads, "images", "p (McNemar, exact)"], body)
 
 
 def latencies_table(rows: Sequence[SummaryRow]) -> str:
