@@ -63,7 +63,8 @@ class CostModel:
             self._axis_rows[axis.tensor, axis.dim] = i
         self._axes = _Positions.of(graph, rows)
         self._live = _Positions.of(graph, [where for a in graph.activations for where in (a.where, *a.others)])
-        self._live_starts = np.cumsum([0, *(1 + len(a.others) for a in graph.activations)])[:-1]
+        self._live_rows = [1 + len(a.others) for a in graph.activations]
+        self._live_starts = np.cumsum([0, *self._live_rows])[:-1]
         self._live_batch = np.array([a.batch for a in graph.activations], dtype=np.int64)
         self._tensors = self._tensor_table()
         self._live_bytes = np.array([a.per_position * a.element_bytes for a in graph.activations], dtype=np.int64)
@@ -85,6 +86,18 @@ class CostModel:
     def of(self, keep: np.ndarray) -> Cost:
         """The cost when the channels in `keep` stay: booleans as `ChannelGraph.flat_keep` gives. Always exact."""
         return self._price(self._axes.count_flat(keep), self._live.count_flat(keep), self._factors.count_flat(keep))
+
+    def live_at(self, widths: np.ndarray) -> np.ndarray:
+        """The bytes of activations alive at each step of the forward pass, when group i keeps `widths[i]` channels."""
+        return self._live_bytes_of(np.rint(self._live.count(widths / self.graph.sizes)).astype(np.int64))
+
+    @cached_property
+    def alive(self) -> np.ndarray:
+        """Whether an activation with channels of a group is alive at a step: booleans of shape (steps, groups)."""
+        found = np.zeros((len(self.live_at(self.graph.sizes)), len(self.graph.groups)), dtype=bool)
+        for (born, end), start, rows in zip(self._spans, self._live_starts, self._live_rows, strict=True):
+            found[born:end] |= (self._live.per_group[start : start + rows] > 0).any(axis=0)
+        return found
 
     def layers_at(self, widths: np.ndarray) -> LayerCosts:
         """What each layer costs when group i keeps `widths[i]` channels, which need not be whole numbers."""
@@ -145,18 +158,18 @@ class CostModel:
         return Cost(
             params=int(elements[self._is_parameter].sum()),
             macs=macs,
-            activation_bytes=self._peak(np.rint(live_positions).astype(np.int64)),
+            activation_bytes=int(self._live_bytes_of(np.rint(live_positions).astype(np.int64)).max(initial=0)),
             weight_bytes=int((elements * self._element_bytes).sum()),
         )
 
-    def _peak(self, positions: np.ndarray) -> int:
+    def _live_bytes_of(self, positions: np.ndarray) -> np.ndarray:
         if not len(positions):
-            return 0
+            return np.zeros(0, dtype=np.int64)
         change = np.zeros(int(self._spans.max()) + 1, dtype=np.int64)
         size = np.multiply.reduceat(positions, self._live_starts) * self._live_bytes // self._live_batch
         np.add.at(change, self._spans[:, 0], size)
         np.subtract.at(change, self._spans[:, 1], size)
-        return int(np.cumsum(change).max())
+        return np.cumsum(change[:-1])
 
     def _tensor_table(self) -> tuple[np.ndarray, np.ndarray]:
         """For each tensor: elements per combination of its cut axes, and the rows of those axes (padded with -1)."""

@@ -1,6 +1,6 @@
 """Which widths each group may have: a ladder from the least to the most, in equal steps."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -46,6 +46,12 @@ class Allowed(Shown):
     def hold(self, widths: np.ndarray) -> bool:
         """These are whole numbers that are all allowed."""
         return bool((self.down(widths) == widths).all())
+
+    def at_most(self, widths: np.ndarray, by: str) -> "Allowed":
+        """The same, but no group may be wider than these allowed widths; `by` says what sets that bound."""
+        lower = widths < self.most
+        most_by = (by if less else was for less, was in zip(lower, self.most_by, strict=True))
+        return replace(self, most=np.where(lower, widths, self.most), most_by=tuple(most_by))
 
     def widest(self, groups: np.ndarray) -> "Allowed":
         """The same, but the groups that this boolean array names have their most width only."""

@@ -14,7 +14,7 @@ import numpy as np
 from prunit.allocate.cuts import fewest, ordered
 from prunit.allocate.search import widest
 from prunit.allocate.target import Meter, Target
-from prunit.costs import CostModel, cost_model, named_widths
+from prunit.costs import CostModel, named_widths
 from prunit.errors import ConfigError
 from prunit.graph import ChannelGraph
 from prunit.plans import Widths
@@ -99,7 +99,7 @@ class Complexity:
     """
 
     def __init__(self, target: Target, mode: Mode, setting: Setting | None = None) -> None:
-        self.model, self.mode, self.setting = cost_model(target.graph), mode, setting or Setting()
+        self.model, self.mode, self.setting = target.model, mode, setting or Setting()
         self.owns = _ownership(target.graph, target.floor < target.ceiling)
 
     def at(self, widths: np.ndarray) -> np.ndarray:

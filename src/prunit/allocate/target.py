@@ -58,6 +58,21 @@ class Target:
         """The widest widths: the dense ones, where no constraint asks for less."""
         return self.allowed.most
 
+    def asking(self, limits: Iterable[Limit]) -> "Target":
+        """The same target with these of its limits only."""
+        target = copy.copy(self)
+        target.budget = Budget(tuple(limits))
+        figures = {limit.figure for limit in target.budget.limits}
+        target.most = {name: most for name, most in self.most.items() if name in figures}
+        target.meters = {name: meter for name, meter in self.meters.items() if name in figures}
+        return target
+
+    def at_most(self, widths: np.ndarray, by: str) -> "Target":
+        """The same target with no group wider than these allowed widths; `by` says what set them."""
+        target = copy.copy(self)
+        target.allowed = self.allowed.at_most(widths, by)
+        return target
+
     def keeping(self, names: Iterable[str], reason: str) -> "Target":
         """The same target with these groups as wide as they may be: pinned for this reason, if that is whole."""
         chosen = set(names)

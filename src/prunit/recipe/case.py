@@ -1,13 +1,13 @@
 """What a recipe decides on, and what several recipes say about the widths that they found."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import nn
 
-from prunit.allocate import Meter, Target
+from prunit.allocate import Densities, Meter, Target
 from prunit.batches import Batch
 from prunit.graph import ChannelGraph, Group
 from prunit.plans import Scores, Widths
@@ -33,6 +33,12 @@ class Case(Shown):
     config: PruneConfig
     meters: Mapping[str, Meter]
     """What a device takes, by figure, where the budget or the mode asks for it."""
+    densities: Callable[[], Densities]
+    """Densities of the groups under masks of the weights: made when asked for, once for all plans."""
+
+    def on(self, target: Target) -> "Case":
+        """The same case with another target on the same model."""
+        return replace(self, graph=target.graph, target=target)
 
 
 def threshold(target: Target, scores: Scores, widths: Widths) -> float:

@@ -10,16 +10,16 @@ uniform    every layer keeps the same share: the baseline
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
 import torch
 from torch import nn
 
-from prunit.allocate import MEASURED, Budget, Constraints, Meter, Target, closer, global_threshold, uniform
-from prunit.allocate.search import widest
+from prunit.allocate import MEASURED, Budget, Constraints, Densities, Meter, Target, global_threshold, uniform
 from prunit.batches import Batch
-from prunit.costs import Cost, cost_of, named_widths, width_array
+from prunit.costs import Cost, cost_of, named_widths
 from prunit.errors import BudgetError, ConfigError, ModelError, PlanError, ScoreError, unknown
 from prunit.graph import ChannelGraph, Group
 from prunit.graph.running import example_tensors
@@ -29,6 +29,8 @@ from prunit.recipe.complexity import complexity
 from prunit.recipe.config import PruneConfig
 from prunit.recipe.devices import meters_of
 from prunit.recipe.reconvene import reconvene
+from prunit.recipe.streams import reachable
+from prunit.recipe.within_ram import first_narrowing, settled
 from prunit.scores import Saliency, Score, WeightScores, find, name_of, per_channel, score_weights
 from prunit.scores.per_cost import macs_per_weight, per_cost
 from prunit.shown import Shown
@@ -70,10 +72,6 @@ class Recipe:
     """Settings of this recipe alone, which a plan tells of."""
 
 
-_STREAM_PATIENCE = 3.0
-"""How much narrower the other layers may get before a residual stream shrinks too; a judgement, not a result."""
-
-
 @dataclass(frozen=True, repr=False)
 class Scored(Shown):
     """A model whose weights were scored once: plans of several budgets and settings follow from it."""
@@ -86,6 +84,11 @@ class Scored(Shown):
     weights: WeightScores
     meters: Mapping[str, Meter]
 
+    @cached_property
+    def densities(self) -> Densities:
+        """Of every group under any mask: all weights sorted, which takes longer than any plan."""
+        return Densities(self.graph, self.weights)
+
     def decide(self, budget: Budget, config: PruneConfig, *, target: Target | None = None) -> Decision:
         """The plan of `config.recipe` within a budget; `target` is that budget on the graph, if it is there already."""
         started = time.perf_counter()
@@ -93,11 +96,12 @@ class Scored(Shown):
         case = Case(
             *(self.model, target.graph, target, self.method, self.score, self.weights, self.batches, config),
             meters=self.meters,
+            densities=lambda: self.densities,
         )
-        scores, found, why = _recipe_of(config).widths(case)
-        widths = named_widths(target.graph, closer(target, width_array(target.graph, found)))
-        plan = choose(target.graph, scores, widths)
-        return _decision(plan, case, why, cost_of(self.graph), time.perf_counter() - started)
+        found = settled(case, _recipe_of(config).widths, lambda asked: _asked(self.graph, budget, asked, self.meters))
+        case = found.case
+        plan = choose(case.graph, found.scores, named_widths(case.graph, found.widths))
+        return _decision(plan, case, found.why, cost_of(self.graph), time.perf_counter() - started)
 
 
 def decide(
@@ -207,31 +211,14 @@ def first_reachable(
 ) -> Target:
     """The budget on the graph, with residual streams whole or free to shrink; `BudgetError` if it cannot be met.
 
-    With `residual="auto"` streams stay whole while the other layers need not get more than `_STREAM_PATIENCE` times
-    narrower for it than if every layer kept the same share. A stream that a limit narrows is as wide as that allows.
+    Where only ram is limited, groups are whole that are not alive at the peak.
     """
     meters = meters_of(graph, budget, config) if meters is None else meters
-    free = Target(graph, budget, constraints_of(config), meters)
-    whole = free.keeping([g.name for g in free.graph.groups if g.coupled and not g.pinned], "residual stream")
-    if config.residual == "prune":
-        free.check_reachable()
-        return free
-    if config.residual == "auto":
-        free.check_reachable()
-        # The share that all layers would keep if the streams shrank along, and what that leaves if they do not.
-        share = widest(free, lambda share: share * graph.sizes)[free.graph.free].sum() / max(
-            graph.sizes[free.graph.free].sum(), 1
-        )
-        return whole if whole.met_by(whole.allowed.down(share / _STREAM_PATIENCE * graph.sizes)) else free
-    if whole.met_by(whole.floor):
-        return whole
-    try:
-        whole.check_reachable()
-    except BudgetError as error:
-        if not free.met_by(free.floor):
-            raise
-        raise BudgetError(f"{error}; it can be met with prune.residual=auto", error.closest) from error
-    return whole
+    return first_narrowing(_asked(graph, budget, config, meters), config)
+
+
+def _asked(graph: ChannelGraph, budget: Budget, config: PruneConfig, meters: Mapping[str, Meter]) -> Target:
+    return reachable(Target(graph, budget, constraints_of(config), meters), config)
 
 
 def _decision(plan: Plan, case: Case, why: dict[str, str], dense: Cost, seconds: float) -> Decision:

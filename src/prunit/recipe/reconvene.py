@@ -49,7 +49,7 @@ def _density(case: Case) -> Found:
     Which layers are sensitive hangs on the mask's density, and that on the budget: start from the budget's share. If
     the layers that are left cannot meet the budget, only those more than twice, four times … as dense stay whole.
     """
-    densities = Densities(case.graph, case.weights)
+    densities = case.densities()
     share = case.target.tightest()[1]
     by_group, overall = densities.at(_dial_of(densities, share))
 
@@ -65,7 +65,7 @@ def _score(case: Case) -> Found:
 
     Each layer is narrowed to the width that the density rule would give it if all layers were narrowed.
     """
-    densities = Densities(case.graph, case.weights)
+    densities = case.densities()
     scores = per_channel(case.graph, case.weights, case.method.gather)
     widths = by_density(case.target, densities)
     lost = flow_lost(case.model, case.graph, scores, widths, case.batches[0])
@@ -82,7 +82,7 @@ def _score(case: Case) -> Found:
 def _none(case: Case) -> Found:
     """No evaluator: every layer bears pruning, each keeps C sqrt(density)."""
     scores = per_channel(case.graph, case.weights, case.method.gather)
-    return scores, by_density(case.target, Densities(case.graph, case.weights)), _narrowed(case)
+    return scores, by_density(case.target, case.densities()), _narrowed(case)
 
 
 def _relaxing(

@@ -1,0 +1,142 @@
+"""What a limit on `ram` does to widths, whatever the recipe: groups at the peak are narrowed, and no others.
+
+Bytes alive at once are no sum over layers, as parameters and multiply-adds are. A few layers at high resolution hold
+the peak, and narrowing any others frees nothing: docs/adr/025-ram-at-the-peak.md.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from prunit.allocate import Complexity, Target, by_complexity, closer
+from prunit.allocate.at_peak import RAM, at_peak, grown, narrowing_at_peak
+from prunit.allocate.by_complexity import MODES
+from prunit.costs import width_array
+from prunit.errors import BudgetError
+from prunit.plans import Scores
+from prunit.recipe.case import Case, Found
+from prunit.recipe.config import PruneConfig
+from prunit.recipe.streams import with_streams
+
+Asked = Callable[[PruneConfig], Target]
+"""The budget on the graph under the constraints of a configuration, its residual streams kept or free to shrink."""
+
+_ROUNDS: Final = 8
+"""How often what the peak gave back of the other limits is shared out anew."""
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What was decided, and the case that it was decided on: scores of channels, widths of groups, and why."""
+
+    case: Case
+    scores: Scores
+    widths: np.ndarray
+    why: dict[str, str]
+
+
+def only_ram(target: Target) -> bool:
+    """Nothing else is limited, and the widest widths take too much."""
+    return set(target.most) == {RAM} and not target.met_by(target.ceiling)
+
+
+def first_narrowing(base: Target, config: PruneConfig) -> Target:
+    """The target that a recipe meets first, with residual streams whole or free to shrink."""
+    return with_streams(narrowing_at_peak(base, base.ceiling) if only_ram(base) else base, config)
+
+
+def settled(case: Case, find: Callable[[Case], Found], asked: Asked) -> Settled:
+    """The widths that a recipe's `find` comes to within a budget that may limit ram; `case` has the target to meet.
+
+    Other limits are met first. Where that takes too much ram, groups at the peak are narrowed further as the recipe
+    has it, and what this frees of the other limits is shared out again among all others. At last every group grows
+    that still may.
+    """
+    if RAM not in case.target.most:
+        return _found(case, find)
+    base = asked(case.config)
+    if only_ram(base):
+        return _narrowed(case, find, base, base.ceiling, asked)
+    try:
+        return _shared(case, find, base, asked)
+    except BudgetError:  # on a device narrower may be slower, so that limits may be met together but not in turn
+        return _found(case, find)
+
+
+def _found(case: Case, find: Callable[[Case], Found]) -> Settled:
+    scores, found, why = find(case)
+    return Settled(case, scores, closer(case.target, width_array(case.graph, found)), why)
+
+
+def _narrowed(case: Case, find: Callable[[Case], Found], base: Target, widths: np.ndarray, asked: Asked) -> Settled:
+    """These widths with groups at the peak narrowed by the recipe, or as mode `ma` does where that holds more params.
+
+    The recipe has one dial for all groups, and what it narrows too far comes back: peaks differ. At equal bytes it
+    never holds fewer parameters than narrowing by shares of the memory, which takes most where few parameters are.
+    """
+    wide = narrowing_at_peak(base, widths)
+    own = case.on(with_streams(wide, case.config))
+    scores, found, why = find(own)
+    found = width_array(own.graph, found)
+    best = grown(wide, found)
+    for other in _by_memory(own.target, base, asked, case.config):
+        if wide.allowed.hold(other) and wide.met_by(other):
+            rival = grown(wide, other)
+            if wide.model.at(rival).params > wide.model.at(best).params:
+                best, found = rival, other
+                why = {g.name: "by its share of the memory, as this keeps more parameters" for g in own.graph.groups}
+    target = own.target if own.target.allowed.hold(best) else wide
+    return Settled(case.on(target), scores, best, _told(case.on(target), why, best - found))
+
+
+def _by_memory(own: Target, base: Target, asked: Asked, config: PruneConfig) -> Iterator[np.ndarray]:
+    """Widths of groups at the peak by their shares of the memory: within these minimum widths, and within its own."""
+    yield _memory(own)
+    theirs = config.model_copy(update={"recipe": "complexity"})
+    if only_ram(base):
+        try:
+            target = asked(theirs)
+        except BudgetError:
+            return
+        if (target.floor != base.floor).any():
+            yield _memory(first_narrowing(target, theirs))
+
+
+def _memory(target: Target) -> np.ndarray:
+    return width_array(target.graph, by_complexity(target, Complexity(target, MODES["ma"])))
+
+
+def _shared(case: Case, find: Callable[[Case], Found], base: Target, asked: Asked) -> Settled:
+    """The other limits met by the recipe, then that on ram at the peak, in turn until both hold."""
+    rest = base.asking(limit for limit in base.budget.limits if limit.figure != RAM)
+    limit = next(str(limit) for limit in base.budget.limits if limit.figure == RAM)
+    most, at_limit, turn = base.ceiling, dict[str, str](), 0
+    while True:
+        first = _found(case.on(with_streams(rest.at_most(most, limit), case.config)), find)
+        widths, turn = first.widths, turn + 1
+        if base.met_by(widths):
+            break
+        narrowed, inside = _narrowed(case, find, base, widths, asked), at_peak(base, widths)
+        most = np.where(inside, narrowed.widths, most)
+        at_limit |= {
+            group.name: f"{limit}: {narrowed.why[group.name]}"
+            for group, less in zip(base.graph.groups, narrowed.widths < widths, strict=True)
+            if less
+        }
+        widths = narrowed.widths
+        if turn == _ROUNDS:
+            break
+    why = _told(first.case, first.why | at_limit, np.zeros_like(widths))
+    wider = grown(base, widths)
+    return Settled(case.on(base), first.scores, wider, _told(case.on(base), why, wider - widths))
+
+
+def _told(case: Case, why: dict[str, str], more: np.ndarray) -> dict[str, str]:
+    """What there is to say about each group: why it is whole, or what narrowed it and how much fitted again."""
+    found: dict[str, str] = {}
+    for group, extra in zip(case.graph.groups, more, strict=True):
+        text = f"whole: {group.pinned}" if group.pinned else why.get(group.name, "")
+        found[group.name] = f"{text}; {extra} more fit" if extra and text else text
+    return found
