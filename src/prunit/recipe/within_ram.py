@@ -4,7 +4,7 @@ Bytes alive at once are no sum over layers, as parameters and multiply-adds are.
 the peak, and narrowing any others frees nothing: docs/adr/025-ram-at-the-peak.md.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -112,31 +112,31 @@ def _shared(case: Case, find: Callable[[Case], Found], base: Target, asked: Aske
     """The other limits met by the recipe, then that on ram at the peak, in turn until both hold."""
     rest = base.asking(limit for limit in base.budget.limits if limit.figure != RAM)
     limit = next(str(limit) for limit in base.budget.limits if limit.figure == RAM)
-    most, at_limit, turn = base.ceiling, dict[str, str](), 0
+    most, held, turn = base.ceiling, dict[str, str](), 0
     while True:
         first = _found(case.on(with_streams(rest.at_most(most, limit), case.config)), find)
-        widths, turn = first.widths, turn + 1
+        why, widths, turn = _told(first.case, first.why), first.widths, turn + 1
         if base.met_by(widths):
             break
         narrowed, inside = _narrowed(case, find, base, widths, asked), at_peak(base, widths)
         most = np.where(inside, narrowed.widths, most)
-        at_limit |= {
-            group.name: f"{limit}: {narrowed.why[group.name]}"
-            for group, less in zip(base.graph.groups, narrowed.widths < widths, strict=True)
-            if less
-        }
+        for group, less in zip(base.graph.groups, narrowed.widths < widths, strict=True):
+            if inside[base.graph.index[group.name]]:
+                held[group.name] = f"{limit}: {narrowed.why[group.name]}" if less else why[group.name]
         widths = narrowed.widths
         if turn == _ROUNDS:
             break
-    why = _told(first.case, first.why | at_limit, np.zeros_like(widths))
+    for group, at_limit in zip(base.graph.groups, (widths == most) & (most < base.ceiling), strict=True):
+        if at_limit:
+            why[group.name] = held[group.name]
     wider = grown(base, widths)
     return Settled(case.on(base), first.scores, wider, _told(case.on(base), why, wider - widths))
 
 
-def _told(case: Case, why: dict[str, str], more: np.ndarray) -> dict[str, str]:
+def _told(case: Case, why: Mapping[str, str], more: np.ndarray | None = None) -> dict[str, str]:
     """What there is to say about each group: why it is whole, or what narrowed it and how much fitted again."""
     found: dict[str, str] = {}
-    for group, extra in zip(case.graph.groups, more, strict=True):
+    for i, group in enumerate(case.graph.groups):
         text = f"whole: {group.pinned}" if group.pinned else why.get(group.name, "")
-        found[group.name] = f"{text}; {extra} more fit" if extra and text else text
+        found[group.name] = f"{text}; {more[i]} more fit" if more is not None and more[i] and text else text
     return found
