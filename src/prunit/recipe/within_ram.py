@@ -1,7 +1,7 @@
 """What a limit on `ram` does to widths, whatever the recipe: groups at the peak are narrowed, and no others.
 
 Bytes alive at once are no sum over layers, as parameters and multiply-adds are. A few layers at high resolution hold
-the peak, and narrowing any others frees nothing: docs/adr/025-ram-at-the-peak.md.
+the peak, and narrowing any others frees nothing: docs/adr/026-ram-at-the-peak.md.
 """
 
 from collections.abc import Callable, Iterator, Mapping
