@@ -52,7 +52,7 @@ def exported(model: nn.Module, example: Tensor, folder: Path) -> dict[str, dict[
     found: dict[str, dict[str, Any]] = {}
     for name, rewrite in REWRITES.items():
         start = time.perf_counter()
-        with mock.patch("prunit.export.onnx.simplify", rewrite):
+        with mock.patch("prunit.export.translation.simplify", rewrite):
             artifact = exporter("onnx")(model, example, folder, name=name)
         file = folder / artifact.path
         nodes = len(onnx.load(file).graph.node)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from prunit.edge.session import Array
 from prunit.errors import ModelError
-from prunit.export import onnx as onnx_exporter
+from prunit.export import translation
 from prunit.export.images import STORED, images
 from prunit.export.onnx import export_onnx
 from tests.export.epsilons import Around, Inner, spellings
@@ -65,7 +65,7 @@ def test_a_lost_epsilon_is_a_refusal_with_its_image(tmp_path: Path, monkeypatch:
     """As the exporter's own rewrites lose it."""
     from onnxscript import optimizer
 
-    monkeypatch.setattr(onnx_exporter, "simplify", optimizer.optimize)
+    monkeypatch.setattr(translation, "simplify", optimizer.optimize)
     model = _model(spellings(1e-10)["length + e"])
     with pytest.raises(ModelError, match=r"on the image 'half-black': at batch 1 'logits'\[0, 0\] is nan instead of 0"):
         export_onnx(model, torch.zeros(1, *SHAPE), tmp_path, name="net")
@@ -78,7 +78,7 @@ def test_what_is_small_beside_noise_but_wrong_for_its_image_is_a_refusal(
     """Outputs of a thousand on noise, and of 1e-4 on a black image: half of that is off by less than 1e-4 of 1000."""
     from onnxscript import optimizer
 
-    monkeypatch.setattr(onnx_exporter, "simplify", optimizer.optimize)
+    monkeypatch.setattr(translation, "simplify", optimizer.optimize)
     model = nn.Sequential(Scaled(1e7, 5e-9), nn.AvgPool2d(8), nn.Flatten()).eval()
     with pytest.raises(ModelError, match=r"on the image 'black': at batch 1 .* is 0 instead of 0.05, off by 0.05"):
         export_onnx(model, torch.zeros(1, 3, 8, 8), tmp_path, name="net")

@@ -15,6 +15,7 @@ from prunit.export import exporter
 from prunit.export import onnx as onnx_exporter
 from prunit.export.images import seeded_input
 from prunit.export.onnx import export_onnx
+from prunit.export.translation import Translation
 from prunit.files import sha256_of
 from tests.export.toynets import build, example
 
@@ -105,16 +106,16 @@ def test_an_output_of_zeros_has_a_tolerance(tmp_path: Path) -> None:
 
 
 def test_mismatch_says_how_much_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = onnx_exporter._proto
+    whole = onnx_exporter.finished
 
-    def off_by_a_half(model: nn.Module, x_BCHW: Tensor) -> onnx.ModelProto:
-        proto = whole(model, x_BCHW)
+    def off_by_a_half(translation: Translation) -> bytes:
+        proto = onnx.load_from_string(whole(translation))
         bias = next(tensor for tensor in proto.graph.initializer if tensor.name == "3.bias")
         changed = onnx.numpy_helper.to_array(bias) + np.array([0, 0, 0.5, 0], np.float32)
         bias.CopyFrom(onnx.numpy_helper.from_array(changed, "3.bias"))
-        return proto
+        return proto.SerializeToString()
 
-    monkeypatch.setattr(onnx_exporter, "_proto", off_by_a_half)
+    monkeypatch.setattr(onnx_exporter, "finished", off_by_a_half)
     with pytest.raises(ModelError, match=r"disagrees.* at batch 1 'logits'\[0, 2\] is .*off by 0.5 .* nothing was"):
         export_onnx(build("linear"), example(), tmp_path, name="net")
     assert _files(tmp_path) == []
@@ -126,7 +127,7 @@ def test_a_failed_export_leaves_the_older_file(tmp_path: Path, monkeypatch: pyte
     def full_disk(*args: object, **arrays: Array) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(onnx_exporter, "_serialised", lambda model, x_BCHW: b"new")
+    monkeypatch.setattr(onnx_exporter, "_serialised", lambda *_: b"new")
     monkeypatch.setattr(np, "savez_compressed", full_disk)
     with pytest.raises(FileError, match=r"cannot write '.*net.selftest.npz': No space left on device"):
         export_onnx(build("concat"), example(), tmp_path, name="net")
@@ -135,7 +136,7 @@ def test_a_failed_export_leaves_the_older_file(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_folder_that_is_a_file_is_a_file_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx_exporter, "_serialised", lambda model, x_BCHW: b"new")
+    monkeypatch.setattr(onnx_exporter, "_serialised", lambda *_: b"new")
     (tmp_path / "taken").write_text("")
     with pytest.raises(FileError, match=r"cannot write '.*taken/net.onnx': .*exists"):
         export_onnx(build("linear"), example(), tmp_path / "taken", name="net")

@@ -80,7 +80,26 @@ def probe(
     The sessions take turns, in an order drawn anew each round: whatever else the machine does meanwhile hits them
     all alike, so their ratios hold even where the absolute figures do not.
     """
-    found: dict[str, list[Latency]] = {name: [] for name in sessions}
+    times = turns(sessions, shapes, settings, on_run=on_run, clock_ns=clock_ns)
+    return {
+        name: tuple(_latency(of_one[name], batch, settings.threads) for batch, of_one in times.items())
+        for name in sessions
+    }
+
+
+def turns(
+    sessions: Mapping[str, Session],
+    shapes: Mapping[str, Shape],
+    settings: ProbeSettings = DEFAULTS,
+    *,
+    on_run: OnRun | None = None,
+    clock_ns: Callable[[], int] = time.perf_counter_ns,
+) -> dict[int, dict[str, list[int]]]:
+    """The time of each run in ns, for each batch size by session; entry i of all sessions is of round i.
+
+    As `probe`, which sums them up. Two sessions are best compared within a round: the machine was the same for both.
+    """
+    found: dict[int, dict[str, list[int]]] = {}
     finished = 0
     for position, batch in enumerate(settings.batches):
         to_come = sum(settings.least(later) for later in settings.batches[position + 1 :])
@@ -93,9 +112,8 @@ def probe(
                     expected = settings.forecast(batch, rounds, elapsed_s)
                     on_run((finished + rounds) * len(sessions), (finished + expected + to_come) * len(sessions))
         finished += rounds
-        for name, times in times_ns.items():
-            found[name].append(_latency(times, batch, settings.threads))
-    return {name: tuple(latencies) for name, latencies in found.items()}
+        found[batch] = times_ns
+    return found
 
 
 def peak_memory(path: Path, shape: Shape, *, runtime: str = runtimes.DEFAULT, threads: int = 1, batch: int = 1) -> int:

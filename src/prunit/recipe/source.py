@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from prunit import zoo
 from prunit.batches import Dataset
 from prunit.errors import ConfigError, ModelError, PrunitError
-from prunit.export import EXPORTERS
+from prunit.export import export_onnx
+from prunit.export.translation import Translation
 from prunit.recipe.config import BuildConfig
 from prunit.surgery import copied
 from prunit.train.accuracy import check_scores, check_split
@@ -89,10 +90,16 @@ def loaded(data: str | Dataset, config: BuildConfig) -> Dataset:
     return dataset
 
 
-def check_exports(dense: nn.Module, dataset: Dataset) -> None:
-    """`ModelError` if the model cannot be exported: better known now than when it is trained."""
+def check_exports(dense: nn.Module, dataset: Dataset) -> Translation:
+    """What torch makes of the model for ONNX; `ModelError` if it cannot be exported.
+
+    Better known now than when it is trained. A `Stopwatch` of the same model takes the translation, to save doing it
+    again.
+    """
+    found: list[Translation] = []
     with TemporaryDirectory(prefix="prunit-") as folder:
-        EXPORTERS["onnx"](dense, example_of(dataset), Path(folder), name="dense")
+        export_onnx(dense, example_of(dataset), Path(folder), name="dense", on_translated=found.append)
+    return found[0]
 
 
 def check_trains(model: nn.Module, dataset: Dataset) -> None:

@@ -1,0 +1,183 @@
+"""A translated network carried over to other widths: other tensors, and the numbers in it that count channels.
+
+A network here is an `onnx_ir.Model`; `tensors` are those of a torch model by the names of the initializers.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Final
+
+import numpy as np
+from torch import Tensor, nn
+
+from prunit.export.translation import quiet
+
+Place = tuple[int, str]
+"""A node by its position, and its attribute; an initializer by its name, at position -1."""
+
+_CONVOLUTIONS: Final = ("Conv", "ConvTranspose")
+_FEW: Final = 16
+"""A constant of more numbers than this is data, not a shape."""
+
+
+@dataclass(frozen=True)
+class Count:
+    """Number `index` at a place, which is `factor` times the size of dimension `dim` of a tensor."""
+
+    place: Place
+    index: int
+    tensor: str
+    dim: int
+    factor: Fraction
+
+
+def fill(network: Any, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put other tensors in place of those of the same names, and the groups of the model's convolutions.
+
+    Sizes of what lies between are forgotten: they are inferred anew.
+    """
+    import onnx_ir
+
+    for name, value in network.graph.initializers.items():
+        tensor = tensors.get(name)
+        if tensor is not None:
+            value.const_value = onnx_ir.tensor(tensor.detach().contiguous().numpy(), name=name)
+            value.shape = onnx_ir.Shape(tensor.shape)
+    modules = dict(model.named_modules(remove_duplicate=False))
+    outputs = set(network.graph.outputs)
+    for node in _nodes(network):
+        for value in node.outputs:
+            if value not in outputs:
+                value.shape = None
+        if node.op_type in _CONVOLUTIONS and "group" in node.attributes:
+            module = modules.get(str(node.inputs[1].name).rpartition(".")[0])
+            groups = getattr(module, "groups", None)
+            if isinstance(groups, int):
+                node.attributes["group"] = onnx_ir.AttrInt64("group", groups)
+
+
+def infer_shapes(network: Any) -> None:
+    """Find the sizes of what lies between, which some rewrites ask for; left open where they do not fit together."""
+    import onnx_ir.passes.common as passes
+
+    with quiet():
+        passes.ShapeInferencePass(data_prop=True)(network)
+
+
+def counts(
+    network: Any, other: Any, tensors: Mapping[str, Tensor], others: Mapping[str, Tensor]
+) -> tuple[Count, ...] | None:
+    """The numbers that follow the widths, from translations of one model at two widths; None where more differs.
+
+    A number is taken for a multiple of a tensor's size where both are so in both translations: the widths should
+    differ from group to group, lest one is taken for another.
+    """
+    if [_shape_of(node) for node in _nodes(network)] != [_shape_of(node) for node in _nodes(other)]:
+        return None
+    here, there = _constants(network, tensors), _constants(other, others)
+    if here.keys() != there.keys():
+        return None
+    sizes = _sizes(tensors, others)
+    found: list[Count] = []
+    for place, constant in here.items():
+        changed = there[place]
+        if constant.dtype != changed.dtype or constant.shape != changed.shape:
+            return None
+        differing = np.flatnonzero(constant.ravel() != changed.ravel())
+        if len(differing) and (constant.dtype != np.int64 or constant.size > _FEW):
+            return None
+        for index in map(int, differing):
+            count = _count(place, index, int(constant.flat[index]), int(changed.flat[index]), sizes)
+            if count is None:
+                return None
+            found.append(count)
+    return tuple(found)
+
+
+def set_counts(network: Any, found: tuple[Count, ...], tensors: Mapping[str, Tensor]) -> None:
+    """Set these numbers to the sizes of the given tensors; `ValueError` where one would be a fraction."""
+    import onnx_ir
+
+    by_place: dict[Place, list[Count]] = defaultdict(list)
+    for count in found:
+        by_place[count.place].append(count)
+    nodes = list(_nodes(network)) if found else []
+    for (position, name), of_place in by_place.items():
+        holder = network.graph.initializers[name] if position < 0 else nodes[position].attributes[name]
+        array = _array(holder.const_value if position < 0 else holder.value)
+        for count in of_place:
+            number = count.factor * tensors[count.tensor].shape[count.dim]
+            if number.denominator != 1:
+                raise ValueError(f"'{name}' is {count.factor} of {count.tensor}: {number} is no whole number")
+            array.flat[count.index] = int(number)
+        if position < 0:
+            holder.const_value = onnx_ir.tensor(array, name=name)
+        elif holder.type == onnx_ir.AttributeType.TENSOR:
+            nodes[position].attributes[name] = onnx_ir.AttrTensor(name, onnx_ir.tensor(array))
+        elif holder.type == onnx_ir.AttributeType.INT:
+            nodes[position].attributes[name] = onnx_ir.AttrInt64(name, int(array))
+        else:
+            nodes[position].attributes[name] = onnx_ir.AttrInt64s(name, array.tolist())
+
+
+def _nodes(network: Any) -> Iterator[Any]:
+    """All nodes, those of inner graphs too, always in one order."""
+    import onnx_ir
+
+    return iter(onnx_ir.traversal.RecursiveGraphIterator(network.graph))
+
+
+def _shape_of(node: Any) -> tuple[Any, ...]:
+    """What two translations of a node must share to be of the same code."""
+    inputs = tuple(value.name if value is not None else None for value in node.inputs)
+    return node.domain, node.op_type, inputs, tuple(node.attributes)
+
+
+def _constants(network: Any, tensors: Mapping[str, Tensor]) -> dict[Place, np.ndarray]:
+    """The numbers that stand in a network beside the tensors of the model."""
+    import onnx_ir
+
+    kinds = onnx_ir.AttributeType
+    found: dict[Place, np.ndarray] = {
+        (-1, name): _array(value.const_value)
+        for name, value in network.graph.initializers.items()
+        if name not in tensors
+    }
+    for position, node in enumerate(_nodes(network)):
+        for name, attribute in node.attributes.items():
+            if attribute.type in (kinds.GRAPH, kinds.GRAPHS):
+                continue
+            found[position, name] = _array(attribute.value)
+    return found
+
+
+def _array(value: Any) -> np.ndarray:
+    """A copy of what an attribute or initializer holds."""
+    return np.array(value.numpy() if hasattr(value, "numpy") else value)
+
+
+def _sizes(tensors: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> dict[tuple[int, int], tuple[str, int]]:
+    """Where a size was cut: sizes before and after, and the first tensor and dimension where it was so."""
+    found: dict[tuple[int, int], tuple[str, int]] = {}
+    for name, tensor in tensors.items():
+        for dim, pair in enumerate(zip(tensor.shape, others[name].shape, strict=True)):
+            if pair[0] != pair[1]:
+                found.setdefault(pair, (name, dim))
+    return found
+
+
+def _count(
+    place: Place, index: int, dense: int, cut: int, sizes: Mapping[tuple[int, int], tuple[str, int]]
+) -> Count | None:
+    """The number as a multiple of a size, by the plainest factor."""
+    fits = [
+        (factor.numerator * factor.denominator, factor, where)
+        for (before, after), where in sizes.items()
+        if (factor := Fraction(dense, before)) == Fraction(cut, after)
+    ]
+    if not fits:
+        return None
+    _, factor, (tensor, dim) = min(fits, key=lambda fit: fit[0])
+    return Count(place, index, tensor, dim, factor)
