@@ -48,6 +48,7 @@ def test_answers_to_other_images_are_no_pairs() -> None:
     [
         ({"right": "!"}, "right: it is not base64"),
         ({"right": base64.b64encode(b"ab").decode()}, "right: 2 bytes; 3 images need 1"),
+        ({"right": "8A=="}, "right: bits beyond the 3 images are set"),
         ({"right": ""}, "right: 0 bytes; 3 images need 1"),
         ({"commonest": 4}, "commonest: 4 of 3 images"),
         ({"test_set": "x"}, "test_set"),

@@ -154,6 +154,12 @@ def test_names_with_braces_are_only_names() -> None:
     assert "“{times}” and “{0}” were measured" in sentence
 
 
+def test_a_portfolio_shows_them_in_a_word() -> None:
+    lines = {line.split()[0]: line.split() for line in repr(mixed()).splitlines()[2:]}
+    assert lines["good"][-1] == "KB"
+    assert (lines["slow"][-1], lines["lost"][-1], lines["beaten"][-2:]) == ("slower", "guessing", ["not", "better"])
+
+
 def test_verdicts_are_one_line_each_and_plain_data() -> None:
     found = verdicts(mixed())
     assert {v.kind for v in found} < set(KINDS)

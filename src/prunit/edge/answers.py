@@ -37,6 +37,8 @@ class Answers(Record):
         needed = -(-self.images // _PER_BYTE)
         if len(packed) != needed:
             raise ValueError(f"right: {len(packed)} bytes; {self.images} images need {needed}")
+        if int.from_bytes(packed) % (1 << (_PER_BYTE * needed - self.images)):
+            raise ValueError(f"right: bits beyond the {self.images} images are set")
         if self.commonest > self.images:
             raise ValueError(f"commonest: {self.commonest} of {self.images} images")
         return self
@@ -56,7 +58,11 @@ class Answers(Record):
     @property
     def accuracy(self) -> float:
         """Share (0 to 1) of the images that were right."""
-        return int(self.right_N.sum()) / self.images
+        return self.bits().bit_count() / self.images
+
+    def bits(self) -> int:
+        """The answers as the bits of one number, with which counting is quick."""
+        return int.from_bytes(base64.b64decode(self.right))
 
     def _table(self) -> Table:
         share = f"{self.accuracy:.1%} of {self.images:,} test images right"
@@ -83,6 +89,6 @@ def pairs(first: Answers | None, second: Answers | None) -> Pairs | None:
         return None
     if (first.images, first.test_set) != (second.images, second.test_set):
         return None
-    one, two = first.right_N, second.right_N
-    counts = (one & two, one & ~two, ~one & two, ~one & ~two)
-    return Pairs(*(int(np.count_nonzero(each)) for each in counts))
+    one, two = first.bits(), second.bits()
+    both, either = (one & two).bit_count(), (one | two).bit_count()
+    return Pairs(both, one.bit_count() - both, two.bit_count() - both, first.images - either)

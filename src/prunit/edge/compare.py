@@ -137,7 +137,7 @@ def beaten(portfolio: Portfolio) -> dict[str, Variant]:
     left = [variant for variant in portfolio.variants if variant.metrics.accuracy is not None]
     places = {variant.name: i for i, variant in enumerate(left)}
     found: dict[str, Variant] = {}
-    for variant in reversed(left.copy()):
+    for variant in reversed(left):
         if variant is dense:
             continue
         others = [
@@ -149,5 +149,5 @@ def beaten(portfolio: Portfolio) -> dict[str, Variant]:
         ]
         if others:
             found[variant.name] = max(others, key=lambda v: (v.metrics.accuracy or 0, -v.metrics.file_bytes))
-            left.remove(variant)
+            left = [other for other in left if other is not variant]
     return found

@@ -17,6 +17,8 @@ _Z: Final = 1.959963984540054
 FEW: Final = 25
 """Below so many images that only one of two variants has right, the exact test has to agree with the interval."""
 
+_NOTHING: Final = 1e-17
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -91,11 +93,13 @@ def tail(successes: int, n: int, share: float) -> float:
         return 1.0
     # Term by term in logarithms: the numbers themselves are too small from a thousand images on.
     whole, hit, miss = math.lgamma(n + 1), math.log(share), math.log1p(-share)
-    terms = (
-        math.exp(whole - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * hit + (n - k) * miss)
-        for k in range(successes, n + 1)
-    )
-    return min(1.0, math.fsum(terms))
+    total = 0.0
+    for k in range(successes, n + 1):
+        term = math.exp(whole - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * hit + (n - k) * miss)
+        total += term
+        if k > n * share and term < _NOTHING * total:
+            break  # from the mode on they become ever less
+    return min(1.0, total)
 
 
 def _correlation(found: Pairs) -> float:

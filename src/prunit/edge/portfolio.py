@@ -27,7 +27,8 @@ from prunit.files import inside, sha256_of, staged
 from prunit.shown import Table
 
 MANIFEST: Final = "portfolio.json"
-VERSION: Final = 1
+VERSION: Final = 2
+"""Of what is written. Version 1 is the same without `answers`, and is read too."""
 
 
 class Artifact(Record):
@@ -153,7 +154,7 @@ class Portfolio(Record):
     """The variants that a device holds, with all it must know to feed them. `created` is an ISO 8601 time."""
 
     format: Literal["prunit-portfolio"] = "prunit-portfolio"
-    version: Literal[1] = VERSION
+    version: Literal[1, 2] = VERSION
     name: str
     model: str
     data: str
@@ -188,7 +189,8 @@ class Portfolio(Record):
         """The manifest's path, after the manifest took the place of an older one in one step."""
         path = Path(folder) / MANIFEST
         with staged(path) as temporary:
-            temporary.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            now = self.model_copy(update={"version": VERSION})
+            temporary.write_text(now.model_dump_json(indent=2) + "\n", encoding="utf-8")
         return path
 
     def variant(self, name: str) -> Variant:

@@ -11,12 +11,21 @@ _HEAD: Final = ("variant", "accuracy", "latency", "params", "macs", "file")
 
 
 def of_portfolio(portfolio: "Portfolio") -> Table:
-    """A row for each variant."""
+    """A row for each variant, with what there is to say of it in a word."""
+    from prunit.edge.verdicts import KINDS, verdicts  # it needs the records, which need this
+
+    words: dict[str, list[str]] = {}
+    for verdict in verdicts(portfolio):
+        words.setdefault(verdict.variant, []).append(KINDS[verdict.kind])
     parts = (f"{portfolio.model} on {portfolio.data}", count(len(portfolio.classes), "class", "classes"))
     title = f"Portfolio {portfolio.name}: {count(len(portfolio.variants), 'variant')}, {', '.join(parts)}"
     device = portfolio.device
     notes = (f"measured on {device.name} with {device.engine}",) if device else ()
-    return Table(title, _HEAD, [(variant.name, *_figures(variant)) for variant in portfolio.variants], notes)
+    rows = [(variant.name, *_figures(variant)) for variant in portfolio.variants]
+    if not words:
+        return Table(title, _HEAD, rows, notes)
+    told = [(*row, ", ".join(words.get(row[0], ()))) for row in rows]
+    return Table(title, (*_HEAD, ""), told, notes)
 
 
 def of_variant(variant: "Variant") -> Table:
