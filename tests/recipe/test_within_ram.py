@@ -115,13 +115,16 @@ def test_a_row_of_layers_keeps_what_a_common_share_takes_in_vain() -> None:
 
 
 def test_widths_by_shares_of_the_memory_say_so() -> None:
-    decision = decided("residual", "ram=1/2", recipe="global", score="random", residual="prune")[2]
-    memory = decided(
-        "residual", "ram=1/2", recipe="complexity", mode="ma", residual="prune", min_share=0.02, min_width=1
-    )[2]
-    assert decision.cost.params >= memory.cost.params
-    taken = [why for why in decision.why.values() if why.startswith("by its share of the memory, as this keeps more")]
-    assert bool(taken) == (decision.plan.widths == memory.plan.widths)
+    net = seeded(lambda: zoo.load("resnet20"))
+    graph = trace(net, torch.zeros(1, 3, 32, 32))
+    # The widest groups have the lowest scores: the ones with most parameters go first.
+    ours = planned((net, graph), "ram=1/3", recipe="global", score="synflow", rounds=1)
+    memory = planned((net, graph), "ram=1/3", recipe="complexity", mode="ma")
+    assert ours.plan.widths == memory.plan.widths
+    narrowed = [why for name, why in ours.why.items() if ours.plan.widths[name] < ours.plan.dense[name]]
+    assert any(why.startswith("by its share of the memory, as this keeps more parameters") for why in narrowed)
+    both = planned((net, graph), "ram=1/3,params=99%", recipe="global", score="synflow", rounds=1)
+    assert not any("as this keeps more parameters" in why for why in both.why.values()), "parameters are limited, too"
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -145,10 +148,12 @@ def test_a_stream_at_the_peak_shrinks_where_nothing_else_is_left() -> None:
         decided("residual", "ram=1/3", residual="keep")
 
 
-def test_a_limit_that_the_dense_model_keeps_changes_nothing() -> None:
-    _, _, decision = decided("plain", "ram=1")
+@pytest.mark.parametrize("budget", ["ram=1", "params=1,ram=1"])
+@pytest.mark.parametrize(("recipe", "evaluator"), CASES)
+def test_a_limit_that_the_dense_model_keeps_changes_nothing(recipe: str, evaluator: str, budget: str) -> None:
+    _, _, decision = decided("plain", budget, recipe=recipe, evaluator=evaluator)
     assert decision.plan.widths == dict(decision.plan.dense)
-    assert set(decision.why.values()) == {"whole: the budget asks for no less", "whole: the model's output"}
+    assert all(why.startswith("whole: ") and "peak" not in why for why in decision.why.values())
 
 
 def test_limits_met_by_the_others_leave_the_plan_as_it_is() -> None:

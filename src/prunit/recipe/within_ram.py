@@ -4,7 +4,7 @@ Bytes alive at once are no sum over layers, as parameters and multiply-adds are.
 the peak, and narrowing any others frees nothing: docs/adr/026-ram-at-the-peak.md.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -57,10 +57,12 @@ def settled(case: Case, find: Callable[[Case], Found], asked: Asked) -> Settled:
     if RAM not in case.target.most:
         return _found(case, find)
     base = asked(case.config)
+    if base.met_by(base.ceiling):
+        return _found(case, find)
     if only_ram(base):
-        return _narrowed(case, find, base, base.ceiling, asked)
+        return _alone(case, find, base, asked)
     try:
-        return _shared(case, find, base, asked)
+        return _shared(case, find, base)
     except BudgetError:  # on a device narrower may be slower, so that limits may be met together but not in turn
         return _found(case, find)
 
@@ -70,45 +72,44 @@ def _found(case: Case, find: Callable[[Case], Found]) -> Settled:
     return Settled(case, scores, closer(case.target, width_array(case.graph, found)), why)
 
 
-def _narrowed(case: Case, find: Callable[[Case], Found], base: Target, widths: np.ndarray, asked: Asked) -> Settled:
-    """These widths with groups at the peak narrowed by the recipe, or as mode `ma` does where that holds more params.
+def _alone(case: Case, find: Callable[[Case], Found], base: Target, asked: Asked) -> Settled:
+    """Groups at the peak narrowed by the recipe; or as the mode `ma` has it, where that holds more parameters.
 
-    The recipe has one dial for all groups, and what it narrows too far comes back: peaks differ. At equal bytes it
-    never holds fewer parameters than narrowing by shares of the memory, which takes most where few parameters are.
+    It takes most where few parameters are: at equal bytes no recipe is to hold fewer than that.
+    """
+    ours = _narrowed(case, find, base, base.ceiling)
+    theirs = case.config.model_copy(update={"recipe": "complexity"})
+    try:
+        target = first_narrowing(asked(theirs), theirs)
+    except BudgetError:  # its minimum widths are too wide for it
+        return ours
+    found = width_array(target.graph, by_complexity(target, Complexity(target, MODES["ma"])))
+    wide = narrowing_at_peak(base, base.ceiling)
+    if not wide.allowed.hold(found):
+        return ours
+    widths = grown(wide, found)
+    if base.model.at(widths).params <= base.model.at(ours.widths).params:
+        return ours
+    on = case.on(ours.case.target if ours.case.target.allowed.hold(widths) else wide)
+    why = {g.name: "by its share of the memory, as this keeps more parameters" for g in base.graph.groups}
+    return Settled(on, ours.scores, widths, _told(on, why, widths - found))
+
+
+def _narrowed(case: Case, find: Callable[[Case], Found], base: Target, widths: np.ndarray) -> Settled:
+    """These widths with groups at the peak narrowed by the recipe, and grown as far as they may.
+
+    It has one dial for all of them, and peaks differ: what it narrows too far comes back.
     """
     wide = narrowing_at_peak(base, widths)
     own = case.on(with_streams(wide, case.config))
     scores, found, why = find(own)
-    found = width_array(own.graph, found)
-    best = grown(wide, found)
-    for other in _by_memory(own.target, base, asked, case.config):
-        if wide.allowed.hold(other) and wide.met_by(other):
-            rival = grown(wide, other)
-            if wide.model.at(rival).params > wide.model.at(best).params:
-                best, found = rival, other
-                why = {g.name: "by its share of the memory, as this keeps more parameters" for g in own.graph.groups}
-    target = own.target if own.target.allowed.hold(best) else wide
-    return Settled(case.on(target), scores, best, _told(case.on(target), why, best - found))
+    first = width_array(own.graph, found)
+    last = grown(wide, first)
+    on = own if own.target.allowed.hold(last) else case.on(wide)
+    return Settled(on, scores, last, _told(on, why, last - first))
 
 
-def _by_memory(own: Target, base: Target, asked: Asked, config: PruneConfig) -> Iterator[np.ndarray]:
-    """Widths of groups at the peak by their shares of the memory: within these minimum widths, and within its own."""
-    yield _memory(own)
-    theirs = config.model_copy(update={"recipe": "complexity"})
-    if only_ram(base):
-        try:
-            target = asked(theirs)
-        except BudgetError:
-            return
-        if (target.floor != base.floor).any():
-            yield _memory(first_narrowing(target, theirs))
-
-
-def _memory(target: Target) -> np.ndarray:
-    return width_array(target.graph, by_complexity(target, Complexity(target, MODES["ma"])))
-
-
-def _shared(case: Case, find: Callable[[Case], Found], base: Target, asked: Asked) -> Settled:
+def _shared(case: Case, find: Callable[[Case], Found], base: Target) -> Settled:
     """The other limits met by the recipe, then that on ram at the peak, in turn until both hold."""
     rest = base.asking(limit for limit in base.budget.limits if limit.figure != RAM)
     limit = next(str(limit) for limit in base.budget.limits if limit.figure == RAM)
@@ -118,7 +119,7 @@ def _shared(case: Case, find: Callable[[Case], Found], base: Target, asked: Aske
         why, widths, turn = _told(first.case, first.why), first.widths, turn + 1
         if base.met_by(widths):
             break
-        narrowed, inside = _narrowed(case, find, base, widths, asked), at_peak(base, widths)
+        narrowed, inside = _narrowed(case, find, base, widths), at_peak(base, widths)
         most = np.where(inside, narrowed.widths, most)
         for group, less in zip(base.graph.groups, narrowed.widths < widths, strict=True):
             if inside[base.graph.index[group.name]]:
