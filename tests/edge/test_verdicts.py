@@ -56,13 +56,22 @@ def test_slower_at_one_and_faster_at_the_other() -> None:
     "mine",
     [
         latency(4.1, p90=1.01),  # as fast, within 5 %
-        latency(5, p90=1.6),  # noisy: nothing is claimed of its speed
+        latency(5, p90=1.6),  # noisy, and no further from dense than that
         latency(5, threads=2),  # not comparable
     ],
 )
 def test_what_is_not_slower_beyond_doubt_is_not_called_so(mine: object) -> None:
     small = variant("a", cost=10, latencies=(mine,))  # pyright: ignore[reportArgumentType]
     assert "slower" not in {v.kind for v in on("a", dense(latencies=(latency(4, p90=1.01),)), small)}
+
+
+def test_what_is_slower_by_more_than_the_noise_is_called_so_on_a_busy_machine_too() -> None:
+    busy = variant("a", cost=10, latencies=(latency(4), latency(240, batch=32, p90=3)))
+    found = on("a", dense(latencies=(latency(4), latency(100, batch=32))), busy)
+    assert [(v.kind, v.batch) for v in found] == [("slower", 32), ("noisy", 32)]
+    few = variant("a", cost=10, latencies=(latency(4), latency(240, batch=32, p90=3, n=20)))
+    found = on("a", dense(latencies=(latency(4), latency(100, batch=32))), few)
+    assert [v.kind for v in found] == ["noisy"]
 
 
 def test_guessing_tells_both_shares() -> None:

@@ -96,8 +96,8 @@ def test_where_none_deserves_it_each_is_told_why():
         variant("worse", cost=8000, accuracy=0.8, latencies=(latency(4),)),
     )
     assert said == (
-        "No variant is worth using instead of the dense model yet: “large” is neither smaller on disk nor faster than"
-        " the dense model, “worse” is not better than “large” in anything, “slow” is 1.25× slower than the dense model"
+        "No variant is worth using instead of the dense model yet: “large” is neither smaller nor faster than the"
+        " dense model, “worse” is not better than “large” in anything, “slow” is 1.25× slower than the dense model"
         " at batch 1, “lost” is no better than guessing."
     )
 
@@ -127,6 +127,16 @@ def test_as_fast_is_said_where_no_difference_can_be_measured():
     near = variant("a", cost=4000, latencies=(latency(3.9),), accuracy=0.9)
     assert "2.0× smaller on disk and as fast as the dense model at batch 1" in sentence(
         dense(latencies=(latency(4),)), near
+    )
+
+
+def test_what_only_takes_less_memory_deserves_to_be_named_for_that():
+    whole = dense(latencies=(latency(4),))
+    lean = variant("ram-1-2", cost=8000, accuracy=0.9, latencies=(latency(4),))
+    few = lean.metrics.model_copy(update={"activation_bytes": 32, "peak_memory_bytes": 4000})
+    assert sentence(whole, lean.model_copy(update={"metrics": few})) == (
+        "“ram-1-2” is as large on disk and as fast as the dense model at batch 1 (1 thread), but better in activations"
+        " and peak memory; accuracy 90.0 % against 90.0 %."
     )
 
 

@@ -50,8 +50,23 @@ def pace(mine: Latency | None, theirs: Latency | None) -> Pace | None:
         return None
     if is_noisy(mine) or is_noisy(theirs):
         return "unclear"
+    return _pace(mine, theirs, PACE)
+
+
+def is_slower(mine: Latency | None, theirs: Latency | None) -> bool:
+    """Whether the first of two medians is more than the second beyond doubt.
+
+    A warning may rest on a noisy machine where praise may not: if both are further apart than noise begins.
+    """
+    found = pace(mine, theirs)
+    if found == "unclear" and mine and theirs:
+        found = _pace(mine, theirs, NOISY)
+    return found == "slower"
+
+
+def _pace(mine: Latency, theirs: Latency, least: float) -> Pace:
     less, more = sorted((mine.p50_ms, theirs.p50_ms))
-    if more < PACE * less or more - less <= 2 * math.hypot(_error_ms(mine), _error_ms(theirs)):
+    if more < least * less or more - less <= 2 * math.hypot(_error_ms(mine), _error_ms(theirs)):
         return "same"
     return "faster" if mine.p50_ms < theirs.p50_ms else "slower"
 

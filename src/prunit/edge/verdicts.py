@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from prunit.edge.compare import NOISY, against, beaten, dense_of, guessed, is_noisy, latency_of, pace
+from prunit.edge.compare import NOISY, against, beaten, dense_of, guessed, is_noisy, is_slower, latency_of, pace
 from prunit.edge.paired import LEVEL, Difference
 from prunit.edge.portfolio import Portfolio, Variant
 
@@ -106,10 +106,9 @@ def _slower(variant: Variant, dense: Variant) -> Verdict | None:
     fast: dict[int, float] = {}
     for latency in sorted(variant.metrics.latencies, key=lambda each: each.batch):
         other = latency_of(dense, latency.batch)
-        compared = pace(latency, other)
-        if compared == "slower" and other and other.p50_ms:
+        if is_slower(latency, other) and other and other.p50_ms:
             slow[latency.batch] = latency.p50_ms / other.p50_ms
-        elif compared == "faster" and other and latency.p50_ms:
+        elif pace(latency, other) == "faster" and other and latency.p50_ms:
             fast[latency.batch] = other.p50_ms / latency.p50_ms
     if not slow:
         return None

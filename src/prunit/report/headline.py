@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Final
 
-from prunit.edge.compare import SIZE
 from prunit.edge.paired import FEW
 from prunit.edge.portfolio import Latency, Portfolio
 from prunit.edge.verdicts import interval
@@ -26,7 +25,7 @@ def pick(rows: Sequence[SummaryRow]) -> tuple[SummaryRow, str] | None:
     """The pruned variant to name, and why: of those that deserve it the fastest one near the dense accuracy.
 
     None deserves it that is no better than guessing, slower than the dense model, or not better than another variant in
-    anything; nor one that is neither smaller on disk nor faster. Of a speed that a noisy machine gave nothing is made.
+    anything; nor one that is smaller or faster in nothing. Of a speed that a noisy machine gave nothing is made.
     """
     dense = next((row for row in rows if row.is_dense), None)
     pruned = [row for row in rows if not row.is_dense]
@@ -60,8 +59,8 @@ def _unworthy(row: SummaryRow, dense: SummaryRow | None) -> str:
     if beaten:
         whom = "the dense model" if dense and beaten.than == dense.name else f"“{beaten.than}”"
         return f"is not better than {whom} in anything"
-    if dense and row.pace != "faster" and row.file_bytes * SIZE >= dense.file_bytes:
-        return "is neither smaller on disk nor faster than the dense model"
+    if dense and not row.better:
+        return "is neither smaller nor faster than the dense model"
     return ""
 
 
@@ -127,10 +126,16 @@ def _comparison(row: SummaryRow) -> str:
     if speed is None or latency is None or row.pace not in ("faster", "same"):
         than = "as" if disk == "as large" else "than"
         return f"{disk} on disk {than} the dense model, with {_fewer_macs(row)}"
-    pace, than = (
-        ("as fast", "as") if row.pace == "same" else (numbers.times(speed, less="faster", more="slower"), "than")
-    )
-    return f"{disk} on disk and {pace} {than} the dense model at batch 1 ({_threads(latency)})"
+    at = f"the dense model at batch 1 ({_threads(latency)})"
+    if row.pace == "same":
+        only = f", but better in {_all(row.better)}" if disk == "as large" else ""
+        return f"{disk} on disk and as fast as {at}{only}"
+    return f"{disk} on disk and {numbers.times(speed, less='faster', more='slower')} than {at}"
+
+
+def _all(names: Sequence[str]) -> str:
+    """'params, macs and activations'."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def _fewer_macs(row: SummaryRow) -> str:

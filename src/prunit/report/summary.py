@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from prunit.edge.compare import Pace, against, dense_of, latency_of, pace
+from prunit.edge.compare import Pace, against, better_in, dense_of, latency_of, pace
 from prunit.edge.paired import Difference
 from prunit.edge.portfolio import Latency, Portfolio, Variant
 from prunit.edge.verdicts import Kind, Verdict, verdicts
@@ -38,6 +38,8 @@ class SummaryRow:
     times_less: Mapping[str, float]
     pace: Pace | None
     """At batch 1 against the dense model, beyond noise."""
+    better: tuple[str, ...]
+    """In which figures it is surely better than the dense model, accuracy left out."""
     best: tuple[str, ...]
     verdicts: tuple[Verdict, ...] = ()
 
@@ -90,6 +92,7 @@ def _row(
         seconds=dict(variant.seconds),
         times_less=_times_less(variant, other) if other else {},
         pace=pace(latency_of(variant, 1), latency_of(other, 1)) if other else None,
+        better=tuple(name for name in better_in(variant, other, surely=True) if name != "accuracy") if other else (),
         best=tuple(key for key, names in best.items() if variant.name in names),
         verdicts=tuple(found),
     )
