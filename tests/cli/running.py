@@ -16,7 +16,7 @@ PROGRESS: Final = (
     "measuring ",
     "writing the report",
 )
-STAGES: Final = (": scoring", ": training", ": evaluating", ": exporting")
+STAGES: Final = (": scoring", ": timing plans", ": training", ": evaluating", ": exporting")
 
 
 @dataclass(frozen=True)

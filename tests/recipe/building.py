@@ -16,7 +16,7 @@ VARIANTS: Final = ("dense", "params-1-2")
 CONFIG: Final[dict[str, Any]] = {
     "budgets": ["params=1/2"],
     "train": {"epochs": 3, "batch_size": 10, "device": "cpu"},
-    "prune": {"rounds": 6},
+    "prune": {"rounds": 6, "measure": False},
     "probe": {"seconds": 0.01, "batch": 2},
 }
 STEPS: Final = 5

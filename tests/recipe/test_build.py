@@ -29,7 +29,7 @@ CONFIG = {
     "subset": 200,
     "seed": 1,
     "train": {"epochs": 2, "batch_size": 50, "device": "cpu"},
-    "prune": {"rounds": 6},
+    "prune": {"rounds": 6, "measure": False},
     "probe": {"seconds": 0.01, "batch": 4},
 }
 FILE = """

@@ -174,6 +174,9 @@ def plan(
     score: ScoreName = None,
     round_to: RoundTo = None,
     image_size: ImageSize = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Time plans of several roundings here, show them, and take the fastest.")
+    ] = False,
     config: ConfigFile = None,
     settings: Settings = None,
     as_json: AsJson = False,
@@ -195,12 +198,13 @@ def plan(
         if data:
             bars.wait(f"reading {chosen.data}")
         dataset = dataset_of(chosen, data_dir, download) if data else None
-        graph, decision, seconds = decide_plan(chosen, limit, dataset, shape=(shape, classes), bars=bars)
-    write_atomically(out, decision.plan.to_json())
+        graph, found, seconds = decide_plan(chosen, limit, dataset, shape=(shape, classes), measure=measure, bars=bars)
+    write_atomically(out, found.decision.plan.to_json())
     if as_json:
-        typer.echo(json.dumps(show.decision_json(decision, seconds), indent=2))
+        typer.echo(json.dumps(show.decision_json(found.decision, seconds) | found.as_dict(), indent=2))
     else:
-        show.decision(graph, decision, seconds, out)
+        show.candidates(found)
+        show.decision(graph, found.decision, seconds, out)
 
 
 @app.command()

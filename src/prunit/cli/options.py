@@ -35,7 +35,8 @@ Budgets = Annotated[
     list[str] | None,
     typer.Option(
         "--budget",
-        help="The most a variant may cost: params=1/16, macs=20M, ram=64KB, latency=5ms@profile.json. One variant each."
+        help="The most a variant may cost: params=1/16, macs=20M, ram=64KB; faster=2x or latency=5ms, timed here, or"
+        " latency=5ms@profile.json of a device. One variant each."
         " (default: params=1/4 and params=1/16)",
     ),
 ]

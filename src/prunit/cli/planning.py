@@ -12,7 +12,8 @@ from prunit.batches import Batch, Dataset
 from prunit.cli.progress import Bars
 from prunit.errors import ConfigError
 from prunit.graph import ChannelGraph, trace
-from prunit.recipe import BuildConfig, Decision, check_request, decide
+from prunit.recipe import BuildConfig, Chosen, check_request, decide_here
+from prunit.recipe.deciding import Clock
 from prunit.surgery import check_runs, compact
 from prunit.train import device_named
 
@@ -30,30 +31,37 @@ def one_budget(config: BuildConfig) -> Budget:
 
 
 def decide_plan(
-    config: BuildConfig, budget: Budget, dataset: Dataset | None, *, shape: tuple[str, int], bars: Bars
-) -> tuple[ChannelGraph, Decision, float]:
+    config: BuildConfig, budget: Budget, dataset: Dataset | None, *, shape: tuple[str, int], measure: bool, bars: Bars
+) -> tuple[ChannelGraph, Chosen, float]:
     """The graph, the decision, and the seconds that trace, scores, allocation and a test cut took together.
 
-    Without a data set `shape` says what the model is built for: C×H×W and the number of classes.
+    Without a data set `shape` says what the model is built for: C×H×W and the number of classes. With `measure` plans
+    of all roundings are timed, and the decision is what `build` would choose.
     """
     bars.tell(config.model, "check", 0, 0)
     model, batches = _model_and_batches(config, dataset, *shape)
     place = device_named(config.train.device)
+    image_1CHW = batches[0][0][:1]
     model.to(place)
-    example = batches[0][0][:1].to(place)
+    example = image_1CHW.to(place)
     started = perf_counter()
     graph = trace(model, example, pin=config.prune.pin)
     bars.tell(config.model, "prune", 0, 0)
-    decision = decide(
+    chosen = decide_here(
         model,
         graph,
+        image_1CHW,
         [(x.to(place), y.to(place)) for x, y in batches],
         budget,
         config.prune,
+        measure=measure or bool(config.prune.measure),
+        every=measure,
+        clock=Clock(config.probe.threads, config.probe.batch),
         on_round=lambda done, total: bars.tell(config.model, "prune", done, total),
+        on_timed=lambda done, total: bars.tell(config.model, "measure", done, total),
     )
-    check_runs(model, compact(model, graph, decision.plan), example)
-    return graph, decision, perf_counter() - started
+    check_runs(model, compact(model, graph, chosen.decision.plan), example)
+    return graph, chosen, perf_counter() - started
 
 
 def model_and_image(name: str, shape: str, classes: int, seed: int = 0) -> "tuple[nn.Module, Tensor]":

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _WORDS: Final = {
     "check": "checking model and data",
     "prune": "scoring",
+    "measure": "timing plans",
     "train": "training",
     "try": "trying",
     "evaluate": "evaluating",

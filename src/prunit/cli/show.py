@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from prunit.edge.replay import Replayed
     from prunit.edge.simulate import Outcome
     from prunit.graph import ChannelGraph
-    from prunit.recipe import Decision
+    from prunit.recipe import Chosen, Decision
     from prunit.recipe.sweeps import Sweep
 
 EVALUATOR_LINES: Final = {
@@ -181,12 +181,35 @@ def decision(graph: "ChannelGraph", decided: "Decision", seconds: float, out: Pa
         printer.print(
             f"{name} on the profile's device: {after:.3g} {_UNITS[unit]} predicted, {before:.3g} dense ({times})"
         )
+    for timing in decided.measured:
+        printer.print(
+            f"batch {timing.batch}: {timing.p50_ms:.3g} ms here, {timing.dense_p50_ms:.3g} dense"
+            f" ({timing.times_faster:.2f}x faster), untrained"
+        )
     if decided.plan.widths == dict(decided.plan.dense):
         printer.print("[yellow]nothing was pruned:[/] the dense model is within the budget")
     origin = decided.plan.origin
     made = f"{origin['recipe']} with {origin['score']}, {origin['budget']}, seed {origin['seed']}"
     printer.print(f"{safe(made)}: planned in {seconds:.2f} s")
     printer.print(f"written to {safe(str(out))}", soft_wrap=True)
+
+
+def candidates(found: "Chosen") -> None:
+    """The plans that were timed: what they cost, what they take here, and which one was taken."""
+    if not found.timed:
+        return
+    sizes = [timing.batch for timing in next(c.timings for c in found.candidates if c.timings)]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("timed here", overflow="fold")
+    for column in ("params", "macs", *(f"batch {size}\np50 ms" for size in sizes)):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("", overflow="fold")
+    for c in found.candidates:
+        times = [f"{t.p50_ms:.3g}\n[dim]{t.times_faster:.2f}x faster[/]" for t in c.timings] or ["–"] * len(sizes)
+        mark = "chosen" if found.chosen(c) else safe(c.out and f"out: {c.out}")
+        figures = (numbers.count(c.decision.cost.params), numbers.count(c.decision.cost.macs))
+        table.add_row(safe(c.name), *map(_spaced, figures), *times, mark)
+    console().print(table)
 
 
 def shrunk(found: "Shrunk") -> None:
@@ -320,6 +343,7 @@ def decision_json(decided: "Decision", seconds: float) -> dict[str, Any]:
         "cost": {"dense": decided.dense.as_dict(), "compact": decided.cost.as_dict()},
         "budget": {"used": dict(decided.used), "binding": decided.binding},
         "predicted": {name: {"dense": before, "compact": after} for name, (before, after) in decided.predicted.items()},
+        "measured": [asdict(timing) for timing in decided.measured],
         "groups": {
             name: {"dense": decided.plan.dense[name], "kept": len(keep), "why": decided.why.get(name, "")}
             for name, keep in decided.plan.keep.items()

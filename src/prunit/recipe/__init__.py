@@ -2,6 +2,10 @@
 
 - flow.py: build(), from a model and images to a portfolio
 - recipes.py: from a model and a budget to a plan
+- deciding.py: the same with the engine at hand, where plans are timed
+- choosing.py: of plans within a budget, the fastest that costs no accuracy
+- faster.py: the plan that meets a budget of time; dial.py: the plans that it tries
+- stopwatch.py: plans timed, in turns with the dense model
 - collapse.py: when thinning out the weights cuts the output off from the input
 - devices.py: the profiles of devices that a budget or a mode names
 - sweeps.py: sweep(), the best of several recipes for each budget
@@ -22,7 +26,9 @@ if TYPE_CHECKING:
     from prunit.allocate import Budget
     from prunit.batches import Batch
     from prunit.plans import Plan
+    from prunit.recipe.choosing import Candidate, Chosen
     from prunit.recipe.config import BuildConfig, read_config
+    from prunit.recipe.deciding import decide_here
     from prunit.recipe.flow import build, check_request
     from prunit.recipe.folder import check_folder
     from prunit.recipe.ladders import ladder
@@ -34,12 +40,15 @@ if TYPE_CHECKING:
 __all__ = [
     "RECIPES",
     "BuildConfig",
+    "Candidate",
+    "Chosen",
     "Decision",
     "Step",
     "build",
     "check_folder",
     "check_request",
     "decide",
+    "decide_here",
     "ladder",
     "make_plan",
     "read_config",
@@ -48,6 +57,8 @@ __all__ = [
 
 _HOMES: Final = {
     "BuildConfig": "config",
+    "Candidate": "choosing",
+    "Chosen": "choosing",
     "Decision": "recipes",
     "RECIPES": "recipes",
     "Step": "progress",
@@ -55,6 +66,7 @@ _HOMES: Final = {
     "check_folder": "folder",
     "check_request": "flow",
     "decide": "recipes",
+    "decide_here": "deciding",
     "ladder": "ladders",
     "read_config": "config",
     "sweep": "sweeps",
@@ -80,6 +92,9 @@ def make_plan(
     `batches`, a list of (x_BCHW, y_B), is needed by scores that look at data (snip, grasp, force). `config` holds
     further settings of `PruneConfig`, for example `{"evaluator": "density", "round_to": 8, "pin": ("fc",)}`. Raises
     `BudgetError` with the closest reachable point.
+
+    A budget of time, "faster=2x" or "latency=3ms", is met by timing plans on this machine, in the inference engine on
+    one thread. With `config={"measure": True}` plans of several roundings are timed, and the fastest is returned.
     """
     from torch import Tensor
 
@@ -87,14 +102,19 @@ def make_plan(
     from prunit.errors import ScoreError
     from prunit.graph import trace
     from prunit.recipe.config import validated
-    from prunit.recipe.recipes import decide, example_batch
+    from prunit.recipe.deciding import decide_here
+    from prunit.recipe.recipes import example_batch
 
     name, own = (score, None) if score is None or isinstance(score, str) else (None, score)
     settings = {"recipe": recipe, "score": name, "seed": seed} | dict(config or {})
     prune = validated({"prune": settings}).prune
     graph = trace(model, example, pin=prune.pin, training_example=training_example)
     try:
-        return decide(model, graph, batches or [example_batch(example)], Budget.parse(budget), prune, score=own).plan
+        return decide_here(
+            *(model, graph, example, batches or [example_batch(example)], Budget.parse(budget), prune),
+            measure=bool(prune.measure),
+            score=own,
+        ).decision.plan
     except ScoreError as error:
         if batches or isinstance(example, Tensor):
             raise

@@ -76,6 +76,8 @@ class PruneConfig(_Section):
     """Channels that every layer keeps at least; None is the recipe's own (1; complexity 4)."""
     round_to: int = Field(default=1, ge=1)
     """Layers that are cut keep a multiple of so many output channels, where their dense width allows it."""
+    measure: bool | None = None
+    """Of roundings that meet a budget take the fastest, timed here, that costs no accuracy; None: only `build` does."""
     limits: Mapping[str, tuple[float, ...]] = {}
     """The least and the most that modules with names like these keep: shares up to 1, above that channels."""
     keep_first: bool = False

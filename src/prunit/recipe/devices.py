@@ -18,7 +18,7 @@ def profiles_of(budget: Budget, config: PruneConfig) -> dict[str, tuple[str, Dev
 
     Raises `FileError` for a file that is no profile or of another engine, `ConfigError` where a mode has none.
     """
-    files = {limit.figure: limit.profile for limit in budget.limits if limit.key in MEASURED}
+    files = {limit.figure: limit.profile for limit in budget.limits if limit.profile}
     wanted = MODES[config.mode].figure if config.recipe == "complexity" else ""
     if wanted and wanted not in files:
         # The file of another limit is of the same device, most likely.

@@ -28,10 +28,13 @@ from prunit.edge.probe import ProbeSettings
 from prunit.edge.records import StoredFile
 from prunit.errors import ConfigError, unknown
 from prunit.export import EXPORTERS
+from prunit.export.translation import Translation
 from prunit.files import write_atomically
 from prunit.graph import ChannelGraph, trace
 from prunit.plans import Plan, keep_all
+from prunit.recipe.choosing import Chosen
 from prunit.recipe.config import BuildConfig, validated
+from prunit.recipe.deciding import decided
 from prunit.recipe.devices import profiles_of
 from prunit.recipe.folder import (
     STATE,
@@ -45,7 +48,7 @@ from prunit.recipe.folder import (
     read_plan,
 )
 from prunit.recipe.progress import OnStep, Progress
-from prunit.recipe.recipes import constraints_of, decide, first_reachable, method_of
+from prunit.recipe.recipes import constraints_of, first_reachable, method_of
 from prunit.recipe.source import (
     ModelLike,
     Source,
@@ -97,17 +100,26 @@ def build(
     graph = trace(dense, example_of(dataset), pin=config.prune.pin)
     for name, budget in budgets.items():
         if budget:
-            first_reachable(graph, budget, config.prune_of(name))
+            first_reachable(graph, budget.known, config.prune_of(name))
     settings = settings_of_build(config, source.name, dense, dataset)
+    translation = None
     if not (resume and is_started(Path(out))):
         check_trains(source.make(), dataset)
-        check_exports(dense, dataset)
+        translation = check_exports(dense, dataset)
+    timed = {
+        name: decided(config, dataset, graph, dense, name, budget, progress, translation=translation)
+        for name, budget in budgets.items()
+        if budget and budget.timed and not (resume and (Path(out) / f"{name}.plan.json").exists())
+    }
     # All that can be wrong with what was asked has been found by now; only then the folder is touched.
     with held(Path(out), resume=resume):
         folder = open_folder(Path(out), settings, resume=resume, defaults=BuildConfig().model_dump(mode="json"))
         work = Work(config, folder, dataset, source, graph, progress)
-        plans = {name: work.plan(dense, name, budget) for name, budget in budgets.items()}
-        del dense
+        plans = {
+            name: work.plan(dense, name, budget, chosen=timed.get(name), translation=translation)
+            for name, budget in budgets.items()
+        }
+        del dense, translation
         progress.plan_to_train(
             {name: cost_of(graph, plan).macs for name, plan in plans.items()}, probe_s=2 * config.probe.seconds
         )
@@ -170,7 +182,16 @@ class Work:
     graph: ChannelGraph
     progress: Progress
 
-    def plan(self, dense: nn.Module, name: str, budget: Budget | None) -> Plan:
+    def plan(
+        self,
+        dense: nn.Module,
+        name: str,
+        budget: Budget | None,
+        *,
+        chosen: Chosen | None = None,
+        translation: Translation | None = None,
+    ) -> Plan:
+        """The plan of the variant: the one in the folder, else the chosen one, else chosen now; what was timed too."""
         file = self.folder / f"{name}.plan.json"
         if file.exists():
             plan = read_plan(file)
@@ -178,21 +199,13 @@ class Work:
             return plan
         plan, seconds = keep_all(self.graph), 0.0
         if budget is not None:
-            self.progress(name, "prune", 0, 0)
-            prune = self.config.prune_of(name)
-            batches = self.dataset.scoring_batches(per_class=prune.per_class, batch_size=256, seed=prune.seed)
-            place = device_named(self.config.train.device)
-            decision = decide(
-                dense.to(place),
-                self.graph,
-                [(x.to(place), y.to(place)) for x, y in batches],
-                budget,
-                prune,
-                on_round=lambda done, total: self.progress(name, "prune", done, total),
+            chosen = chosen or decided(
+                *(self.config, self.dataset, self.graph, dense, name, budget, self.progress), translation=translation
             )
-            plan, seconds = decision.plan, decision.seconds
-            dense.to("cpu")
+            plan, seconds = chosen.decision.plan, chosen.decision.seconds
             check_runs(dense, compact(dense, self.graph, plan), example_of(self.dataset))
+            if chosen.timed:
+                write_atomically(self._state(name, "candidates.json"), json.dumps(chosen.as_dict(), indent=1))
         # Not in the plan: a build that was resumed would have another one.
         write_atomically(self._state(name, "seconds.json"), json.dumps({"prune": seconds}))
         write_atomically(file, plan.to_json())
@@ -295,7 +308,8 @@ class Work:
             name=name,
             recipe=str(plan.origin.get("recipe", "dense")),
             settings={n: str(plan.origin[n]) for n in _TOLD if n in plan.origin}
-            | ({"rectifier": self.config.prune_of(name).rectifier} if budget else {}),
+            | ({"rectifier": self.config.prune_of(name).rectifier} if budget else {})
+            | ({"timed": str(plan.origin["measured"])} if "measured" in plan.origin else {}),
             budget=budget.as_dict if budget else {},
             keep=sum(plan.widths.values()) / sum(plan.dense.values()),
             widths={n: (plan.dense[n], len(c)) for n, c in plan.keep.items()},

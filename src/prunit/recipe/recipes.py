@@ -29,6 +29,7 @@ from prunit.recipe.complexity import complexity
 from prunit.recipe.config import PruneConfig
 from prunit.recipe.devices import meters_of
 from prunit.recipe.reconvene import reconvene
+from prunit.recipe.stopwatch import Timing
 from prunit.recipe.streams import reachable
 from prunit.recipe.within_ram import first_narrowing, settled
 from prunit.scores import Saliency, Score, WeightScores, find, name_of, per_channel, score_weights
@@ -51,6 +52,8 @@ class Decision(Shown):
     """How much of each limit of the budget the plan uses, 1.0 = all of it."""
     predicted: Mapping[str, tuple[float, float]]
     """What a device takes by its profile, `latency_ms` or `energy_mj`: the dense model and the plan."""
+    measured: tuple[Timing, ...] = ()
+    """What this machine took, one for each batch size, where the plan was chosen by it."""
 
     @property
     def binding(self) -> str:
@@ -204,6 +207,13 @@ def constraints_of(config: PruneConfig) -> Constraints:
         keep_first=config.keep_first,
         keep_last=config.keep_last,
     )
+
+
+def narrowest(
+    graph: ChannelGraph, budget: Budget, config: PruneConfig, meters: Mapping[str, Meter] | None = None
+) -> Target:
+    """The budget on the graph, every group as narrow as the configuration lets it get; `BudgetError` beyond that."""
+    return _asked(graph, budget, config, meters_of(graph, budget, config) if meters is None else meters)
 
 
 def first_reachable(

@@ -25,15 +25,16 @@ from prunit.files import write_atomically
 from prunit.graph import ChannelGraph, trace
 from prunit.plans import Plan
 from prunit.recipe.config import BuildConfig, PruneConfig, validated
+from prunit.recipe.deciding import decided
 from prunit.recipe.flow import build, check_request, report_on
 from prunit.recipe.folder import is_started, read_json
 from prunit.recipe.lock import LOCK, check_free, holding
 from prunit.recipe.progress import OnStep, Progress
-from prunit.recipe.recipes import RECIPES, decide
+from prunit.recipe.recipes import RECIPES
 from prunit.recipe.source import ModelLike, Source, digest_of_data, digest_of_weights, example_of, loaded
 from prunit.shown import Shown
 from prunit.surgery import check_runs, compact, rectify
-from prunit.train import device_named, train
+from prunit.train import train
 from prunit.train.accuracy import check_model
 
 TRIALS: Final = "trials.json"
@@ -265,18 +266,19 @@ class _Halving:
         return trials
 
     def _planned(self, dense: nn.Module, plans: dict[tuple[str, str], Plan], progress: Progress) -> list[Trial]:
-        place = device_named(self.config.train.device)
-        dense.to(place)
         trials: list[Trial] = []
         for name, budget in self.budgets.items():
             seen: dict[str, str] = {}
             for recipe in self.settings:
                 progress(name, "prune", 0, 0, recipe)
                 prune = self._prune(name, recipe)
-                batches = self.dataset.scoring_batches(per_class=prune.per_class, batch_size=256, seed=prune.seed)
-                batches = [(x.to(place), y.to(place)) for x, y in batches]
                 try:
-                    decision = decide(dense, self.graph, batches, budget, prune)
+                    # Recipes compete by accuracy; which rounding is the fastest is for the build to find out.
+                    decision = decided(
+                        *(self.config, self.dataset, self.graph, dense, name, budget, progress),
+                        prune=prune,
+                        measure=False,
+                    ).decision
                 except BudgetError as error:
                     trials.append(Trial(name, str(budget), recipe, {}, out=str(error)))
                     continue
@@ -285,7 +287,6 @@ class _Halving:
                 seen.setdefault(same, recipe)
                 plans[name, recipe] = decision.plan
                 trials.append(Trial(name, str(budget), recipe, decision.cost.as_dict(), out=out))
-        dense.to("cpu")
         return trials
 
     def _prune(self, variant: str, recipe: str) -> PruneConfig:
