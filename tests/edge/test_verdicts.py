@@ -85,6 +85,12 @@ def test_guessing_tells_both_shares() -> None:
     )
 
 
+def test_how_little_better_than_guessing_is_told_in_the_words() -> None:
+    for right, images, word in ((17, 51, "no better"), (23, 51, "not measurably better"), (350, 1000, "hardly better")):
+        lost = variant("a", cost=10, answers=answers((0, right), images=images, commonest=round(images / 3)))
+        assert f"“a” is {word} than guessing: " in only("a", dense(), lost).sentence
+
+
 def test_where_the_dense_model_guesses_the_budget_is_not_to_blame() -> None:
     whole, small = dense(accuracy=0.1), variant("a", cost=10, accuracy=0.1)
     assert only("dense", whole, small).sentence == (

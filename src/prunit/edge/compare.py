@@ -79,13 +79,14 @@ def guessed(variant: Variant, classes: int) -> float | None:
     answers, accuracy = variant.metrics.answers, variant.metrics.accuracy
     if answers is None:
         share = 1 / max(classes, 1)
-        return share if classes > 1 and accuracy is not None and _hardly(accuracy, share) else None
+        return share if classes > 1 and accuracy is not None and is_hardly(accuracy, share) else None
     share, right = answers.commonest / answers.images, round(answers.accuracy * answers.images)
-    by_luck = _hardly(answers.accuracy, share) or tail(right, answers.images, share) > 1 - LEVEL
+    by_luck = is_hardly(answers.accuracy, share) or tail(right, answers.images, share) > 1 - LEVEL
     return share if by_luck else None
 
 
-def _hardly(accuracy: float, share: float) -> bool:
+def is_hardly(accuracy: float, share: float) -> bool:
+    """Whether an accuracy is over that of guessing by so little that it does not matter, or not at all."""
     # Told apart by a rounding error, 0.11 would be more than 1.1 times 0.1.
     return accuracy <= share + HARDLY * min(share, 1 - share) + 1e-12
 

@@ -8,7 +8,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from prunit.edge.compare import NOISY, against, beaten, dense_of, guessed, is_noisy, is_slower, latency_of, pace
+from prunit.edge.compare import (
+    NOISY,
+    against,
+    beaten,
+    dense_of,
+    guessed,
+    is_hardly,
+    is_noisy,
+    is_slower,
+    latency_of,
+    pace,
+)
 from prunit.edge.paired import LEVEL, Difference
 from prunit.edge.portfolio import Portfolio, Variant
 
@@ -90,7 +101,9 @@ def _chance(variant: Variant, dense: Variant | None, classes: int) -> Verdict | 
         guess = f"of {answers.images:,} test images are right, and naming the commonest class every time gets"
     else:
         guess = f"of the test images are right, and guessing among {classes} classes gets"
-    word = "no better" if accuracy <= share else "hardly better"
+    word = (
+        "no better" if accuracy <= share else "hardly better" if is_hardly(accuracy, share) else "not measurably better"
+    )
     if dense is variant:
         do = "train longer, and compare nothing with it before"
     elif dense and guessed(dense, classes) is not None:
