@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -25,6 +25,7 @@ from prunit.allocate.at_peak import RAM, grown
 from prunit.allocate.by_complexity import MODES
 from prunit.graph import ChannelGraph
 from prunit.plans import Scores, Widths
+from prunit.recipe import within_ram
 from prunit.recipe.case import Case, Found
 from prunit.recipe.config import PruneConfig
 from prunit.recipe.within_ram import Settled, first_narrowing, settled
@@ -119,6 +120,47 @@ def test_several_limits_hold_at_once_and_no_step_fits(way: str, data: st.DataObj
     assert target.allowed.hold(found.widths)
     assert stuck(target, found.widths)
     assert found.why.keys() == {g.name for g in graph.groups}
+
+
+class Blocks:
+    """A device that works on blocks of four channels, and takes longer for a half-empty one."""
+
+    def __call__(self, widths: np.ndarray) -> float:
+        return float((np.ceil(widths / 4) + 0.75 * (widths % 4 != 0)).sum())
+
+    def by_layer(self, widths: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("way", sorted(WAYS))
+@QUICK
+@given(data=st.data())
+def test_a_limit_on_a_device_where_narrower_may_be_slower_holds_beside_that_on_ram(
+    way: str, data: st.DataObject
+) -> None:
+    graph = data.draw(graphs())
+    ram, blocks = data.draw(limited(graph, "ram")), Blocks()
+    least, most = blocks(ram.floor), blocks(graph.sizes)
+    latency = Limit("latency", "drawn", amount=data.draw(st.floats(least, max(least, most))), profile="drawn")
+    target = Target(graph, Budget((*ram.budget.limits, latency)), ram.constraints, {"latency_ms": blocks})
+    found = within(target, way, data.draw(scores_of(graph)), densities_of(graph, 0))
+    assert target.met_by(found.widths)
+    assert target.allowed.hold(found.widths)
+
+
+@pytest.mark.parametrize("way", ["uniform", "global"])
+@given(data=st.data())
+@settings(QUICK, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_where_limits_are_met_in_turn_for_too_long_the_last_turn_counts(
+    way: str, data: st.DataObject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(within_ram, "_ROUNDS", 1)
+    graph = data.draw(graphs())
+    target = data.draw(limited(graph, "ram", "params"))
+    found = within(target, way, data.draw(scores_of(graph)), densities_of(graph, 0))
+    assert target.met_by(found.widths)
+    assert target.allowed.hold(found.widths)
+    assert stuck(target, found.widths)
 
 
 @QUICK

@@ -113,23 +113,21 @@ def _shared(case: Case, find: Callable[[Case], Found], base: Target) -> Settled:
     """The other limits met by the recipe, then that on ram at the peak, in turn until both hold."""
     rest = base.asking(limit for limit in base.budget.limits if limit.figure != RAM)
     limit = next(str(limit) for limit in base.budget.limits if limit.figure == RAM)
-    most, held, turn = base.ceiling, dict[str, str](), 0
+    names, most, held, turn = [g.name for g in base.graph.groups], base.ceiling, dict[str, str](), 0
     while True:
-        first = _found(case.on(with_streams(rest.at_most(most, limit), case.config)), find)
-        why, widths, turn = _told(first.case, first.why), first.widths, turn + 1
+        first, turn = _found(case.on(with_streams(rest.at_most(most, limit), case.config)), find), turn + 1
+        widths, at_most = first.widths, np.flatnonzero((first.widths == most) & (most < base.ceiling))
+        why = _told(first.case, first.why) | {names[i]: held[names[i]] for i in at_most}
         if base.met_by(widths):
             break
         narrowed, inside = _narrowed(case, find, base, widths), at_peak(base, widths)
+        for i in np.flatnonzero(inside):
+            less = narrowed.widths[i] < widths[i]
+            held[names[i]] = f"{limit}: {narrowed.why[names[i]]}" if less else why[names[i]]
         most = np.where(inside, narrowed.widths, most)
-        for group, less in zip(base.graph.groups, narrowed.widths < widths, strict=True):
-            if inside[base.graph.index[group.name]]:
-                held[group.name] = f"{limit}: {narrowed.why[group.name]}" if less else why[group.name]
-        widths = narrowed.widths
         if turn == _ROUNDS:
+            widths, why = narrowed.widths, why | held
             break
-    for group, at_limit in zip(base.graph.groups, (widths == most) & (most < base.ceiling), strict=True):
-        if at_limit:
-            why[group.name] = held[group.name]
     wider = grown(base, widths)
     return Settled(case.on(base), first.scores, wider, _told(case.on(base), why, wider - widths))
 
