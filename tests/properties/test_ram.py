@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -30,6 +31,7 @@ from prunit.recipe.case import Case, Found
 from prunit.recipe.config import PruneConfig
 from prunit.recipe.within_ram import Settled, first_narrowing, settled
 from prunit.scores import find
+from tests.allocate.graphs import Wire, wired
 from tests.properties.test_allocation import QUICK, constraints, densities_of, graphs, ladders, scores_of, wider
 
 WAYS: dict[str, Callable[[Case, Scores], Widths]] = {
@@ -146,6 +148,28 @@ def test_a_limit_on_a_device_where_narrower_may_be_slower_holds_beside_that_on_r
     found = within(target, way, data.draw(scores_of(graph)), densities_of(graph, 0))
     assert target.met_by(found.widths)
     assert target.allowed.hold(found.widths)
+
+
+class Uneven:
+    """A device that takes as long as the widths of the first and the third group differ."""
+
+    def __call__(self, widths: np.ndarray) -> float:
+        return float(abs(widths[0] - widths[2]))
+
+    def by_layer(self, widths: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("way", ["uniform", "memory"])
+def test_limits_that_hold_together_but_not_in_turn_are_met_together(way: str) -> None:
+    # The first group has to go down to 4 for ram, away from the peak the third has to follow for the device.
+    wires = [Wire(0, (-1,), 9, 64), Wire(1, (0,), 9, 16), Wire(2, (1,), 9, 4), Wire(3, (2,), 1, 4)]
+    graph = wired((8, 4, 8, 10), wires, pinned={3})
+    limits = (Limit("ram", "drawn", amount=1280), Limit("latency", "drawn", amount=1.0, profile="drawn"))
+    target = Target(graph, Budget(limits), meters={"latency_ms": Uneven()})
+    found = within(target, way, {g.name: torch.arange(g.size) for g in graph.groups}, densities_of(graph, 0))
+    assert target.met_by(found.widths)
+    assert found.widths[2] < 8
 
 
 @pytest.mark.parametrize("way", ["uniform", "global"])
