@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from bench import device_tables, edge_tables, width_tables
+from bench import default_summary, device_tables, edge_tables, width_tables
 from bench._common import RESULTS, ROOT, table
 
 PAGE: Final = ROOT / "docs" / "benchmarks.md"
@@ -239,6 +239,7 @@ TABLES: Final[Mapping[str, Callable[[Result], str]]] = {
     "complexity": device_tables.complexity,
     "latency_profile": device_tables.latency_profile,
     "engine_widths": width_tables.engine_widths,
+    "default_speed": default_summary.default_speed,
     "peak_memory": device_tables.peak_memory,
     "training_time": device_tables.training_time,
     "removal": edge_tables.removal,
