@@ -33,6 +33,25 @@ def budget_fit(result: Result) -> str:
     return table(("model", "multiples of", "within 1 %", "farthest", "refused", "longest, s"), rows)
 
 
+def ram_budget(result: Result) -> str:
+    """Per network and limit: the share of the parameters that each recipe kept before, and keeps; groups narrowed."""
+    recipes = tuple(result["rows"][0]["kept"])
+    rows = [
+        (
+            row["net"],
+            row["ram"],
+            *(" → ".join(dict.fromkeys(map(_kept, (row["before"][name], row["kept"][name])))) for name in recipes),
+            "" if row["narrowed"]["default"] is None else f"{row['narrowed']['default']} of {row['groups']}",
+        )
+        for row in result["rows"]
+    ]
+    return table(("model", "ram", *recipes, "narrowed by default"), rows)
+
+
+def _kept(share: float | None) -> str:
+    return "out of reach" if share is None else f"{share:.2%}"
+
+
 def complexity(result: Result) -> str:
     """Shares and reductions beside the published counting rules, and MobileNetV2's plans."""
     parts: dict[str, list[Result]] = {}

@@ -236,6 +236,7 @@ TABLES: Final[Mapping[str, Callable[[Result], str]]] = {
     "export_latency": export_latency,
     "export_passes": export_passes,
     "budget_fit": device_tables.budget_fit,
+    "ram_budget": device_tables.ram_budget,
     "complexity": device_tables.complexity,
     "latency_profile": device_tables.latency_profile,
     "engine_widths": width_tables.engine_widths,

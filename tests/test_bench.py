@@ -15,12 +15,14 @@ from bench import (
     compact_memory,
     export_latency,
     export_passes,
+    ram_budget,
     readme_example,
     speed,
     startup,
     synflow_rounds,
     tables,
 )
+from bench._nets import Net
 from prunit.edge.probe import ProbeSettings
 from tests.report.portfolios import latency, portfolio, variant
 
@@ -160,6 +162,31 @@ def test_export_passes() -> None:
     assert none["nodes"] > chosen["nodes"]
     page = page_of(stored("export_passes", [{"title": "toy", **row} for row in rows], threads=1))
     assert page.count("| toy | ") == 3
+
+
+def test_ram_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        ram_budget, "RECIPES", {"default": {"score": "magnitude"}, "ma": ram_budget.RECIPES["complexity, ma"]}
+    )
+    monkeypatch.setattr(ram_budget, "SHARES", ("1/2", "1/100"))
+    half, hundredth = ram_budget.plans(Net("toy", "resnet20", 8))
+    assert half["kept"]["default"] >= half["kept"]["ma"] > 0.8
+    assert max(half["used"].values()) <= 1
+    assert set(hundredth["kept"].values()) == {None}
+    before = {"default": 0.05, "ma": None}
+    page = page_of(
+        stored(
+            "ram_budget",
+            [{**row, "before": before} for row in (half, {**half, "kept": {"default": 0.951, "ma": None}})],
+        )
+    )
+    assert "| toy | 1/2 | 5.00% → 95.10% | out of reach | " in page
+
+
+def test_every_network_of_the_ram_table_has_its_figures_from_before() -> None:
+    assert [net.title for net in ram_budget.NETS] == list(ram_budget.BEFORE)
+    assert all(tuple(kept) == ram_budget.SHARES for kept in ram_budget.BEFORE.values())
+    assert all(len(x) == len(ram_budget.RECIPES) for kept in ram_budget.BEFORE.values() for x in kept.values())
 
 
 def test_readme_example() -> None:
