@@ -69,9 +69,10 @@ def infer_shapes(network: Any) -> None:
 def counts(
     network: Any, other: Any, tensors: Mapping[str, Tensor], others: Mapping[str, Tensor]
 ) -> tuple[Count, ...] | None:
-    """The numbers that follow the widths, from translations of one model at two widths; None where more differs.
+    """The numbers that follow the widths, besides what `fill` sets; None where more differs.
 
-    A number is taken for a multiple of a tensor's size where both are so in both translations: the widths should
+    `network` is a translation of the model with `tensors`, filled with `others`; `other` is the translation of the
+    model with `others`. A number is taken for a multiple of a tensor's size where it is so in both: the widths should
     differ from group to group, lest one is taken for another.
     """
     if [_shape_of(node) for node in _nodes(network)] != [_shape_of(node) for node in _nodes(other)]:

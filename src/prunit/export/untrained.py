@@ -119,11 +119,13 @@ class Untrained:
     def _find_counts(self) -> tuple[Count, ...] | None:
         """The numbers of the translation that follow widths, found by translating one more model."""
         probe = compact(self._dense, self.graph, spread_plan(self.graph))
+        tensors, filled = effective(probe), self._translation.copy()
         try:
             other = translated(probe, self._x_BCHW)
         except ModelError:
             return None
-        return counts(self._translation.network, other.network, effective(self._dense), effective(probe))
+        fill(filled.network, probe, tensors)
+        return counts(filled.network, other.network, effective(self._dense), tensors)
 
 
 def effective(model: nn.Module) -> dict[str, Tensor]:
