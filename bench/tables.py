@@ -179,6 +179,32 @@ def export_latency(result: Result) -> str:
     return table(head, rows)
 
 
+def candidate_time(result: Result) -> str:
+    """A row for each network: seconds of one more untrained plan, of its file alone, and what is paid once."""
+    head = (
+        "model",
+        "a candidate, s",
+        "its file, s",
+        "derived",
+        "first file, s",
+        "once: translation, s",
+        "full export, s",
+    )
+    rows = [
+        (
+            row["title"],
+            _range(row["candidate_s"], 2),
+            _range(row["file_s"], 2),
+            f"{row['derived']} of {row['plans']}",
+            f"{row['first_file_s']:.2f}",
+            f"{row['translate_s']:.2f}",
+            f"{row['full_export_s']:.2f}",
+        )
+        for row in result["rows"]
+    ]
+    return table(head, rows)
+
+
 def export_passes(result: Result) -> str:
     """A row for each network and set of rewrites; times also as a share of those with all rewrites, in pairs."""
     head = ("model", "rewrites", "bytes", "nodes", "open, ms", "of all", "answer, ms", "of all")
@@ -234,6 +260,7 @@ TABLES: Final[Mapping[str, Callable[[Result], str]]] = {
     "compact_memory": compact_memory,
     "startup": startup,
     "export_latency": export_latency,
+    "candidate_time": candidate_time,
     "export_passes": export_passes,
     "budget_fit": device_tables.budget_fit,
     "ram_budget": device_tables.ram_budget,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bench import (
     _common,
+    candidate_time,
     compact_memory,
     export_latency,
     export_passes,
@@ -122,6 +123,14 @@ def test_emptied_is_what_the_mask_leaves_without_input_or_output(density: float)
     alive = first.flatten(1).any(1) & second.transpose(0, 1).flatten(1).any(1)
     assert collapsed == 0
     assert plan.keep[case.graph.groups[0].name] == tuple(alive.nonzero().flatten().tolist())
+
+
+def test_candidate_time() -> None:
+    row = candidate_time.measure(*toy(), plans=2, seconds=0.01)
+    assert row["plans"] == row["derived"] == 2
+    assert row["candidate_s"]["n"] == 2
+    assert row["turns"] >= 1
+    assert "| toy |" in page_of(stored("candidate_time", [{"title": "toy", **row}], threads=1))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/status")

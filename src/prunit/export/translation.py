@@ -50,6 +50,8 @@ def translated(model: nn.Module, x_BCHW: Tensor) -> Translation:
     The program is captured here and not by torch.onnx, which on failure tries again in other, slower ways.
     """
     _check_installed()
+    if len(x_BCHW) == 1:  # of one, torch takes the number for a constant
+        x_BCHW = torch.cat([x_BCHW, x_BCHW])
     shapes = ({0: torch.export.Dim("batch", min=1)},)
     try:
         # Constants: torch.export refuses hooks that set a weight, and an engine need not compute it anew each time.
