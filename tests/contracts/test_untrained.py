@@ -38,7 +38,7 @@ def derived_plans(model: nn.Module, example: Tensor, folder: Path, *, plans: int
     graph = trace(model, example)
     untrained, derived = Untrained(model, graph, example), 0
     for seed in range(plans):
-        plan = nets.random_plan(graph, seed=seed, least=2)
+        plan = nets.random_plan(graph, seed=seed)
         derived += untrained.write(plan, folder / "untrained.onnx")
         export_onnx(compact(model, graph, plan), example, folder, name="real")
         assert structure(folder / "untrained.onnx") == structure(folder / "real.onnx")

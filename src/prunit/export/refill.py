@@ -75,7 +75,7 @@ def counts(
     model with `others`. A number is taken for a multiple of a tensor's size where it is so in both: the widths should
     differ from group to group, lest one is taken for another.
     """
-    if [_shape_of(node) for node in _nodes(network)] != [_shape_of(node) for node in _nodes(other)]:
+    if _wiring(network) != _wiring(other):
         return None
     here, there = _constants(network, tensors), _constants(other, others)
     if here.keys() != there.keys():
@@ -130,10 +130,18 @@ def _nodes(network: Any) -> Iterator[Any]:
     return iter(onnx_ir.traversal.RecursiveGraphIterator(network.graph))
 
 
-def _shape_of(node: Any) -> tuple[Any, ...]:
-    """What two translations of a node must share to be of the same code."""
-    inputs = tuple(value.name if value is not None else None for value in node.inputs)
-    return node.domain, node.op_type, inputs, tuple(node.attributes)
+def _wiring(network: Any) -> list[tuple[Any, ...]]:
+    """What two translations of the same code share: the nodes, and where each input comes from.
+
+    Not the names of what lies between: the exporter numbers them as it goes.
+    """
+    wiring: list[tuple[Any, ...]] = []
+    made: dict[Any, tuple[int, int]] = {}
+    for position, node in enumerate(_nodes(network)):
+        inputs = tuple(made.get(value, value.name) if value is not None else None for value in node.inputs)
+        wiring.append((node.domain, node.op_type, inputs, tuple(node.attributes)))
+        made |= {value: (position, i) for i, value in enumerate(node.outputs)}
+    return wiring
 
 
 def _constants(network: Any, tensors: Mapping[str, Tensor]) -> dict[Place, np.ndarray]:
