@@ -2,7 +2,7 @@
 
 Plans for three quarters, a half and a third of the most bytes alive at once, by the default recipe, by equal shares and
 by shares of the memory. Beside each the share of the parameters that was kept before groups away from the peak were
-left alone. Nothing is trained or timed: deterministic.
+left alone. Widths by single channels. Nothing is trained or timed: deterministic.
 """
 
 from collections.abc import Mapping, Sequence
@@ -105,7 +105,7 @@ def plans(net: Net) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"net": net.title, "ram": share, "kept": {}, "used": {}, "narrowed": {}}
         for title, settings in RECIPES.items():
             try:
-                budget, config = Budget.parse(f"ram={share}"), PruneConfig.model_validate(settings)
+                budget, config = Budget.parse(f"ram={share}"), PruneConfig.model_validate({"round_to": 1, **settings})
                 found = decide(model, graph, [example_batch(example)], budget, config)
             except BudgetError:
                 row["kept"][title] = row["used"][title] = row["narrowed"][title] = None

@@ -30,7 +30,7 @@ NETS = ("vgg11", "resnet20", "mobilenetv2")
 def decided(style: str, budget: str, **settings: Any) -> tuple[nn.Module, ChannelGraph, Decision]:
     model = seeded(STYLES[style])
     graph = trace(model, batch()[0][:1])
-    config = PruneConfig.model_validate({"rounds": 4, **settings})
+    config = PruneConfig.model_validate({"rounds": 4, "round_to": 1, **settings})
     return model, graph, decide(model, graph, [batch()], Budget.parse(budget), config)
 
 
@@ -41,7 +41,7 @@ def net(request: pytest.FixtureRequest) -> tuple[nn.Module, ChannelGraph]:
 
 
 def planned(net: tuple[nn.Module, ChannelGraph], budget: str, **settings: Any) -> Decision:
-    config = PruneConfig.model_validate({"score": "magnitude", **settings})
+    config = PruneConfig.model_validate({"score": "magnitude", "round_to": 1, **settings})
     return decide(*net, [example_batch(torch.zeros(1, 3, 32, 32))], Budget.parse(budget), config)
 
 
@@ -78,7 +78,7 @@ def test_every_recipe_narrows_groups_at_the_peak_alone(style: str, recipe: str, 
 @pytest.mark.parametrize(("recipe", "evaluator"), CASES)
 @pytest.mark.parametrize("budget", ["params=1/2,ram=2/3", "macs=1/2,ram=1/2", "ram=3/4,params=1/3,macs=1/3"])
 def test_every_recipe_meets_several_limits_at_once(style: str, recipe: str, evaluator: str, budget: str) -> None:
-    settings = {"recipe": recipe, "evaluator": evaluator}
+    settings = {"recipe": recipe, "evaluator": evaluator, "round_to": 1}
     _, graph, decision = decided(style, budget, **settings)
     assert max(decision.used.values()) <= 1
     assert decision.plan.origin["budget"] == budget
@@ -95,7 +95,7 @@ def test_no_recipe_keeps_fewer_parameters_than_shares_of_the_memory(
     settings = {"recipe": "complexity", **settings} if "mode" in settings else settings
     decision = planned(net, budget, **settings)
     assert decision.cost.activation_bytes <= Fraction(share) * decision.dense.activation_bytes
-    memory = PruneConfig(recipe="complexity", mode="ma", score="magnitude")
+    memory = PruneConfig(recipe="complexity", mode="ma", round_to=1)
     assert decision.cost.params >= planned(net, budget, **memory.model_dump(include={"recipe", "mode"})).cost.params
     # Nor fewer than the method alone, which narrows groups elsewhere too.
     alone = with_streams(Target(graph, Budget.parse(budget), constraints_of(memory)), memory)
