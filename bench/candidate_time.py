@@ -54,12 +54,14 @@ def measure(model: nn.Module, example: Tensor, plans: int, seconds: float = 1.0)
             file_s.append(time.perf_counter() - start)
     with Stopwatch(model, graph, example, seconds=seconds, translation=translation) as stopwatch:
         whole_s: list[float] = []
+        cpu_s: list[float] = []
         first = next(iter(chosen))
         timings = {first: stopwatch({first: chosen[first]})[first][0]}  # the dense file and session, which are kept
         for name, plan in chosen.items():
-            start = time.perf_counter()
+            start, cpu_start = time.perf_counter(), time.process_time()
             timings[name] = stopwatch({name: plan})[name][0]
             whole_s.append(time.perf_counter() - start)
+            cpu_s.append(time.process_time() - cpu_start)
     return {
         "translate_s": translate_s,
         "dense_file_s": dense_s,
@@ -67,6 +69,7 @@ def measure(model: nn.Module, example: Tensor, plans: int, seconds: float = 1.0)
         "first_file_s": file_s[0],
         "file_s": spread(file_s[1:]),
         "candidate_s": spread(whole_s),
+        "candidate_cpu_s": spread(cpu_s),
         "derived": derived,
         "plans": len(chosen),
         "turns": min(timing.n for timing in timings.values()),

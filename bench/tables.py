@@ -184,6 +184,7 @@ def candidate_time(result: Result) -> str:
     head = (
         "model",
         "a candidate, s",
+        "CPU, s",
         "its file, s",
         "derived",
         "first file, s",
@@ -194,6 +195,7 @@ def candidate_time(result: Result) -> str:
         (
             row["title"],
             _range(row["candidate_s"], 2),
+            f"{row['candidate_cpu_s']['median']:.2f}",
             _range(row["file_s"], 2),
             f"{row['derived']} of {row['plans']}",
             f"{row['first_file_s']:.2f}",

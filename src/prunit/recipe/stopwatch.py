@@ -35,7 +35,8 @@ MEMORY_BYTES: Final = 2 << 30
 """What the sessions that are open together may take, by `_bytes_of`; beyond it the plans are timed in parts."""
 
 _DENSE: Final = "dense"
-_WARM_UP: Final = 2
+_WARM_UP: Final = 1
+"""A plan's session has run once before: to see that it does."""
 
 
 @dataclass(frozen=True)
