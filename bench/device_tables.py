@@ -145,3 +145,24 @@ def training_time(result: Result) -> str:
         for row in result["rows"]
     ]
     return table(("model", "budget", "recipe", "epoch, s", "of dense", "less than training twice"), rows)
+
+
+def met_times(result: Result) -> str:
+    """What was asked of the time, what the plan was found to take, and what the finished file takes."""
+    rows = [
+        (
+            row["title"],
+            row["budget"],
+            f"{row['promised']:.2f}×",
+            f"{row['finished']:.2f}×",
+            f"{row['finished'] / row['promised'] - 1:+.1%}",
+            f"{row['finished'] / row['asked'] - 1:+.1%}",
+            f"{row['macs']:.1%}",
+            f"{row['params']:.1%}",
+            row["plans"],
+            f"{row['seconds']:.0f}",
+        )
+        for row in result["rows"]
+    ]
+    head = ("model", "budget", "promised", "finished", "of promised", "of asked", "macs", "params", "plans timed", "s")
+    return table(head, rows)

@@ -266,6 +266,7 @@ TABLES: Final[Mapping[str, Callable[[Result], str]]] = {
     "export_passes": export_passes,
     "budget_fit": device_tables.budget_fit,
     "ram_budget": device_tables.ram_budget,
+    "met_times": device_tables.met_times,
     "complexity": device_tables.complexity,
     "latency_profile": device_tables.latency_profile,
     "engine_widths": width_tables.engine_widths,

@@ -46,13 +46,13 @@ def test_a_plan_competes_that_gives_up_nothing(half: Decision) -> None:
 
 
 def test_a_plan_with_fewer_weights_or_multiply_adds_does_not(half: Decision) -> None:
-    assert why_not(like(half, params=0.9), half) == "has 90% of the params"
-    assert why_not(like(half, macs=0.94), half) == "has 94% of the macs"
+    assert why_not(like(half, params=0.9), half) == "has 90.0% of the params"
+    assert why_not(like(half, macs=0.94), half) == "has 94.0% of the macs"
 
 
 def test_a_plan_that_leaves_much_of_the_budget_does_not(half: Decision) -> None:
     less = replace(half, used=MappingProxyType({"macs=1/2": 0.5}))
-    assert why_not(less, half) == "uses 50% of macs=1/2"
+    assert why_not(less, half) == "uses 50.0% of macs=1/2"
 
 
 def test_a_plan_that_starves_a_layer_does_not(half: Decision) -> None:

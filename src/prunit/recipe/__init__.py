@@ -5,7 +5,7 @@
 - deciding.py: the same with the engine at hand, where plans are timed
 - choosing.py: of plans within a budget, the fastest that costs no accuracy
 - faster.py: the plan that meets a budget of time; dial.py: the plans that it tries
-- stopwatch.py: plans timed, in turns with the dense model
+- stopwatch.py, steady.py: plans timed, in turns with the dense model; again, where the machine was busy
 - collapse.py: when thinning out the weights cuts the output off from the input
 - devices.py: the profiles of devices that a budget or a mode names
 - sweeps.py: sweep(), the best of several recipes for each budget

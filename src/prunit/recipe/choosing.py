@@ -118,10 +118,10 @@ def why_not(other: Decision, default: Decision) -> str:
     for figure in ("params", "macs"):
         share = getattr(other.cost, figure) / max(getattr(default.cost, figure), 1)
         if share < ENOUGH:
-            return f"has {share:.0%} of the {figure}"
+            return f"has {share:.1%} of the {figure}"
     binding = default.binding
     if binding and other.used[binding] < ENOUGH * default.used[binding]:
-        return f"uses {other.used[binding]:.0%} of {binding}"
+        return f"uses {other.used[binding]:.1%} of {binding}"
     kept = other.plan.widths
     name, width = min(default.plan.widths.items(), key=lambda item: kept[item[0]] / item[1], default=("", 1))
     if name and kept[name] < _NARROWEST * width:

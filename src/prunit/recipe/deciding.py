@@ -25,10 +25,11 @@ from prunit.plans import keep_all
 from prunit.recipe.choosing import Candidate, Chosen, candidates_of, fastest, in_words, told, with_timings
 from prunit.recipe.config import BuildConfig, PruneConfig
 from prunit.recipe.dial import Dial, limited
-from prunit.recipe.faster import Met, Watch, meet
+from prunit.recipe.faster import Met, meet
 from prunit.recipe.progress import Progress
 from prunit.recipe.recipes import Decision, OnRound, Scored, narrowest, scored_for
 from prunit.recipe.source import example_of
+from prunit.recipe.steady import Watch, middle, steadily
 from prunit.recipe.stopwatch import Stopwatch
 from prunit.scores import Saliency, Score
 from prunit.surgery import copied
@@ -154,7 +155,8 @@ def _measured(
     sizes = tuple(dict.fromkeys((1, clock.batch)))
     on_timed(0, len(timed))
     with clock.watch(scored.model, scored.graph, example, sizes) as watch:
-        timings = watch({c.name: c.decision.plan for c in timed})
+        found = steadily(watch, {c.name: c.decision.plan for c in timed})
+        timings = {name: [middle(each) for each in zip(*several, strict=True)] for name, several in found.items()}
     on_timed(len(timed), len(timed))
     candidates = with_timings(candidates, timings)
     best = fastest(candidates)

@@ -6,21 +6,18 @@ plans that do not; then groups go one after the other from the narrower to the w
 point. What comes out is timed again, and narrowed where it was lucky the first time.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Final, Protocol
 
 from prunit.allocate import Limit
 from prunit.errors import BudgetError
-from prunit.plans import Plan
 from prunit.recipe.recipes import Decision
+from prunit.recipe.steady import Watch, steadily
 from prunit.recipe.stopwatch import Timing
 from prunit.shown import Shown
 from prunit.units import written
-
-Watch = Callable[[Mapping[str, Plan]], Mapping[str, Sequence[Timing]]]
-"""Times plans by name, all of them and the dense model in turns: `Stopwatch`. The first timing is of batch 1."""
 
 CLOSE: Final = 0.97
 """How much of the time a plan must use so that no wider one is looked for."""
@@ -131,9 +128,9 @@ class _Search:
 
     def clock(self, entries: Sequence[Tried]) -> None:
         plans = {entry.decision.plan.hash: entry.decision.plan for entry in entries}
-        for name, timings in (self.watch(plans) if plans else {}).items():
-            self.tried[name].timings.append(timings[0])
-            self.dense_ms.append(timings[0].dense_p50_ms)
+        for name, found in steadily(self.watch, plans).items():
+            self.tried[name].timings += [timings[0] for timings in found]
+            self.dense_ms += [timings[0].dense_p50_ms for timings in found]
         self.tell(sum(len(entry.timings) for entry in self.tried.values()))
 
     # ── the search ──

@@ -213,7 +213,8 @@ def narrowest(
     graph: ChannelGraph, budget: Budget, config: PruneConfig, meters: Mapping[str, Meter] | None = None
 ) -> Target:
     """The budget on the graph, every group as narrow as the configuration lets it get; `BudgetError` beyond that."""
-    return _asked(graph, budget, config, meters_of(graph, budget, config) if meters is None else meters)
+    meters = meters_of(graph, budget, config) if meters is None else meters
+    return _asked(graph, budget, config, meters)
 
 
 def first_reachable(
