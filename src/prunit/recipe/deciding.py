@@ -5,7 +5,7 @@
 - everything else is `decide`, and nothing is timed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -161,7 +161,7 @@ def _measured(
     candidates = with_timings(candidates, timings)
     best = fastest(candidates)
     text = told(best, candidates, runtimes.DEFAULT)
-    decision = replace(_with_origin(best.decision, measured=text), measured=best.timings)
+    decision = replace(_with_origin(best.decision, {"measured": text}), measured=best.timings)
     return Chosen(decision, tuple(candidates))
 
 
@@ -189,7 +189,7 @@ def _within_time(
         dial = Dial(scored, budget.known, config, target)
         met = meet(dial, limit, watch, tell=lambda done: on_timed(done, 0))
     text = f"{in_words(met.timing, runtimes.DEFAULT)}; found by timing {len(met.tried)} plans"
-    decision = _with_origin(met.decision, budget=str(budget), measured=text)
+    decision = _with_origin(met.decision, {"budget": str(budget), "measured": text})
     known = dial.target.shares_used(dial.target.figures(width_array(graph, decision.plan.widths)))
     used = {str(x): met.used if x is limit else known[str(x)] for x in budget.limits}
     return Chosen(replace(decision, used=used, measured=(met.timing,)), _tried(met))
@@ -205,7 +205,7 @@ def _tried(met: Met) -> tuple[Candidate, ...]:
     )
 
 
-def _with_origin(decision: Decision, **more: str) -> Decision:
+def _with_origin(decision: Decision, more: Mapping[str, str]) -> Decision:
     return replace(decision, plan=replace(decision.plan, origin={**decision.plan.origin, **more}))
 
 
