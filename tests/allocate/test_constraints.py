@@ -208,10 +208,10 @@ def test_constraints_are_values() -> None:
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"round_to": 0}, "round_to must be a whole number of channels, at least 1, got 0"),
-        ({"round_to": 8.0}, "round_to must be a whole number of channels, at least 1, got 8.0"),
-        ({"round_to": "auto"}, "round_to must be a whole number of channels, at least 1, got 'auto'"),
-        ({"round_to": True}, "round_to must be a whole number of channels, at least 1, got True"),
+        ({"round_to": 0}, "round_to must be a whole number of channels, at least 1, or 'auto', got 0"),
+        ({"round_to": 8.0}, "round_to must be a whole number of channels, at least 1, or 'auto', got 8.0"),
+        ({"round_to": "best"}, "round_to must be a whole number of channels, at least 1, or 'auto', got 'best'"),
+        ({"round_to": True}, "round_to must be a whole number of channels, at least 1, or 'auto', got True"),
         ({"min_share": 2}, "min_share must be in [0, 1] and min_width at least 1, got 2 and 1"),
         ({"limits": {"a": 0.5}}, "limit 'a' = 0.5 is not a pair: write [least, most], each a share of the channels"),
         ({"limits": {"a": "01"}}, "limit 'a' = '01' is not a pair"),

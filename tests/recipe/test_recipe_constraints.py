@@ -130,7 +130,7 @@ def test_a_plan_says_under_which_constraints_it_was_made() -> None:
     assert plan.origin["constraints"] == "round_to=8, limits={first.*: [0.5, 1]}"
     assert all(width % 8 == 0 for name, width in plan.widths.items() if name != "head")
     assert prunit.Plan.from_json(plan.to_json()).origin == json.loads(json.dumps(dict(plan.origin)))
-    plain = prunit.plan(model, example, budget={"params": 1 / 2}, config={"recipe": "uniform"})
+    plain = prunit.plan(model, example, budget={"params": 1 / 2}, config={"recipe": "uniform", "round_to": 1})
     assert "constraints" not in plain.origin
 
 
@@ -152,9 +152,13 @@ def test_mistakes_are_found_before_anything_is_scored() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"round_to": 0}, "setting prune.round_to=0: input should be greater than or equal to 1"),
-        ({"round_to": 8.5}, "setting prune.round_to=8.5: input should be a valid integer"),
-        ({"round_to": "auto"}, "setting prune.round_to='auto': input should be a valid integer"),
+        (
+            {"round_to": 0},
+            "setting prune.round_to=0: input should be a whole number of channels, at least 1, or 'auto'",
+        ),
+        ({"round_to": 8.5}, "setting prune.round_to=8.5: input should be a whole number of channels"),
+        ({"round_to": True}, "setting prune.round_to=True: input should be a whole number of channels"),
+        ({"round_to": "best"}, "setting prune.round_to='best': input should be a whole number of channels"),
         ({"limits": [0.5, 1]}, r"setting prune.limits=\[0.5, 1\]: input should be a valid dictionary"),
         ({"limits": {"a.*": 0.5}}, r"setting prune.limits.a.\*=0.5: input should be a valid tuple"),
         ({"limits": {"a.*": ["few", 1]}}, r"setting prune.limits.a.\*.0='few': input should be a valid number"),
@@ -179,7 +183,7 @@ def test_a_build_that_an_older_prunit_began_is_resumed_with_defaults_only(tmp_pa
     defaults = BuildConfig().model_dump(mode="json")
     open_folder(tmp_path, now, resume=True, defaults=defaults)
     for setting, said in (
-        ({"round_to": 8}, "prune.round_to=1, now it is 8"),
+        ({"round_to": 8}, "prune.round_to=auto, now it is 8"),
         ({"limits": {"a.*": [0.5, 1.0]}}, r"prune.limits.a.\*=None, now it is \[0.5, 1.0\]"),
         ({"keep_last": True}, "prune.keep_last=False, now it is True"),
     ):

@@ -28,8 +28,10 @@ NO_CLASSES = torch.empty(0, dtype=torch.int64)
 def decided(
     style: str, budget: str, config: PruneConfig, *, batches: list[Batch] | None = None
 ) -> tuple[nn.Module, ChannelGraph, Decision]:
+    """A decision by single channels: what a recipe says of a layer shows there. test_recipe_liked.py has the steps."""
     model = seeded(STYLES[style])
     graph = trace(model, batch()[0][:1])
+    config = config.model_copy(update={"round_to": 1})
     return model, graph, decide(model, graph, batches or [batch()], Budget.parse(budget), config)
 
 
@@ -37,7 +39,7 @@ def decided(
 @pytest.mark.parametrize(("recipe", "evaluator"), CASES)
 @pytest.mark.parametrize("budget", ["params=1/4", "macs=1/3,params=0.9"])
 def test_budget_is_met_and_each_group_is_explained(style: str, recipe: str, evaluator: str, budget: str) -> None:
-    config = PruneConfig.model_validate({"recipe": recipe, "evaluator": evaluator, "rounds": 8})
+    config = PruneConfig.model_validate({"recipe": recipe, "evaluator": evaluator, "rounds": 8, "round_to": 1})
     model, graph, decision = decided(style, budget, config)
     target = Target(graph, Budget.parse(budget), constraints_of(config))
     small = prunit.compact(model, graph, decision.plan)

@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from prunit.allocate.allowed import Allowed
+from prunit.allocate.liked import Liked, liked
+from prunit.edge import runtimes
+from prunit.edge.widths import liking
 from prunit.errors import ConfigError, UnknownNameError
 from prunit.graph import ChannelGraph, Group, Layer
 from prunit.shown import Shown
@@ -26,6 +29,10 @@ class Constraints(Shown):
     A channel that occurs k times there (in a grouped convolution, once in each of its k parts) counts k times. A dense
     width that is no multiple may stay as it is; a group narrower than one multiple always does.
 
+    With `round_to="auto"` each group goes in the steps that `engine` likes at all layers that make or read it
+    (`edge.widths`), and no narrower than saves time there. For budgets that are out of reach so, `narrow` allows one
+    step at the least (1), and powers of two below (2).
+
     Every group keeps at least `min_share` of its channels and never fewer than `min_width`: a layer with no channel
     would cut the input off from the output. `limits` give the least and the most that groups keep one of whose
     producers has a name like the pattern; up to 1 these are shares, above that numbers of channels. Where several
@@ -37,20 +44,26 @@ class Constraints(Shown):
     Raises `ConfigError` for what can never hold, and `resolve` for what cannot hold on a graph.
     """
 
-    round_to: int = 1
+    round_to: int | Literal["auto"] = 1
     min_width: int = 1
     min_share: float = 0.02
     limits: Mapping[str, Sequence[float]] = field(default_factory=dict, hash=False)
     keep_first: bool = False
     keep_last: bool = False
+    engine: str = runtimes.DEFAULT
+    narrow: Literal[0, 1, 2] = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_share <= 1 or self.min_width < 1:
             raise ConfigError(
                 f"min_share must be in [0, 1] and min_width at least 1, got {self.min_share} and {self.min_width}"
             )
-        if isinstance(self.round_to, bool) or not isinstance(self.round_to, int) or self.round_to < 1:
-            raise ConfigError(f"round_to must be a whole number of channels, at least 1, got {self.round_to!r}")
+        if self.round_to == "auto":
+            liking(self.engine)
+        elif isinstance(self.round_to, bool) or not isinstance(self.round_to, int) or self.round_to < 1:
+            raise ConfigError(
+                f"round_to must be a whole number of channels, at least 1, or 'auto', got {self.round_to!r}"
+            )
         limits = {pattern: _pair(pattern, limit) for pattern, limit in self.limits.items()}
         object.__setattr__(self, "limits", MappingProxyType(limits))
 
@@ -76,19 +89,24 @@ class Constraints(Shown):
         Raises `UnknownNameError` for a pattern that no producer's name fits, and `ConfigError` where no width is left.
         """
         self._check_patterns(graph)
-        steps = _steps(graph, self.round_to)
-        bounds = [self._bounds(group, int(step)) for group, step in zip(graph.groups, steps, strict=True)]
+        ones = np.ones(len(graph.groups), dtype=np.int64)
+        likes = liked(graph, self.engine) if self.round_to == "auto" else Liked(_steps(graph, self.round_to), ones)
+        each = zip(graph.groups, likes.steps, likes.least, strict=True)
+        bounds = [self._bounds(group, int(step), int(worth)) for group, step, worth in each]
+        least = np.array([b.least for b in bounds], dtype=np.int64)
+        steps = np.array([b.step for b in bounds], dtype=np.int64)
         return Allowed(
-            np.array([b.least for b in bounds], dtype=np.int64),
+            least,
             np.array([b.most for b in bounds], dtype=np.int64),
             steps,
             tuple(b.least_by for b in bounds),
             tuple(b.most_by for b in bounds),
+            knee=np.maximum(steps, least) if self.narrow == 2 else None,
         )
 
-    def _bounds(self, group: Group, step: int) -> "_Bounds":
+    def _bounds(self, group: Group, step: int, worth: int) -> "_Bounds":
         if group.pinned:
-            return _Bounds(group.size, group.size)
+            return _Bounds(group.size, group.size, step)
         # A hair is taken off so that 0.07 * 100 counts as 7.
         low = _Bound(min(max(self.min_width, math.ceil(self.min_share * group.size - 1e-9)), group.size), "")
         high = _Bound(group.size, "")
@@ -99,13 +117,21 @@ class Constraints(Shown):
                 wanted = math.floor(_channels(most, group) + 1e-9)
                 high = min(high, _Bound(wanted, f"limit '{pattern}'"), key=lambda bound: bound.width)
         least = -(-low.width // step) * step
+        if self.narrow == 2:
+            least = min(least, 2 ** (low.width - 1).bit_length())  # the next power of two
+        elif not self.narrow and high.width >= worth:
+            least = max(least, worth)
         most = high.width if high.width == group.size else high.width // step * step
         # Where no multiple is left below it, the dense width is the only one.
         least = min(least, group.size) if most == group.size else least
+        if not 1 <= least <= most and self.round_to == "auto" and low.width <= high.width:
+            # What the user asks for comes before what the engine likes.
+            return _Bounds(low.width, high.width, 1, low.by, high.by)
         if not 1 <= least <= most:
             raise ConfigError(_no_width_left(group, low, high, step, self.round_to))
-        rounded = f"rounded to {self.round_to}" if least > low.width else ""
-        return _Bounds(least, most, ", ".join(filter(None, (low.by, rounded))), high.by)
+        to = f"for {self.engine}" if self.round_to == "auto" else f"to {self.round_to}"
+        rounded = f"rounded {to}" if least > low.width else ""
+        return _Bounds(least, most, step, ", ".join(filter(None, (low.by, rounded))), high.by)
 
     def _check_patterns(self, graph: ChannelGraph) -> None:
         for pattern, (_, most) in self.limits.items():
@@ -135,6 +161,7 @@ class _Bound(NamedTuple):
 class _Bounds(NamedTuple):
     least: int
     most: int
+    step: int
     least_by: str = ""
     most_by: str = ""
 
@@ -169,7 +196,7 @@ def _fits(group: Group, pattern: str) -> bool:
     return any(fnmatchcase(name, pattern) for name in (group.name, *group.producers))
 
 
-def _no_width_left(group: Group, low: _Bound, high: _Bound, step: int, round_to: int) -> str:
+def _no_width_left(group: Group, low: _Bound, high: _Bound, step: int, round_to: int | str) -> str:
     least = f"{low.by or 'the minimum width'} asks for at least {low.width}"
     most = f"{high.by} for at most {high.width}" if high.by else f"it has {group.size}"
     among = f" and round_to={round_to} for multiples of {step}" if step > 1 else ""

@@ -50,8 +50,12 @@ ModeName = Annotated[
 ]
 ScoreName = Annotated[str | None, typer.Option("--score", help="A name of `prunit methods`. (default: the recipe's)")]
 RoundTo = Annotated[
-    int | None,
-    typer.Option("--round-to", help="Layers that are cut keep a multiple of so many channels: 8, 16. (default: 1)"),
+    str | None,
+    typer.Option(
+        "--round-to",
+        help="Layers that are cut keep a multiple of so many channels: 8, 16; 1 for models that are stored and never"
+        " run. (default: auto, what the engine is fast with)",
+    ),
 ]
 Seed = Annotated[int | None, typer.Option(help="Initial weights, data order, random scores. (default: 0)")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N. (default: auto)")]
@@ -77,7 +81,7 @@ class Options(NamedTuple):
     seed: int | None
     device: str | None
     image_size: int | None
-    round_to: int | None
+    round_to: str | None
     subset: int | None = None
     epochs: int | None = None
 

@@ -68,4 +68,7 @@ def told(case: Case, scores: Scores, widths: Widths, some: str, none: str) -> di
 def rounded(case: Case, group: Group) -> str:
     """What there is to add about a group whose widths go in steps."""
     in_steps = case.target.allowed.step[case.graph.index[group.name]] > 1
-    return f", rounded to {case.target.constraints.round_to}" if in_steps else ""
+    asked = case.target.constraints
+    return (
+        f", rounded {f'for {asked.engine}' if asked.round_to == 'auto' else f'to {asked.round_to}'}" if in_steps else ""
+    )

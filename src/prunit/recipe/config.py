@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, cast, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
+from prunit.edge import runtimes
 from prunit.errors import ConfigError, UnknownNameError, unknown
 from prunit.shown import Shown
 from prunit.train import TrainConfig
@@ -32,6 +34,15 @@ def _limit(value: object) -> str:
     return str(near) if near is not None and math.isclose(near, cast("float", value), rel_tol=1e-12) else str(value)
 
 
+def _rounding(value: object) -> object:
+    """'auto' or a whole number of channels, as such or as text."""
+    text = str(value).strip()
+    if isinstance(value, bool) or not (text == "auto" or (text.isdecimal() and int(text) >= 1)):
+        raise PydanticCustomError("rounding", "input should be a whole number of channels, at least 1, or 'auto'")
+    return text if text == "auto" else int(text)
+
+
+RoundTo = Annotated[int | Literal["auto"], BeforeValidator(_rounding)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_names_listed)]
 Budgets = Annotated[tuple[str, ...], BeforeValidator(_budgets_listed)]
@@ -74,8 +85,10 @@ class PruneConfig(_Section):
     """Share of its channels that every layer keeps at least; None is the recipe's own (0.02; complexity 0.1)."""
     min_width: int | None = Field(default=None, ge=1)
     """Channels that every layer keeps at least; None is the recipe's own (1; complexity 4)."""
-    round_to: int = Field(default=1, ge=1)
-    """Layers that are cut keep a multiple of so many output channels, where their dense width allows it."""
+    round_to: RoundTo = "auto"
+    """Layers that are cut keep a multiple of so many output channels; 'auto' is what `engine` likes at each layer."""
+    engine: str = runtimes.DEFAULT
+    """The engine that will run the models, for `round_to=auto`: one of those in `prunit.edge.widths`."""
     measure: bool | None = None
     """Of roundings that meet a budget take the fastest, timed here, that costs no accuracy; None: only `build` does."""
     limits: Mapping[str, tuple[float, ...]] = {}

@@ -196,11 +196,15 @@ def _recipe_of(config: PruneConfig) -> Recipe:
     return RECIPES[config.recipe]
 
 
-def constraints_of(config: PruneConfig) -> Constraints:
-    """What a configuration asks of widths; `ConfigError` for what can never hold."""
+def constraints_of(config: PruneConfig, *, profiled: bool = False) -> Constraints:
+    """What a configuration asks of widths; `ConfigError` for what can never hold.
+
+    Where a device's profile tells what widths take (`profiled`), it does so better than the general table of an engine.
+    """
     recipe = _recipe_of(config)
     return Constraints(
-        round_to=config.round_to,
+        round_to=1 if profiled and config.round_to == "auto" else config.round_to,
+        engine=config.engine,
         min_width=recipe.min_width if config.min_width is None else config.min_width,
         min_share=recipe.min_share if config.min_share is None else config.min_share,
         limits=config.limits,
@@ -229,7 +233,14 @@ def first_reachable(
 
 
 def _asked(graph: ChannelGraph, budget: Budget, config: PruneConfig, meters: Mapping[str, Meter]) -> Target:
-    return reachable(Target(graph, budget, constraints_of(config), meters), config)
+    constraints = constraints_of(config, profiled=bool(meters))
+    target = Target(graph, budget, constraints, meters)
+    for narrow in (1, 2) if constraints.round_to == "auto" else ():
+        if target.met_by(target.floor) or target.met_by(target.ceiling):
+            break
+        # Out of reach at widths that save time: what the user asked for comes first.
+        target = Target(graph, budget, replace(constraints, narrow=narrow), meters)
+    return reachable(target, config)
 
 
 def _decision(plan: Plan, case: Case, why: dict[str, str], dense: Cost, seconds: float) -> Decision:
