@@ -49,8 +49,8 @@ class Case:
 
     @property
     def config(self) -> PruneConfig:
-        """The settings of a user who says nothing, with the task's seed."""
-        return PruneConfig(seed=self.task.seed)
+        """The defaults with the task's seed, by single channels: widths in steps are arms of their own."""
+        return PruneConfig(seed=self.task.seed, round_to=1)
 
     @cached_property
     def target(self) -> Target:

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from itertools import product
 from typing import Final
 
-from bench.evidence.arms import ARMS, BASELINES, OURS
+from bench.evidence.arms import ARMS, BASELINES, DEFAULT, OURS
 from bench.evidence.tasks import DENSE, Data, Search, Task
 from prunit.errors import ConfigError, unknown
 from prunit.train import TrainConfig
@@ -147,6 +147,8 @@ PROTOCOLS: Final[Mapping[str, Protocol]] = {
                     ("complexity-*", "uniform", "width-multiplier"),
                 ),
             ),
+            # What widths in steps cost where nearly every convolution is depthwise or pointwise.
+            (_CPU, Grid(("mobilenetv2",), ("macs=1/4",), (DEFAULT, "reconvene-per-cost"))),
         ),
         probe_s=1.0,
     ),

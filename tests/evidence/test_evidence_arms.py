@@ -16,6 +16,7 @@ from bench.evidence.filling import check_budget, widths_of
 from prunit.costs import cost_of
 from prunit.errors import BudgetError
 from prunit.graph import trace
+from prunit.recipe.config import PruneConfig
 from prunit.recipe.recipes import decide
 from prunit.recipe.reconvene import EVALUATORS
 from prunit.recipe.source import example_of
@@ -67,6 +68,7 @@ def test_the_table_has_every_reading() -> None:
     assert {arm for arm, about in ARMS.items() if about.family == "reconvene"} <= readings | {
         "reconvene-round8",
         "reconvene-per-cost",
+        "reconvene-auto",
     }
     assert {f"reconvene-{e}-{r}" for e in evaluators for r in get_args(Rectify)} <= ARMS.keys()
     assert all("|" not in about.line for about in ARMS.values())  # it would end a cell of a table
@@ -85,10 +87,10 @@ def test_a_mask_counts_its_weights() -> None:
 def test_the_default_arm_is_what_prunit_does_unasked() -> None:
     for budget in ("params=1/4", "macs=1/4"):
         one, (pruned, _) = case(DEFAULT, budget), pruned_by(DEFAULT, budget)
-        dense = one.make()
-        plan = decide(dense, one.graph, one.batches, one.budget, one.config).plan
+        dense, unasked = one.make(), PruneConfig(seed=one.task.seed)
+        plan = decide(dense, one.graph, one.batches, one.budget, unasked).plan
         small = compact(dense, one.graph, plan)
-        rectify(small, dense, one.config.rectifier, seed=one.task.seed)
+        rectify(small, dense, unasked.rectifier, seed=one.task.seed)
         assert pruned.plan is not None
         assert plan.hash == pruned.plan.hash
         same = zip(small.state_dict().values(), pruned.model.state_dict().values(), strict=True)

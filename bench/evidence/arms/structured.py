@@ -21,14 +21,9 @@ from prunit.surgery import Rectify
 Prune = Callable[[Case], Pruned]
 
 
-def reconvene(evaluator: str, rectifier: Rectify) -> Prune:
-    """The paper's recipe in one reading of its evaluator and of its rectifier."""
-    return _by_recipe({"recipe": "reconvene", "evaluator": evaluator}, rectifier)
-
-
-def rounded(round_to: int) -> Prune:
-    """Reading 'emptied' with widths at multiples of `round_to`, which an engine computes faster."""
-    return _by_recipe({"recipe": "reconvene", "evaluator": "emptied", "round_to": round_to}, "reinit")
+def reconvene(evaluator: str, rectifier: Rectify, *, round_to: int | str = 1) -> Prune:
+    """The paper's recipe in one reading of its evaluator and of its rectifier; single channels, or widths in steps."""
+    return _by_recipe({"recipe": "reconvene", "evaluator": evaluator, "round_to": round_to}, rectifier)
 
 
 def uniform_width(case: Case) -> Pruned:
