@@ -87,7 +87,7 @@ def test_emptied_keeps_what_the_densest_mask_within_the_budget_leaves(share: int
     x_BCHW = batch()[0][:1]
     graph, budget = trace(model, x_BCHW), Budget.parse(f"params=1/{share}")
     dense = cost_of(graph)
-    decision = decide(model, graph, [(x_BCHW, NO_CLASSES)], budget, PruneConfig(evaluator="emptied"))
+    decision = decide(model, graph, [(x_BCHW, NO_CLASSES)], budget, PruneConfig(evaluator="emptied", round_to=1))
 
     found = score_weights(model, graph, "synflow", [(x_BCHW, NO_CLASSES)], density=sparsest(Target(graph, budget)))
     weights = [found[f"{name}.weight"] for name in ("first.0", "second.0", "third.0", "head")]
@@ -119,7 +119,7 @@ def test_a_mask_that_would_disconnect_the_network_is_not_followed_to_the_end() -
         model.get_submodule("second.0").get_parameter("weight").mul_(1e-3)
     graph = trace(model, batch()[0][:1])
     budget = Budget.parse("params=1/16")
-    decision = decide(model, graph, [batch()], budget, PruneConfig(evaluator="emptied", score="magnitude"))
+    decision = decide(model, graph, [batch()], budget, PruneConfig(evaluator="emptied", score="magnitude", round_to=1))
     assert decision.cost.params <= decision.dense.params // 16
     assert 1 < decision.plan.widths["third.0"] < 32
     end = "before it cuts the network at 'first.0'; then by equal shares"
