@@ -1,5 +1,6 @@
 """Of plans within one budget the fastest that costs no accuracy: what competes, which one wins, and when none does."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -8,12 +9,16 @@ import torch
 
 from prunit import zoo
 from prunit.allocate import Budget
+from prunit.costs import cost_of
+from prunit.errors import ConfigError
 from prunit.graph import ChannelGraph, trace
 from prunit.recipe import decide
-from prunit.recipe.choosing import Candidate, fastest, why_not
+from prunit.recipe.choosing import Candidate, Chosen, fastest, why_not
 from prunit.recipe.config import PruneConfig
+from prunit.recipe.deciding import Clock, decide_here
 from prunit.recipe.recipes import Decision
 from prunit.recipe.stopwatch import Timing
+from tests.recipe.watches import Takes, Watches, by_macs
 
 Net = tuple[torch.nn.Module, ChannelGraph]
 IMAGES = [(torch.zeros(1, 3, 32, 32), torch.empty(0))]
@@ -29,6 +34,93 @@ def vgg() -> Net:
 def half(vgg: Net) -> Decision:
     """Half the multiply-adds of VGG-11, every width the same share."""
     return decide(*vgg, IMAGES, Budget.parse("macs=1/2"), PruneConfig(recipe="uniform", round_to=8))
+
+
+def chosen_of(
+    net: Net, takes: Takes, budget: str = "macs=1/2", *, every: bool = False, measure: bool = True, **settings: object
+) -> tuple[Chosen, Watches]:
+    watches = Watches(takes, noise=0.002)
+    config = PruneConfig.model_validate({"recipe": "uniform"} | settings)
+    chosen = decide_here(
+        *(net[0], net[1], IMAGES[0][0], IMAGES, Budget.parse(budget), config),
+        measure=measure,
+        every=every,
+        clock=Clock(watches=watches),
+    )
+    return chosen, watches
+
+
+def likes(block: int, other: int) -> Takes:
+    """A fifth faster where all widths that were cut are multiples of `block`, and not all are of `other`."""
+
+    def takes(graph: ChannelGraph, widths: Mapping[str, int]) -> float:
+        cut = [width for name, width in widths.items() if width < graph.group(name).size]
+        fits = all(width % block == 0 for width in cut) and any(width % other for width in cut)
+        return by_macs(graph, widths) * (0.8 if fits else 1.0)
+
+    return takes
+
+
+def test_the_fastest_of_those_that_compete_is_taken(vgg: Net) -> None:
+    chosen, watches = chosen_of(vgg, likes(8, 16))
+    names = [c.name for c in chosen.candidates]
+    assert names[0] == "round_to=auto"
+    assert "round_to=8" in names
+    won = next(c for c in chosen.candidates if chosen.chosen(c))
+    assert won.name == "round_to=8"
+    origin = chosen.decision.plan.origin
+    assert "round_to=8" in origin["constraints"]
+    assert origin["measured"].startswith(f"{won.timings[0].times_faster:.2f}x faster than dense at batch 1 (")
+    assert "; chosen of round_to=auto " in origin["measured"]
+    assert chosen.decision.measured == won.timings
+    assert [t.batch for t in won.timings] == [1, 32]
+    (watch,) = watches.made
+    assert len(watch.timed) == len([c for c in chosen.candidates if not c.out])
+
+
+def test_where_nothing_is_faster_the_default_stays(vgg: Net) -> None:
+    chosen, _ = chosen_of(vgg, by_macs)
+    default = decide(*vgg, IMAGES, Budget.parse("macs=1/2"), PruneConfig(recipe="uniform"))
+    assert chosen.timed
+    assert chosen.decision.plan == default.plan
+
+
+def test_all_plans_are_of_the_same_budget_and_differ(vgg: Net) -> None:
+    chosen, _ = chosen_of(vgg, by_macs, every=True)
+    dense = cost_of(vgg[1]).macs
+    assert all(c.decision.cost.macs <= dense / 2 for c in chosen.candidates)
+    assert len({c.decision.plan.hash for c in chosen.candidates}) == len(chosen.candidates)
+    assert all(c.timings for c in chosen.candidates)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"round_to": 8},
+        {"round_to": 1},
+        {"budget": "params=1"},
+        {"measure": False},
+        {"engine": "openvino", "round_to": 8},
+    ],
+)
+def test_where_there_is_nothing_to_choose_nothing_is_timed(vgg: Net, how: dict[str, object]) -> None:
+    chosen, watches = chosen_of(vgg, by_macs, **how)  # type: ignore[arg-type]
+    assert (watches.made, chosen.timed) == ([], False)
+    assert "measured" not in chosen.decision.plan.origin
+
+
+def test_a_rounding_that_was_asked_for_is_kept_and_timed_alone(vgg: Net) -> None:
+    chosen, _ = chosen_of(vgg, likes(16, 32), round_to=8, every=True)
+    (only,) = chosen.candidates
+    assert (only.name, chosen.chosen(only), only.timings != ()) == ("round_to=8", True, True)
+
+
+def test_nothing_is_timed_in_another_engine_than_that_of_the_models(vgg: Net) -> None:
+    for_another = {"engine": "openvino", "round_to": 8}
+    with pytest.raises(ConfigError, match=r"timed in onnxruntime, and the models are for openvino .*faster=2x@FILE"):
+        chosen_of(vgg, by_macs, "faster=2x", **for_another)
+    with pytest.raises(ConfigError, match=r"timed in onnxruntime, and the models are for openvino \(prune.engine\)$"):
+        chosen_of(vgg, by_macs, every=True, **for_another)
 
 
 # ── what may compete ──

@@ -61,6 +61,26 @@ def test_what_is_asked_beside_it_holds(watches: Watches, tmp_path: Path) -> None
     assert watches.made[0].ms(plan_in(tmp_path / "out", both.name)) <= watches.made[0].scale_ms / 1.5
 
 
+def test_a_build_chooses_the_fastest_rounding_unless_it_is_told_not_to(watches: Watches, tmp_path: Path) -> None:
+    watches.takes = lambda graph, widths: by_macs(graph, widths) * (1.0 if any(w % 8 for w in widths.values()) else 0.9)
+    config = {**TIMED, "budgets": ["macs=0.7"], "subset": 50, "prune": {"rounds": 3}, "probe": {"seconds": 0.01}}
+    prunit.build(Plain, "digits", tmp_path / "a", config=config)
+    file = tmp_path / "a" / ".build" / "macs-0.7" / "candidates.json"
+    tried = json.loads(file.read_text())["candidates"]
+    plan = plan_in(tmp_path / "a", "macs-0.7")
+    assert [c["plan"] for c in tried if c["chosen"]] == [plan.hash]
+    assert tried[0]["name"] == "round_to=auto"
+    timed = [c for c in tried if c["timings"]]
+    assert len(timed) > 1
+    assert [[t["batch"] for t in c["timings"]] for c in timed] == [[1, 32]] * len(timed)
+    assert "; chosen of round_to=auto" in plan.origin["measured"]
+    own = {**config, "by_variant": {"macs-0.7": {"measure": False}}}
+    prunit.build(Plain, "digits", tmp_path / "b", config=own)
+    assert "measured" not in plan_in(tmp_path / "b", "macs-0.7").origin
+    assert not (tmp_path / "b" / ".build" / "macs-0.7" / "candidates.json").exists()
+    assert len(watches.made) == 1
+
+
 @pytest.mark.parametrize("budget", ["faster=1000x", "latency=1us", "params=10,faster=2x"])
 def test_a_refusal_leaves_nothing_behind(watches: Watches, tmp_path: Path, budget: str) -> None:
     with pytest.raises(BudgetError, match="the closest reachable"):

@@ -116,11 +116,12 @@ def decide_here(
     """
     clock, on_timed = clock or Clock(), on_timed or (lambda done, total: None)
     started = perf_counter()
-    engine = getattr(config, "engine", runtimes.DEFAULT)
-    elsewhere = engine != runtimes.DEFAULT
+    elsewhere = config.engine != runtimes.DEFAULT
     if elsewhere and (budget.timed or every):
         how = f"; name the profile of a device that runs it ({budget.timed}@FILE)" if budget.timed else ""
-        raise ConfigError(f"plans are timed in {runtimes.DEFAULT}, and the models are for {engine} (prune.engine){how}")
+        raise ConfigError(
+            f"plans are timed in {runtimes.DEFAULT}, and the models are for {config.engine} (prune.engine){how}"
+        )
     if budget.timed:
         chosen = _within_time(
             *(model, graph, example, batches, budget, config),

@@ -218,7 +218,10 @@ def narrowest(
 ) -> Target:
     """The budget on the graph, every group as narrow as the configuration lets it get; `BudgetError` beyond that."""
     meters = meters_of(graph, budget, config) if meters is None else meters
-    return _asked(graph, budget, config, meters)
+    constraints = constraints_of(config, profiled=bool(meters))
+    if constraints.round_to == "auto":
+        constraints = replace(constraints, narrow=2)
+    return reachable(Target(graph, budget, constraints, meters), config)
 
 
 def first_reachable(
