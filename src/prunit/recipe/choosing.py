@@ -18,8 +18,10 @@ from prunit.recipe.stopwatch import Timing
 from prunit.shown import Shown, Table
 from prunit.units import written
 
-ROUNDINGS: Final = (8, 16, 4)
-"""What widths may be multiples of besides the default."""
+ROUNDINGS: Final = (8, 16, 4, 1)
+"""What widths may be multiples of besides the default. Single channels too: where an engine has no fast kernel for any
+width, as for grouped convolutions of few channels, all that layouts change for is lost.
+"""
 
 ENOUGH: Final = 0.95
 """How much of the default plan's parameters, multiply-adds, and use of the budget a plan has at least that competes."""
