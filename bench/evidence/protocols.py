@@ -129,6 +129,7 @@ PROTOCOLS: Final[Mapping[str, Protocol]] = {
         _FIFTH,
         (
             (_CPU, Grid(("vgg16",), ("params=1/16.21",), _ANCHORS)),
+            (_CPU, Grid(("vgg16",), ("params=1/16.21,macs=1/5",), (DEFAULT,))),
             (_CPU, Grid(("vgg16",), ("params=1/20", "macs=1/6"), _CONTENDERS)),
         ),
         probe_s=1.0,

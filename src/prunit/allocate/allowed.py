@@ -47,6 +47,11 @@ class Allowed(Shown):
             found = np.where(whole < base, _power_of_two(whole, np.ceil), found)
         return np.clip(found, self.least, self.most).astype(np.int64)
 
+    def near(self, widths: np.ndarray) -> np.ndarray:
+        """The allowed widths nearest to these real numbers, the narrower of two that are as near."""
+        below, above = self.down(widths), self.up(widths)
+        return np.where(above - widths < widths - below, above, below)
+
     def ladder(self, group: int) -> np.ndarray:
         """All widths that the group with this position may have, ascending."""
         least, most, base = self.least[group], self.most[group], self._base[group]

@@ -47,9 +47,10 @@ def liked(graph: ChannelGraph, engine: str) -> Liked:
 
 def _kind_of(graph: ChannelGraph, layer: Layer) -> tuple[Kind, int]:
     """The kind of a layer, and in how many parts it works, each of which an engine computes by itself."""
-    if layer.kind == "linear" or layer.positions == 1:
-        return "linear", 1
     geometry = layer.geometry
+    pointwise = geometry is not None and set(geometry.kernel) == {1}
+    if layer.kind == "linear" or (pointwise and layer.positions == 1):
+        return "linear", 1
     if geometry is None or geometry.groups == 1:
-        return ("pointwise" if geometry and set(geometry.kernel) == {1} else "conv"), 1
+        return ("pointwise" if pointwise else "conv"), 1
     return ("depthwise", 1) if graph.tensors[layer.weight].shape[1] == 1 else ("grouped", geometry.groups)

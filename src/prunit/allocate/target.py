@@ -103,10 +103,13 @@ class Target:
     def down(self, widths: np.ndarray) -> np.ndarray:
         """Allowed widths for these real ones: no wider, or where a device is limited the kind that suits it best.
 
+        In the steps that an engine likes they are the nearest: a layer that should keep 15 channels keeps 16, which
+        take no longer, and not 8. What the budget does not allow comes off all layers alike.
+
         Engines work on blocks of channels, so that 64 may take less than 57. Of the widths themselves and their nearest
         multiples of 8 and 16 these are the most channels that meet the budget; where none does, no wider ones.
         """
-        plain = self.allowed.down(widths)
+        plain = self.allowed.near(widths) if self.constraints.round_to == "auto" else self.allowed.down(widths)
         if not self.meters:
             return plain
         rounded = (self._near(widths, block) for block in (16, 8))

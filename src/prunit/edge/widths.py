@@ -11,8 +11,8 @@ from typing import Final, Literal
 from prunit.errors import unknown
 
 Kind = Literal["conv", "pointwise", "depthwise", "grouped", "linear"]
-"""A convolution of all channels over several positions, or over one; one channel for each; a part of them for each; a
-linear map, and what like it works on one position only.
+"""A convolution with a kernel over several positions, or over one; one that reads a single channel for each that it
+makes; one that reads a part of them; a linear map, and what like it works on one position only.
 """
 
 
