@@ -12,6 +12,7 @@ from bench.evidence.asked import NOTHING, Evidence, times_faster, values
 from bench.evidence.pairs import Compared, compared, holm, spread
 from bench.evidence.references import COMPRESSIONS, published
 from bench.evidence.shares import by_latency, modes
+from bench.evidence.steps import in_steps
 from bench.evidence.words import difference, missing, percent, shown, to_pruned_s
 
 _AND_FAST: Final = "params=1/16.21,macs=1/5"
@@ -27,7 +28,11 @@ def section(all_of: Mapping[str, Evidence]) -> str:
         _HEADLINE_WORDS,
         *(_headline(name, all_of[name]) for name in ("vgg16", "gpu") if name in all_of),
         "### 2. Better than uniform width, random filters and density to width",
-        *(_baselines(name, evidence) for name, evidence in all_of.items() if evidence.asks_for(DEFAULT)),
+        *(
+            _baselines(name, evidence)
+            for name, evidence in all_of.items()
+            if all(map(evidence.asks_for, (DEFAULT, *BASELINES)))
+        ),
         "### 3. Seconds to a pruned model",
         *(_seconds(name, evidence) for name, evidence in all_of.items()),
         "### 4. Our masks beside the SynFlow authors'",
@@ -36,6 +41,8 @@ def section(all_of: Mapping[str, Evidence]) -> str:
         *(modes(name, all_of[name]) for name in ("mobilenetv2",) if name in all_of),
         "### 6. Shares of latency, or of multiply-adds",
         *(by_latency(name, all_of[name]) for name in ("latency",) if name in all_of),
+        "### 7. Widths that the engine likes, and single channels",
+        *(in_steps(name, all_of[name]) for name in ("cpu", "vgg16", "mobilenetv2") if name in all_of),
     ]
     return "\n\n".join(parts)
 
@@ -43,8 +50,8 @@ def section(all_of: Mapping[str, Evidence]) -> str:
 _HEADLINE_WORDS: Final = (
     "VGG-16 on CIFAR-10, within one standard deviation of the accuracy of its unstructured counterpart (the mask that"
     " `reconvene-emptied-*` starts from, trained as it is, same seeds): at least 16.21 times smaller stored (Eccles et"
-    " al. 2024) and, beyond the paper, at least 6 times faster on the CPU at batch 1. That mask may keep far fewer weights than"
-    " ours has parameters, so a SynFlow mask of as many weights stands beside it."
+    " al. 2024) and, beyond the paper, at least 6 times faster on the CPU at batch 1. That mask may keep far fewer"
+    " weights than ours has parameters, so a SynFlow mask of as many weights stands beside it."
 )
 
 

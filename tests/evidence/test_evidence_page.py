@@ -16,6 +16,7 @@ from bench.evidence.pictures import HEIGHT, WIDTH, pictures
 from bench.evidence.protocols import PROTOCOLS, protocol
 from bench.evidence.references import published
 from bench.evidence.shares import by_latency
+from bench.evidence.steps import in_steps
 from bench.evidence.tasks import Task
 from tests.evidence.setup import cell, stored
 
@@ -78,7 +79,7 @@ def test_a_page_without_cells_has_no_figures(tmp_path: Path) -> None:
     names = [name for name in PROTOCOLS if name != "smoke"]
     text = page.render({name: cells.find(protocol(name).tasks(), tmp_path) for name in names})
     assert "**Incomplete: cpu, vgg16, mobilenetv2, latency, gpu, tiny.**" in text
-    assert text.count("**Not measured yet**") == 15
+    assert text.count("**Not measured yet**") == 18
     assert "## Results" not in text
     for name in names:
         assert f"| 0 | {len(protocol(name).tasks())} | 0 | – |" in text
@@ -176,6 +177,14 @@ def of_protocol(name: str, accuracies: dict[str, list[float]], folder: Path, mod
         mine = [task for task in tasks if (task.arm, task.budget) == (arm, budget)]
         stored({t: cell(t, value) for t, value in zip(mine, values, strict=False)}, folder)
     return Evidence(cells.find(tasks, folder))
+
+
+def test_widths_in_steps_beside_single_channels(tmp_path: Path) -> None:
+    accuracies = {DEFAULT: [0.90, 0.91, 0.92], "reconvene-per-cost": [0.91, 0.92, 0.93]}
+    text = in_steps("cpu", of_protocol("cpu", accuracies, tmp_path, "resnet20"))
+    told = "-1.00 (-1.00 to -1.00), 3: worse | batch 1: 2.0× → 2.0×; batch 32: 2.0× → 2.0× |"
+    assert f"| resnet20-cifar10-onecycle8, params=1/8 | {told}" in text
+    assert "macs=1/4" not in text  # without a pair there is nothing to say
 
 
 def test_shares_of_latency_beside_shares_of_macs(tmp_path: Path) -> None:
