@@ -100,3 +100,23 @@ def default_speed(result: Mapping[str, Any]) -> str:
 
 def _title(arm: str) -> str:
     return f"multiples of {arm}" if arm.isdigit() and arm != "1" else {"1": "any width"}.get(arm, f"`{arm}`")
+
+
+def in_short(result: Mapping[str, Any]) -> str:
+    """For each budget the median network: how many times faster than dense with any width, and by default."""
+    first, last = result["config"]["arms"][0], result["config"]["arms"][-1]
+    rows = []
+    for budget in dict.fromkeys(row["budget"] for row in result["rows"]):
+        both = [(row["arms"][first], row["arms"][last]) for row in result["rows"] if row["budget"] == budget]
+        met = [[arm["latency"] for arm in pair] for pair in both if all("latency" in arm for arm in pair)]
+        if not met:
+            continue
+        cells = [
+            f"{statistics.median(times):.1f}× ({min(times):.1f} to {max(times):.1f})"
+            for which in (0, 1)
+            for batch in BATCHES
+            for times in [[pair[which][batch]["times_faster"] for pair in met]]
+        ]
+        rows.append((budget, len(met), *cells))
+    head = ("budget", "networks", *(f"{_title(arm)}, batch {batch}" for arm in (first, last) for batch in BATCHES))
+    return table(head, rows)

@@ -23,7 +23,10 @@ def command(data: str, epochs: int) -> list[str]:
     """What the README shows, after `prunit`."""
     budgets = [word for budget in BUDGETS for word in ("--budget", budget)]
     # The evaluator that was the default when the figures were made; another one gives other widths.
-    return ["build", MODEL, "--data", data, *budgets, "--epochs", str(epochs), "--set", "prune.evaluator=emptied"]
+    return [
+        *("build", MODEL, "--data", data, *budgets, "--epochs", str(epochs)),
+        *("--round-to", "1", "--set", "prune.evaluator=emptied"),
+    ]
 
 
 def rows_of(portfolio: Portfolio) -> list[dict[str, Any]]:

@@ -19,13 +19,16 @@ README: Final = ROOT / "README.md"
 Result = Mapping[str, Any]
 
 
-def render(page: str, results: Mapping[str, Result]) -> str:
-    """The page with the tables of these results in place of what stood between their markers."""
+def render(
+    page: str, results: Mapping[str, Result], tables: Mapping[str, Callable[[Result], str]] | None = None
+) -> str:
+    """The page with the tables of these results (`TABLES`) in place of what stood between their markers."""
+    tables = TABLES if tables is None else tables
     for name, result in results.items():
         begin, end = f"<!-- bench:{name} -->", f"<!-- /bench:{name} -->"
         if begin not in page or end not in page:
             raise SystemExit(f"the page has no markers '{begin}' and '{end}': add them where the tables belong")
-        body = f"{begin}\n{TABLES[name](result)}\n\n{measured(result)}\n{end}"
+        body = f"{begin}\n{tables[name](result)}\n\n{measured(result)}\n{end}"
         page = re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _, body=body: body, page, flags=re.DOTALL)
     return page
 
@@ -277,10 +280,12 @@ TABLES: Final[Mapping[str, Callable[[Result], str]]] = {
     "switching": edge_tables.switching,
     "replaying": edge_tables.replaying,
     "serving": edge_tables.serving,
-    "readme_example": readme_example,
 }
-ON_README: Final = ("readme_example",)
-"""What is shown there; all else on the page of benchmarks."""
+ON_README: Final[Mapping[str, Callable[[Result], str]]] = {
+    "readme_example": readme_example,
+    "default_speed": default_summary.in_short,
+}
+"""What is shown there, some of it in short; all but the example also on the page of benchmarks."""
 
 
 def main() -> None:
@@ -289,11 +294,11 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=PAGE, metavar="FILE")
     parser.add_argument("--readme", type=Path, default=README, metavar="FILE")
     options = parser.parse_args()
-    files = {name: options.results / f"{name}.json" for name in TABLES}
+    files = {name: options.results / f"{name}.json" for name in {**TABLES, **ON_README}}
     results = {n: json.loads(file.read_text(encoding="utf-8")) for n, file in files.items() if file.exists()}
-    for page in (options.page, options.readme):
-        mine = {n: result for n, result in results.items() if (n in ON_README) == (page is options.readme)}
-        page.write_text(render(page.read_text(encoding="utf-8"), mine), encoding="utf-8")
+    for page, tables in ((options.page, TABLES), (options.readme, ON_README)):
+        mine = {n: result for n, result in results.items() if n in tables}
+        page.write_text(render(page.read_text(encoding="utf-8"), mine, tables), encoding="utf-8")
         print(f"wrote {page}")
     missing = sorted(files.keys() - results.keys())
     if missing:

@@ -49,8 +49,9 @@ def page_of(result: dict[str, Any]) -> str:
     """The page that shows one result, and the same when it is rendered again."""
     name = result["benchmark"]
     empty = f"# Words\n<!-- bench:{name} -->\nold\n<!-- /bench:{name} -->\nmore words\n"
-    page = tables.render(empty, {name: result})
-    assert tables.render(page, {name: result}) == page
+    shown = tables.TABLES if name in tables.TABLES else tables.ON_README
+    page = tables.render(empty, {name: result}, shown)
+    assert tables.render(page, {name: result}, shown) == page
     assert page.startswith("# Words\n")
     assert page.endswith("more words\n")
     assert "old" not in page
@@ -222,7 +223,8 @@ def test_tables_need_markers() -> None:
         tables.render("# no markers", {"startup": result})
 
 
-def test_the_page_has_a_place_for_every_benchmark() -> None:
-    for name in tables.TABLES:
-        page = (tables.README if name in tables.ON_README else tables.PAGE).read_text(encoding="utf-8")
-        assert page.count(f"<!-- bench:{name} -->") == page.count(f"<!-- /bench:{name} -->") == 1
+def test_the_pages_have_a_place_for_every_benchmark() -> None:
+    for file, shown in ((tables.PAGE, tables.TABLES), (tables.README, tables.ON_README)):
+        page = file.read_text(encoding="utf-8")
+        for name in shown:
+            assert page.count(f"<!-- bench:{name} -->") == page.count(f"<!-- /bench:{name} -->") == 1

@@ -116,6 +116,19 @@ def test_the_table_has_a_row_for_each_cell_and_marks_what_is_slower() -> None:
     assert "arm any: 4 variants, 2 of 8 times slower than dense" in text
 
 
+def test_in_short_each_budget_has_its_median_network() -> None:
+    rows = [
+        cell("a", "macs=1/4", **{"1": arm(1.5, 1.0), "chosen": arm(3.0, 4.0)}),
+        cell("b", "macs=1/4", **{"1": arm(0.5, 2.0), "chosen": arm(2.0, 3.0)}),
+        cell("c", "macs=1/4", **{"1": arm(1.0, 3.0), "chosen": arm(5.0, 8.0)}),
+        cell("c", "macs=1/2", **{"1": {"refused": "why"}, "chosen": arm(5.0, 8.0)}),
+    ]
+    text = default_summary.in_short({"config": {"arms": ["1", "chosen"]}, "rows": rows})
+    told = "1.0× (0.5 to 1.5) | 2.0× (1.0 to 3.0) | 3.0× (2.0 to 5.0) | 4.0× (3.0 to 8.0) |"
+    assert f"| macs=1/4 | 3 | {told}" in text
+    assert "macs=1/2" not in text  # both must be there to be compared
+
+
 def test_networks_and_budgets_are_those_that_were_promised() -> None:
     nets = default_speed.nets()
     assert len(nets) == 15
