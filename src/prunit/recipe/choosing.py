@@ -6,7 +6,7 @@ nothing that accuracy hangs on, see `why_not`. Other recipes and allocations do 
 them "same" or "better" at equal cost (docs/evidence.md).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -99,7 +99,7 @@ def candidates_of(scored: Scored, default: Decision, budget: Budget, config: Pru
     found = [Candidate(f"round_to={config.round_to}", default)]
     if not leaves_choice(config) or default.cost == default.dense:
         return found
-    hashes = {default.plan.hash}
+    hashes, streams = {default.plan.hash}, [g.name for g in scored.graph.groups if g.coupled]
     for round_to in ROUNDINGS:
         try:
             other = scored.decide(budget, config.model_copy(update={"round_to": round_to}))
@@ -107,15 +107,16 @@ def candidates_of(scored: Scored, default: Decision, budget: Budget, config: Pru
             continue  # multiples this coarse do not reach the budget, or leave a layer no width
         if other.plan.hash not in hashes:
             hashes.add(other.plan.hash)
-            found.append(Candidate(f"round_to={round_to}", other, out=why_not(other, default)))
+            found.append(Candidate(f"round_to={round_to}", other, out=why_not(other, default, streams)))
     return found
 
 
-def why_not(other: Decision, default: Decision) -> str:
+def why_not(other: Decision, default: Decision, streams: Collection[str] = ()) -> str:
     """Why a plan may cost accuracy that the default one does not, '' where nothing says so.
 
     It must use nearly as much of the budget, have nearly as many parameters and multiply-adds, and no layer may be
-    much narrower: a plan that is faster because there is less of it is no better plan.
+    much narrower: a plan that is faster because there is less of it is no better plan. Nor may a residual stream be
+    narrower, which all layers of a stage write to and read from.
     """
     for figure in ("params", "macs"):
         share = getattr(other.cost, figure) / max(getattr(default.cost, figure), 1)
@@ -125,6 +126,9 @@ def why_not(other: Decision, default: Decision) -> str:
     if binding and other.used[binding] < ENOUGH * default.used[binding]:
         return f"uses {other.used[binding]:.1%} of {binding}"
     kept = other.plan.widths
+    for name in streams:
+        if kept[name] < ENOUGH * default.plan.widths[name]:
+            return f"narrows the residual stream '{name}' to {kept[name]} of {default.plan.widths[name]} channels"
     name, width = min(default.plan.widths.items(), key=lambda item: kept[item[0]] / item[1], default=("", 1))
     if name and kept[name] < _NARROWEST * width:
         return f"keeps {kept[name]} channels of '{name}' instead of {width}"

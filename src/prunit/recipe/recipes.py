@@ -30,7 +30,7 @@ from prunit.recipe.config import PruneConfig
 from prunit.recipe.devices import meters_of
 from prunit.recipe.reconvene import reconvene
 from prunit.recipe.stopwatch import Timing
-from prunit.recipe.streams import reachable
+from prunit.recipe.streams import reachable, stay_whole
 from prunit.recipe.within_ram import first_narrowing, settled
 from prunit.scores import Saliency, Score, WeightScores, find, name_of, per_channel, score_weights
 from prunit.scores.per_cost import macs_per_weight, per_cost
@@ -238,12 +238,29 @@ def first_reachable(
 def _asked(graph: ChannelGraph, budget: Budget, config: PruneConfig, meters: Mapping[str, Meter]) -> Target:
     constraints = constraints_of(config, profiled=bool(meters))
     target = Target(graph, budget, constraints, meters)
-    for narrow in (1, 2) if constraints.round_to == "auto" else ():
-        if target.met_by(target.floor) or target.met_by(target.ceiling):
-            break
-        # Out of reach at widths that save time: what the user asked for comes first.
-        target = Target(graph, budget, replace(constraints, narrow=narrow), meters)
+    if constraints.round_to == "auto":
+        target = _narrow_enough(target, graph, config)
     return reachable(target, config)
+
+
+def _narrow_enough(target: Target, graph: ChannelGraph, config: PruneConfig) -> Target:
+    """The target with the widths that save time, and narrower ones where the user's wishes are out of reach without.
+
+    These are the budget itself, and streams that stay whole where single channels would leave them so: a narrower
+    stream costs more accuracy than the coarser steps of all other layers bring in time.
+    """
+
+    def asked(**other: Any) -> Target:
+        return Target(graph, target.budget, replace(target.constraints, **other), target.meters)
+
+    def reached(found: Target) -> bool:
+        return found.met_by(found.floor) or found.met_by(found.ceiling)
+
+    levels = [target, asked(narrow=1), asked(narrow=2)]
+    within = [found for found in levels if reached(found)]
+    if len(within) > 1 and config.residual == "auto" and not stay_whole(within[0]) and stay_whole(asked(round_to=1)):
+        within = [found for found in within if stay_whole(found)] or within
+    return next(iter(within), levels[-1])
 
 
 def _decision(plan: Plan, case: Case, why: dict[str, str], dense: Cost, seconds: float) -> Decision:

@@ -37,10 +37,15 @@ def with_streams(target: Target, config: PruneConfig) -> Target:
     if config.residual != "auto":
         return target
     target.check_reachable()
+    return _whole(target) if stay_whole(target) else target
+
+
+def stay_whole(target: Target) -> bool:
+    """Streams stay whole in this reachable target if that is left open."""
     whole, sizes, free = _whole(target), target.graph.sizes, target.graph.free
     # The share that all layers would keep if the streams shrank along, and what that leaves if they do not.
     share = widest(target, lambda share: share * sizes)[free].sum() / max(sizes[free].sum(), 1)
-    return whole if whole.met_by(whole.allowed.down(share / _PATIENCE * sizes)) else target
+    return whole.met_by(whole.allowed.down(share / _PATIENCE * sizes))
 
 
 def _whole(target: Target) -> Target:
