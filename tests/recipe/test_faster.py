@@ -40,10 +40,12 @@ def found(net: Net, budget: str, watches: Watches, **settings: object) -> tuple[
 @pytest.mark.parametrize("takes", [by_macs, in_blocks(4), odd_cost], ids=["macs", "blocks", "odd"])
 @pytest.mark.parametrize("times", [1.3, 2, 4])
 def test_the_time_is_used_but_for_a_twentieth(resnet: Net, takes: Takes, times: float) -> None:
-    chosen, watch = found(resnet, f"faster={times}x", Watches(takes))
-    took = watch.ms(chosen.decision.plan) / watch.scale_ms
-    assert 0.95 / times < took <= 1 / times
-    assert len(watch.timed) <= 14
+    # By single channels a plan is there for nearly every time; in steps a narrow network has fewer.
+    for round_to, least in ((1, 0.95), ("auto", 0.94)):
+        chosen, watch = found(resnet, f"faster={times}x", Watches(takes), round_to=round_to)
+        took = watch.ms(chosen.decision.plan) / watch.scale_ms
+        assert least / times < took <= 1 / times
+        assert len(watch.timed) <= 14
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -250,16 +250,18 @@ def _narrow_enough(target: Target, graph: ChannelGraph, config: PruneConfig) -> 
     stream costs more accuracy than the coarser steps of all other layers bring in time.
     """
 
-    def asked(**other: Any) -> Target:
-        return Target(graph, target.budget, replace(target.constraints, **other), target.meters)
+    def asked(constraints: Constraints) -> Target:
+        return Target(graph, target.budget, constraints, target.meters)
 
     def reached(found: Target) -> bool:
         return found.met_by(found.floor) or found.met_by(found.ceiling)
 
-    levels = [target, asked(narrow=1), asked(narrow=2)]
+    likes = target.constraints
+    levels = [target, asked(replace(likes, narrow=1)), asked(replace(likes, narrow=2))]
     within = [found for found in levels if reached(found)]
-    if len(within) > 1 and config.residual == "auto" and not stay_whole(within[0]) and stay_whole(asked(round_to=1)):
-        within = [found for found in within if stay_whole(found)] or within
+    if len(within) > 1 and config.residual == "auto" and not stay_whole(within[0]):
+        whole = stay_whole(asked(replace(likes, round_to=1)))
+        within = [found for found in within if whole and stay_whole(found)] or within
     return next(iter(within), levels[-1])
 
 
