@@ -315,3 +315,19 @@ def test_what_is_timed_here_is_told_from_what_is_known() -> None:
 
 def test_a_limit_is_printed_as_it_was_written() -> None:
     assert str(Limit("macs", "20M", amount=2e7)) == "macs=20M"
+
+
+def test_what_is_written_in_another_way_asks_for_the_same() -> None:
+    for texts in (("params=1/4", "params=25%", "params=4x", "params=0.25"), ("faster=2x", "latency=1/2")):
+        assert len({Budget.parse(text).asks for text in texts}) == 1
+    assert Budget.parse("params=1/4,ram=1MB").asks == Budget.parse("activations=1000KB,params=4x").asks
+    others = (
+        "params=1/4",
+        "macs=1/4",
+        "params=1/5",
+        "params=4",
+        "params=1/4,macs=1/4",
+        "faster=4x",
+        "faster=4x@pi.json",
+    )
+    assert len({Budget.parse(text).asks for text in others}) == len(others)

@@ -178,3 +178,12 @@ def test_shares_of_the_dense_cost() -> None:
         "activation_bytes": 1.0,
         "weight_bytes": 0.25,
     }
+
+
+def test_what_is_no_graph_is_told() -> None:
+    model = Plain()
+    lived_in(model)
+    plan = keep_all(trace(model, images()))
+    for wrong, name in ((model, "Plain"), (plan, "Plan")):
+        with pytest.raises(PlanError, match=rf"as trace\(model, example\) returns it; got a {name}"):
+            cost_of(wrong)  # type: ignore[arg-type]

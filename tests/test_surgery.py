@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
-from prunit.errors import SurgeryError
+from prunit.errors import PlanError, SurgeryError
 from prunit.graph import ChannelGraph, trace
 from prunit.plans import Plan, choose, keep_all
 from prunit.surgery import check_runs, compact, mask, mask_, rebuild, rectify
@@ -347,3 +347,16 @@ def test_only_what_the_code_fixes_is_pinned() -> None:
     assert graph.group("body.0.0").pinned == ""
     assert "code depends on its size" in graph.group("body.1.0").pinned
     check_runs(model, compact(model, graph, random_plan(graph)), images())
+
+
+@pytest.mark.parametrize("function", [compact, mask, mask_])
+def test_arguments_in_another_order_are_told(function: Callable[..., object]) -> None:
+    model, graph = traced(Plain())
+    plan = keep_all(graph)
+    for wrong, said in (
+        ((model, graph, model), "ChannelGraph for the graph and Plain for the plan"),
+        ((model, plan, graph), "Plan for the graph and ChannelGraph for the plan"),
+        ((graph, model, plan), "Plain for the graph and Plan for the plan"),
+    ):
+        with pytest.raises(PlanError, match=rf"the arguments are \(model, graph, plan\).*got {said}"):
+            function(*wrong)

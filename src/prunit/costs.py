@@ -216,6 +216,9 @@ class _Positions:
 
 def cost_of(graph: ChannelGraph, what: Plan | Widths | None = None) -> Cost:
     """The cost of the graph's model: dense, at the channels of a plan, or at widths by group name."""
+    given: object = graph
+    if not isinstance(given, ChannelGraph):
+        raise PlanError(f"a cost is that of a graph, as trace(model, example) returns it; got a {type(given).__name__}")
     model = cost_model(graph)
     if what is None:
         return model.at(graph.sizes)

@@ -56,8 +56,8 @@ def compact(model: nn.Module, graph: ChannelGraph, plan: Plan) -> nn.Module:
     Nothing dense is copied whole, so the extra memory is that of the result and less than one large layer.
     Raises `PlanError` if the plan is for another model.
     """
+    _check(graph, plan)
     model = unwrapped(model)
-    plan.check(graph)
     keep = graph.flat_keep(plan.keep)
     small = rebuild(model, cut_tensors(graph, keep, _named_tensors(model)), cut_sizes(model, graph.code_sizes, keep))
     set_sizes(small, sizes_said(model, small))
@@ -66,6 +66,14 @@ def compact(model: nn.Module, graph: ChannelGraph, plan: Plan) -> nn.Module:
     settle_cut(small, model)
     give_biases(small, plan)
     return small
+
+
+def _check(graph: Any, plan: Any) -> None:
+    """Raise `PlanError` for a plan of another model, and for arguments in another order."""
+    if not isinstance(graph, ChannelGraph) or not isinstance(plan, Plan):
+        found = f"{type(graph).__name__} for the graph and {type(plan).__name__} for the plan"
+        raise PlanError(f"the arguments are (model, graph, plan), as trace and plan return them; got {found}")
+    plan.check(graph)
 
 
 def give_biases(model: nn.Module, plan: Plan) -> None:
@@ -131,6 +139,7 @@ def mask(model: nn.Module, graph: ChannelGraph, plan: Plan) -> nn.Module:
     Where an operator looks at all channels of a pruned group at once, a layer norm say, the copy has hooks that compute
     it on the kept channels (see `masking`); it can be trained like any other.
     """
+    _check(graph, plan)
     model = unwrapped(model)
     twin = copied(model)
     mask_(twin, graph, plan)
@@ -144,8 +153,8 @@ def mask_(model: nn.Module, graph: ChannelGraph, plan: Plan) -> None:
 
     A weight that a layer computes (weight norm, say) is computed on what is kept of its originals from now on.
     """
+    _check(graph, plan)
     model = unwrapped(model)
-    plan.check(graph)
     keep = graph.flat_keep(plan.keep)
     named = _named_tensors(model)
     with torch.no_grad():

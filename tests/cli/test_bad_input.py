@@ -78,6 +78,18 @@ CASES = [
     (f"{BUILD} --budget weights=3XB", "budget weights=3XB: unknown unit 'XB', known are B, KB, MB, GB, KiB, MiB, GiB"),
     (f"{BUILD} --budget params=1/9999", "budget cannot be met: params=1/9999 asks for at most 0 of"),
     (f"{PLAN} --budget params=1/2 --budget params=1/4", "a plan is for one budget, got 2: params=1/2, params=1/4"),
+    (
+        f"{BUILD} --budget params=1/4 --budget params=25%",
+        "budgets params=1/4 and params=25% ask for the same: build one",
+    ),
+    (
+        f"{BUILD} --budget faster=2x --set prune.engine=openvino",
+        "plans are timed in onnxruntime, and the models are for",
+    ),
+    (
+        f"{PLAN} --budget params=16",
+        "the closest reachable is … params (for 16 times less write params=16x), with every",
+    ),
     # data
     (f"{BUILD} --data digit", "unknown data set 'digit'; did you mean 'digits'?"),
     (f"{BUILD} --data ./nowhere", "there is no folder './nowhere'"),
@@ -92,8 +104,8 @@ CASES = [
     (f"{BUILD} --config typo.toml", "unknown training setting 'epoch'; did you mean 'epochs'?"),
     (f"{BUILD} --set prune.evaluater=score", "unknown setting 'prune.evaluater'; did you mean 'prune.evaluator'?"),
     (f"{BUILD} --set lr=1", "unknown setting 'lr': write train.lr"),
-    (f"{BUILD} --round-to 0", "setting prune.round_to=0: input should be greater than or equal to 1"),
-    (f"{PLAN} --round-to many", "Invalid value for '--round-to': "),
+    (f"{BUILD} --round-to 0", "setting prune.round_to='0': input should be a whole number of channels, at least"),
+    (f"{PLAN} --round-to many", "setting prune.round_to='many': input should be a whole number of channels, at least"),
     (f"{PLAN} --set prune.limits=0.5", "setting prune.limits=0.5: input should be a valid dictionary"),
     (
         f"{BUILD} --set prune.limits={{0=[0.6,0.5]}}",
@@ -174,7 +186,8 @@ def test_mistake_is_one_line_and_changes_nothing(here: Path, command: str, messa
 
 
 def test_full_disk_is_one_line_and_keeps_what_was_there(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("cut.json").write_text("older")
+    older = Path("portfolio/params-1-2.plan.json").read_text()
+    Path("cut.json").write_text(older)
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -184,7 +197,7 @@ def test_full_disk_is_one_line_and_keeps_what_was_there(here: Path, monkeypatch:
         result = prunit(*command.split(), *(QUICK if command.startswith("build") else ()))
         assert (result.code, result.out) == (2, "")
         assert re.search("cannot write '.*': No space left on device; check that its folder", result.complaint)
-    assert Path("cut.json").read_text() == "older"
+    assert Path("cut.json").read_text() == older
     assert not list(here.rglob("*.tmp*"))
 
 

@@ -73,11 +73,26 @@ def test_plan_without_data_writes_a_plan_and_explains_it(net: Path, tmp_path: Pa
     for text in (
         "the model's output",
         "macs",
-        "budget: params=1/2 9",
+        "budget: params=1/2 79.7% used",
         "reconvene with synflow, params=1/2, seed 0: planned in ",
         f"written to {out}",
     ):
         assert text in result.out
+
+
+def test_plan_replaces_a_plan_and_says_so_and_nothing_else(net: Path, tmp_path: Path) -> None:
+    out = tmp_path / "cut.json"
+    asked = ("plan", f"{net}:network", "--input", "1x8x8", "--score", "magnitude", "--out", out, "--budget")
+    assert "in place of" not in prunit(*asked, "params=1/2").out
+    result = prunit(*asked, "params=1/3")
+    assert f"written to {out}, in place of the plan that was there" in result.out
+    assert Plan.from_json(out.read_text()).origin["budget"] == "params=1/3"
+    for content in (b"my notes", b"{}", b"\xff\x00"):
+        out.write_bytes(content)
+        result = prunit(*asked, "params=1/2")
+        assert (result.code, result.out) == (2, "")
+        assert "the file is there and holds no plan; choose another name, or remove it" in result.complaint
+        assert out.read_bytes() == content
 
 
 def test_plan_as_json(net: Path, tmp_path: Path) -> None:
@@ -139,9 +154,9 @@ def test_inspect_a_portfolio(built: tuple[Path, Result], manifest: dict[str, Any
     result = prunit("inspect", folder)
     assert result.code == 0, result.err
     assert result.err == ""
-    how = "reconvene, score synflow, evaluator none, residual auto, rectifier reinit, params=1/2, seed 2, 1 epochs"
-    for text in ("dense", how, "match their sha256", "not dominated: "):
-        assert text in result.out
+    how = "reconvene, score synflow, evaluator none, residual auto, constraints round_to=auto, rectifier reinit, "
+    for text in ("dense", how + "params=1/2, seed 2, 1 epochs", "match their sha256", "not dominated: "):
+        assert text in " ".join(result.out.split())
     found = parsed(prunit("inspect", folder, "--json"))
     told = ("headline", "differences", "verdicts")
     assert {k: v for k, v in found.items() if k not in told} == {"folder": str(folder), **manifest, "problems": []}

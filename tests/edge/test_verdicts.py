@@ -102,6 +102,17 @@ def test_where_the_dense_model_guesses_the_budget_is_not_to_blame() -> None:
     )
 
 
+def test_images_of_one_class_are_to_blame_and_not_the_training() -> None:
+    for images, right, share in ((1000, 300, "30.0 %"), (1, 1, "100.0 %")):
+        found = only("dense", dense(answers=answers((0, right), images=images, commonest=images)))
+        assert (found.kind, found.blind) == ("chance", True)
+        assert found.sentence == (
+            "“dense” was tested on images of one class only, and naming that class every time gets 100.0 %:"
+            f" its {share} tell nothing; test it on images of every class."
+        )
+    assert not only("dense", dense(accuracy=0.1)).blind
+
+
 def test_who_guesses_is_not_compared_with_others() -> None:
     first, second = variant("a", cost=10, accuracy=0.1), variant("b", cost=20, accuracy=0.09)
     assert [v.kind for v in on("b", dense(), first, second)] == ["chance"]

@@ -64,6 +64,9 @@ def test_options_go_before_the_file_and_set_before_options(file: Path) -> None:
         ("prune.pin=fc", ("fc",)),
         ("model=path/to/net.py:build", "path/to/net.py:build"),
         (" data = my photos ", "my photos"),
+        ("prune.round_to=auto", "auto"),
+        ("prune.round_to= AUTO", "auto"),
+        ('prune.round_to="8"', 8),
     ],
 )
 def test_set_reads_values_as_toml_does_and_else_as_text(text: str, value: object) -> None:

@@ -134,3 +134,17 @@ def test_one_latency_on_two_devices_is_refused_instead_of_lost() -> None:
 
 def test_a_variant_s_name_leaves_the_device_out() -> None:
     assert variant_name(Budget.parse("latency=5ms@/some/pi 4.json,params=1/4")) == "latency-5ms-params-1-4"
+
+
+@pytest.mark.parametrize("budget", ["latency=50%", "faster=2x"])
+def test_the_profile_is_of_the_engine_that_will_run_the_models(vgg11: Net, budget: str, tmp_path: Path) -> None:
+    files = {name: tmp_path / f"{name}.json" for name in ("onnxruntime", "openvino")}
+    for name, file in files.items():
+        data = json.loads(written(vgg11[1], tmp_path).read_text())
+        data["device"]["engine"] = name
+        file.write_text(json.dumps(data))
+    for name, other in (("onnxruntime", "openvino"), ("openvino", "onnxruntime")):
+        config = PruneConfig(recipe="uniform", engine=name)
+        assert decide(*vgg11, IMAGES, Budget.parse(f"{budget}@{files[name]}"), config).cost.macs
+        with pytest.raises(FileError, match=f"was measured with {other} 1; the models will run in {name}"):
+            decide(*vgg11, IMAGES, Budget.parse(f"{budget}@{files[other]}"), config)

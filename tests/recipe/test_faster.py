@@ -153,6 +153,15 @@ def test_a_plan_that_was_lucky_once_is_not_what_comes_out(resnet: Net) -> None:
     assert 0.9 / 2 < watch.ms(chosen.decision.plan) / watch.scale_ms <= 1 / 2
 
 
+@pytest.mark.parametrize("used", [0.985, 0.999])
+def test_a_plan_within_the_limit_is_taken_where_none_leaves_room(resnet: Net, used: float) -> None:
+    with pytest.raises(BudgetError) as error:
+        found(resnet, "faster=100x", Watches(by_macs))
+    least_ms = error.value.closest["latency_ms"]
+    chosen, _ = found(resnet, f"latency={least_ms / used}ms", Watches(by_macs))
+    assert list(chosen.decision.used.values()) == [pytest.approx(used)]
+
+
 def test_decide_alone_says_that_time_takes_an_engine(resnet: Net) -> None:
     for budget in ("faster=2x", "latency=1ms"):
         with pytest.raises(ConfigError, match=f"budget {budget} is met by timing plans, as prunit.plan and build do"):

@@ -9,7 +9,7 @@ import torch
 
 from prunit.edge.answers import pairs
 from prunit.edge.portfolio import Portfolio
-from prunit.errors import BudgetError, ConfigError, UnknownNameError
+from prunit.errors import BudgetError, ConfigError, ModelError, UnknownNameError
 from prunit.recipe import sweep as public_sweep
 from prunit.recipe.config import BuildConfig
 from prunit.recipe.flow import check_request
@@ -156,6 +156,21 @@ def test_a_budget_that_no_recipe_meets_is_told_of_and_others_go_on(tmp_path: Pat
 def test_mistakes_leave_no_folder(options: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         run(tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_cannot_be_exported_is_found_before_anything_is_trained(tmp_path: Path) -> None:
+    class Odd(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = building.model()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.inner(x) / torch.nextafter(x.new_ones(1), x.new_zeros(1))  # ONNX has no such operator
+
+    torch.manual_seed(0)
+    with pytest.raises(ModelError, match="cannot export Odd to ONNX"):
+        sweep(Odd(), building.data(), tmp_path / "out", recipes=("uniform",), config=CONFIG)
     assert not (tmp_path / "out").exists()
 
 

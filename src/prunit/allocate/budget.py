@@ -174,6 +174,11 @@ class Budget:
         """Limits as the user wrote them, by key."""
         return {limit.key: limit.text for limit in self.limits}
 
+    @property
+    def asks(self) -> frozenset[tuple[str, float | None, float | None, str]]:
+        """What is limited how far, however it was written: the same for `params=1/4` and `params=25%`."""
+        return frozenset((limit.figure, limit.share, limit.amount, limit.profile) for limit in self.limits)
+
     def tightest(self, dense: Mapping[str, float]) -> tuple[Limit, float]:
         """The limit that leaves the smallest share of the dense figures, and that share, at most 1.
 

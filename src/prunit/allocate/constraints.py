@@ -68,9 +68,9 @@ class Constraints(Shown):
         object.__setattr__(self, "limits", MappingProxyType(limits))
 
     def __str__(self) -> str:
-        """What differs from the defaults, '' if nothing does."""
+        """What was asked that differs from the defaults, '' if nothing does; `narrow` follows from the budget."""
         default = Constraints()
-        told = {f.name: getattr(self, f.name) for f in fields(self)}
+        told = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "narrow"}
         told = {name: value for name, value in told.items() if value != getattr(default, name)}
         limits = ", ".join(f"{pattern}: {_shown(limit)}" for pattern, limit in self.limits.items())
         return ", ".join(f"{name}={{{limits}}}" if name == "limits" else f"{name}={v}" for name, v in told.items())

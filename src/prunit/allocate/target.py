@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from prunit.costs import CostModel, cost_model
 from prunit.errors import BudgetError, ConfigError
 from prunit.graph import ChannelGraph
 from prunit.units import written
+
+_FACTOR: Final = 1024
+"""An amount up to this that was written without a unit may be meant as a factor."""
 
 
 class Meter(Protocol):
@@ -140,7 +143,7 @@ class Target:
         parts = [
             f"{limit} asks for at most {_at_most(self.most[limit.figure], limit.figure)} of"
             f" {written(dense[limit.figure], limit.figure)}; the closest reachable is"
-            f" {written(found[limit.figure], limit.figure)}"
+            f" {written(found[limit.figure], limit.figure)}{_meant(limit)}"
             for limit in self.budget.limits
             if found[limit.figure] > self.most[limit.figure]
         ]
@@ -154,6 +157,12 @@ class Target:
             f"budget cannot be met: {'; '.join(parts)}, with every free group at its minimum width{asked}{why}{also}",
             closest={k: float(v) for k, v in found.items()},
         )
+
+
+def _meant(limit: Limit) -> str:
+    """What somebody may have meant who wrote an amount that is a factor."""
+    bare = limit.key in KEYS and limit.amount is not None and limit.text.isdecimal() and limit.amount <= _FACTOR
+    return f" (for {limit.text} times less write {limit.key}={limit.text}x)" if bare else ""
 
 
 def _at_most(value: float, figure: str) -> str:

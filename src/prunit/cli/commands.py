@@ -183,7 +183,7 @@ def plan(
 ) -> None:
     """Stop before training: show which channels would go and what that saves, and write the plan."""
     from prunit.cli import show
-    from prunit.cli.devices import check_writable
+    from prunit.cli.devices import check_replaces, check_writable
     from prunit.cli.progress import Bars
     from prunit.files import write_atomically
 
@@ -194,6 +194,7 @@ def plan(
         bars.wait("loading PyTorch")
         from prunit.cli.planning import decide_plan, one_budget
 
+        replaces = check_replaces(out)
         limit = one_budget(chosen)
         if data:
             bars.wait(f"reading {chosen.data}")
@@ -204,7 +205,7 @@ def plan(
         typer.echo(json.dumps(show.decision_json(found.decision, seconds) | found.as_dict(), indent=2))
     else:
         show.candidates(found)
-        show.decision(graph, found.decision, seconds, out)
+        show.decision(graph, found.decision, seconds, out, replaces=replaces)
 
 
 @app.command()

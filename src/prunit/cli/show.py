@@ -161,7 +161,7 @@ _UNITS: Final = {"ms": "ms", "mj": "mJ"}
 """Units at the end of a figure's name as they are written."""
 
 
-def decision(graph: "ChannelGraph", decided: "Decision", seconds: float, out: Path) -> None:
+def decision(graph: "ChannelGraph", decided: "Decision", seconds: float, out: Path, *, replaces: bool = False) -> None:
     """The table of groups, cost before and after, and the seconds it took."""
     names = {g.name: safe(g.name) + (f" [dim]+{len(g.producers) - 1}[/]" if g.coupled else "") for g in graph.groups}
     printer = console()
@@ -191,7 +191,8 @@ def decision(graph: "ChannelGraph", decided: "Decision", seconds: float, out: Pa
     origin = decided.plan.origin
     made = f"{origin['recipe']} with {origin['score']}, {origin['budget']}, seed {origin['seed']}"
     printer.print(f"{safe(made)}: planned in {seconds:.2f} s")
-    printer.print(f"written to {safe(str(out))}", soft_wrap=True)
+    instead = ", in place of the plan that was there" if replaces else ""
+    printer.print(f"written to {safe(str(out))}{instead}", soft_wrap=True)
 
 
 def candidates(found: "Chosen") -> None:

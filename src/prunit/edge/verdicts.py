@@ -42,7 +42,7 @@ class Verdict:
     """One sentence on one variant: what holds, what it means, what to do.
 
     `than` is the variant that it is compared with, `factor` how many times slower or noisier it is, `batch` at which
-    batch size; where several are, the worst.
+    batch size; where several are, the worst. `blind` is true where the test images, of one class, can tell nothing.
     """
 
     variant: str
@@ -51,6 +51,7 @@ class Verdict:
     than: str | None = None
     factor: float | None = None
     batch: int | None = None
+    blind: bool = False
 
 
 def verdicts(portfolio: Portfolio) -> tuple[Verdict, ...]:
@@ -96,6 +97,12 @@ def _chance(variant: Variant, dense: Variant | None, classes: int) -> Verdict | 
     if share is None:
         return None
     answers, accuracy = variant.metrics.answers, variant.metrics.accuracy or 0.0
+    if answers and answers.commonest == answers.images:
+        sentence = (
+            f"{_quoted(variant)} was tested on images of one class only, and naming that class every time gets 100.0 %:"
+            f" its {_percent(answers.accuracy)} tell nothing; test it on images of every class."
+        )
+        return Verdict(variant.name, "chance", sentence, blind=True)
     if answers:
         accuracy = answers.accuracy
         guess = f"of {answers.images:,} test images are right, and naming the commonest class every time gets"

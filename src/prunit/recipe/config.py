@@ -36,7 +36,7 @@ def _limit(value: object) -> str:
 
 def _rounding(value: object) -> object:
     """'auto' or a whole number of channels, as such or as text."""
-    text = str(value).strip()
+    text = str(value).strip().lower()
     if isinstance(value, bool) or not (text == "auto" or (text.isdecimal() and int(text) >= 1)):
         raise PydanticCustomError("rounding", "input should be a whole number of channels, at least 1, or 'auto'")
     return text if text == "auto" else int(text)

@@ -116,12 +116,7 @@ def decide_here(
     """
     clock, on_timed = clock or Clock(), on_timed or (lambda done, total: None)
     started = perf_counter()
-    elsewhere = config.engine != runtimes.DEFAULT
-    if elsewhere and (budget.timed or every):
-        how = f"; name the profile of a device that runs it ({budget.timed}@FILE)" if budget.timed else ""
-        raise ConfigError(
-            f"plans are timed in {runtimes.DEFAULT}, and the models are for {config.engine} (prune.engine){how}"
-        )
+    check_timable(budget, config, every=every)
     if budget.timed:
         chosen = _within_time(
             *(model, graph, example, batches, budget, config),
@@ -134,9 +129,18 @@ def decide_here(
     else:
         scored, target = scored_for(model, graph, batches, budget, config, score=score, on_round=on_round)
         chosen = Chosen(scored.decide(budget, config, target=target))
-        if measure and not elsewhere:
+        if measure and config.engine == runtimes.DEFAULT:
             chosen = _measured(scored, example, budget, config, chosen.decision, clock, every, on_timed)
     return replace(chosen, decision=replace(chosen.decision, seconds=perf_counter() - started))
+
+
+def check_timable(budget: Budget, config: PruneConfig, *, every: bool = False) -> None:
+    """Raise `ConfigError` where plans have to be timed, for the budget or since all are, and the engine is another."""
+    if config.engine != runtimes.DEFAULT and (budget.timed or every):
+        how = f"; name the profile of a device that runs it ({budget.timed}@FILE)" if budget.timed else ""
+        raise ConfigError(
+            f"plans are timed in {runtimes.DEFAULT}, and the models are for {config.engine} (prune.engine){how}"
+        )
 
 
 def _measured(

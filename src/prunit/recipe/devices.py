@@ -5,7 +5,6 @@ from pathlib import Path
 
 from prunit.allocate import MEASURED, Budget, Meter
 from prunit.allocate.by_complexity import MODES
-from prunit.edge import runtimes
 from prunit.edge.profile import DeviceProfile
 from prunit.errors import ConfigError
 from prunit.graph import ChannelGraph
@@ -29,7 +28,7 @@ def profiles_of(budget: Budget, config: PruneConfig) -> dict[str, tuple[str, Dev
                 " makes one"
             )
         files[wanted] = file
-    read = {file: DeviceProfile.read(Path(file), engine=runtimes.DEFAULT) for file in set(files.values())}
+    read = {file: DeviceProfile.read(Path(file), engine=config.engine) for file in set(files.values())}
     return {figure: (file, read[file]) for figure, file in files.items()}
 
 

@@ -34,7 +34,7 @@ from prunit.graph import ChannelGraph, trace
 from prunit.plans import Plan, keep_all
 from prunit.recipe.choosing import Chosen
 from prunit.recipe.config import BuildConfig, validated
-from prunit.recipe.deciding import decided
+from prunit.recipe.deciding import check_timable, decided
 from prunit.recipe.devices import profiles_of
 from prunit.recipe.folder import (
     STATE,
@@ -148,9 +148,15 @@ def check_request(config: BuildConfig) -> dict[str, Budget | None]:
     for prune in (config.prune, *map(config.prune_of, config.by_variant)):
         method_of(prune)
         constraints_of(prune)
+    alike: dict[Any, str] = {}
     for name, budget in budgets.items():
         if budget:
-            profiles_of(budget, config.prune_of(name))
+            prune = config.prune_of(name)
+            profiles_of(budget, prune)
+            check_timable(budget, prune)
+            other = alike.setdefault((budget.asks, prune.model_dump_json()), name)
+            if other != name:
+                raise ConfigError(f"budgets {budgets[other]} and {budget} ask for the same: build one")
     if ":" not in config.model and config.model not in zoo.models():
         zoo.load(config.model)  # it says what there is
     return budgets

@@ -31,7 +31,16 @@ from prunit.recipe.folder import is_started, read_json
 from prunit.recipe.lock import LOCK, check_free, holding
 from prunit.recipe.progress import OnStep, Progress
 from prunit.recipe.recipes import RECIPES
-from prunit.recipe.source import ModelLike, Source, digest_of_data, digest_of_weights, example_of, loaded
+from prunit.recipe.source import (
+    ModelLike,
+    Source,
+    check_exports,
+    check_trains,
+    digest_of_data,
+    digest_of_weights,
+    example_of,
+    loaded,
+)
 from prunit.shown import Shown
 from prunit.surgery import check_runs, compact, rectify
 from prunit.train import train
@@ -103,6 +112,9 @@ def sweep(
     judged = held(dataset, held_out, config.seed)
     graph = trace(dense, example_of(dataset), pin=config.prune.pin)
     asked = _asked(config, recipes, eta, held_out, dense, dataset)
+    if not (resume and (Path(out) / TRIALS).exists()):
+        check_trains(source.make(), dataset)
+        check_exports(dense, dataset)
     check_place(Path(out), resume=resume)
     with holding(Path(out), what="sweep", shown=Path(out)):
         check_content(Path(out), resume=resume)

@@ -39,7 +39,7 @@ def pick(rows: Sequence[SummaryRow]) -> tuple[SummaryRow, str] | None:
         return min(found, key=lambda row: row.file_bytes), "the smallest variant"
     near = [row for row in rated if row.accuracy_change is not None and row.accuracy_change >= -NEAR]
     if dense is None or not near:
-        which = "pruned variant" if len(found) == len(pruned) else "variant that is smaller or faster"
+        which = "pruned variant" if len(found) == len(pruned) else "variant worth using"
         return max(rated, key=lambda row: row.accuracy or 0), f"the most accurate {which}"
     within = f"within {100 * NEAR:.0f} points of the dense accuracy"
     timed = [(latency.p50_ms, row) for row in near if row.pace in ("faster", "same") and (latency := row.latency())]
@@ -68,10 +68,16 @@ def _sentence(rows: Sequence[SummaryRow]) -> str:
     if not rows:
         return "The portfolio holds no variant yet."
     dense = next((row for row in rows if row.is_dense), None)
-    guessing = "The dense model is no better than guessing: train it longer before comparing anything with it."
+    guess, guessing = dense.verdict("chance") if dense else None, ""
+    if guess and guess.blind:
+        guessing = (
+            "All test images are of one class, so that no accuracy tells anything: test on images of every class."
+        )
+    elif guess:
+        guessing = "The dense model is no better than guessing: train it longer before comparing anything with it."
     if len(rows) == 1 and dense:
-        return f"Only the dense model: {_figures(dense)}." + (f" {guessing}" if dense.verdict("chance") else "")
-    if dense and dense.verdict("chance"):
+        return f"Only the dense model: {_figures(dense)}." + (f" {guessing}" if guessing else "")
+    if guessing:
         return guessing
     named = pick(rows)
     if named is None:
