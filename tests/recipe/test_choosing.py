@@ -170,6 +170,7 @@ def timed(name: str, *times_faster: float, out: str = "", decision: Decision) ->
         ([(2.0, 2.0), (2.0, 2.0), (1.5, 9.0)], "0"),
         ([(0.5, 0.5), (0.9, 0.9), (0.8, 1.5)], "1"),
         ([(2.0,), (2.1,), (2.2,)], "2"),
+        ([(2.0, 2.0), (2.5, 1.8), (2.2, 2.0)], "2"),  # none that is slower than the default at a batch size
     ],
 )
 def test_batch_1_decides_and_among_equals_the_larger_batch(

@@ -139,9 +139,15 @@ def fastest(candidates: Sequence[Candidate]) -> Candidate:
     """The first of those that are fastest at batch 1, and among these at the largest batch, but for noise.
 
     All have been timed at the same batch sizes, ascending; those that are out count for nothing. The default comes
-    first, so that it stays unless another one is faster by more than noise.
+    first, so that it stays unless another one is faster by more than noise, and slower at no batch size.
     """
     left = [candidate for candidate in candidates if candidate.timings and not candidate.out]
+    default = left[0].timings
+    left = [
+        candidate
+        for candidate in left
+        if all(t.times_faster * NOISE >= d.times_faster for t, d in zip(candidate.timings, default, strict=True))
+    ]
     for which in (0, -1):
         best = max(candidate.timings[which].times_faster for candidate in left)
         left = [c for c in left if c.timings[which].times_faster * NOISE >= best]
