@@ -118,5 +118,6 @@ def in_short(result: Mapping[str, Any]) -> str:
             for times in [[pair[which][batch]["times_faster"] for pair in met]]
         ]
         rows.append((budget, len(met), *cells))
-    head = ("budget", "networks", *(f"{_title(arm)}, batch {batch}" for arm in (first, last) for batch in BATCHES))
+    titles = (_title(first), "by default" if last == "chosen" else _title(last))
+    head = ("budget", "networks", *(f"{title}, batch {batch}" for title in titles for batch in BATCHES))
     return table(head, rows)
