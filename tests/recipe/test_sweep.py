@@ -13,6 +13,7 @@ from prunit.errors import BudgetError, ConfigError, ModelError, UnknownNameError
 from prunit.recipe import sweep as public_sweep
 from prunit.recipe.config import BuildConfig
 from prunit.recipe.flow import check_request
+from prunit.recipe.progress import Step
 from prunit.recipe.sweeps import TRIALS, Sweep, front, held, rungs, settings_of, sweep
 from tests.recipe import building
 from tests.report.portfolios import portfolio, variant
@@ -89,6 +90,23 @@ def test_each_budget_has_one_winner_which_is_the_best_of_its_rungs(swept: tuple[
             stayed = [trial.accuracies[rung][1] for trial in there if trial not in went_on]
             assert all(trial.accuracies[rung][1] >= accuracy for trial in went_on for accuracy in stayed)
         assert all("the same channels as" in trial.out or trial.accuracies for trial in mine)
+
+
+def test_the_progress_names_the_recipe_that_is_tried(tmp_path: Path) -> None:
+    class EnoughError(Exception):
+        pass
+
+    notes: list[str] = []
+
+    def on_step(step: Step) -> None:
+        if step.stage == "prune":
+            notes.append(step.note)
+        elif notes:
+            raise EnoughError
+
+    with pytest.raises(EnoughError):
+        run(tmp_path / "out", recipes=("uniform", "reconvene"), on_step=on_step)
+    assert set(notes) == {"uniform", "reconvene"}
 
 
 def test_what_wins_is_built_by_its_recipe_and_shown(swept: tuple[Path, Sweep]) -> None:

@@ -130,7 +130,9 @@ def decide_here(
         scored, target = scored_for(model, graph, batches, budget, config, score=score, on_round=on_round)
         chosen = Chosen(scored.decide(budget, config, target=target))
         if measure and config.engine == runtimes.DEFAULT:
-            chosen = _measured(scored, example, budget, config, chosen.decision, clock, every, on_timed)
+            chosen = measured(
+                *(scored, example, budget, config, chosen.decision), clock=clock, every=every, on_timed=on_timed
+            )
     return replace(chosen, decision=replace(chosen.decision, seconds=perf_counter() - started))
 
 
@@ -143,16 +145,18 @@ def check_timable(budget: Budget, config: PruneConfig, *, every: bool = False) -
         )
 
 
-def _measured(
+def measured(
     scored: Scored,
     example: Any,
     budget: Budget,
     config: PruneConfig,
     default: Decision,
+    *,
     clock: Clock,
-    every: bool,
-    on_timed: OnTimed,
+    every: bool = False,
+    on_timed: OnTimed = lambda done, total: None,
 ) -> Chosen:
+    """Of the plans that may compete with the default one the fastest here; `every` times those that are out too."""
     candidates = candidates_of(scored, default, budget, config)
     timed = [c for c in candidates if every or not c.out]
     if len(timed) < 2 and not every:
@@ -231,13 +235,15 @@ def decided(
     prune: PruneConfig | None = None,
     measure: bool | None = None,
     translation: Translation | None = None,
+    note: str = "",
 ) -> Chosen:
     """What a variant keeps, decided on the device of the training and timed as its finished model will be.
 
     `prune` are other settings than the configuration has for the variant; with `measure=False` nothing is timed but
     what a budget of time needs. `translation` is what exporting the dense model gave, if that was done already.
+    `note` is told with the progress.
     """
-    progress(name, "prune", 0, 0)
+    progress(name, "prune", 0, 0, note)
     prune = prune or config.prune_of(name)
     batches = dataset.scoring_batches(per_class=prune.per_class, batch_size=256, seed=prune.seed)
     place = device_named(config.train.device)
@@ -251,8 +257,8 @@ def decided(
             prune,
             measure=prune.measure is not False if measure is None else measure,
             clock=Clock(config.probe.threads, config.probe.batch, translation=translation),
-            on_round=lambda done, total: progress(name, "prune", done, total),
-            on_timed=lambda done, total: progress(name, "measure", done, total),
+            on_round=lambda done, total: progress(name, "prune", done, total, note),
+            on_timed=lambda done, total: progress(name, "measure", done, total, note),
         )
     finally:
         dense.to("cpu")

@@ -282,7 +282,6 @@ class _Halving:
         for name, budget in self.budgets.items():
             seen: dict[str, str] = {}
             for recipe in self.settings:
-                progress(name, "prune", 0, 0, recipe)
                 prune = self._prune(name, recipe)
                 try:
                     # Recipes compete by accuracy; which rounding is the fastest is for the build to find out.
@@ -290,6 +289,7 @@ class _Halving:
                         *(self.config, self.dataset, self.graph, dense, name, budget, progress),
                         prune=prune,
                         measure=False,
+                        note=recipe,
                     ).decision
                 except BudgetError as error:
                     trials.append(Trial(name, str(budget), recipe, {}, out=str(error)))
