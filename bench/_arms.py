@@ -9,10 +9,9 @@ from torch import Tensor
 
 from prunit.allocate import Budget
 from prunit.export.translation import Translation
-from prunit.recipe.choosing import candidates_of, fastest, with_timings
 from prunit.recipe.config import PruneConfig
+from prunit.recipe.deciding import Clock, measured
 from prunit.recipe.recipes import Decision, Scored
-from prunit.recipe.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True)
@@ -30,20 +29,11 @@ def _rounded(case: Case, round_to: int | str) -> Decision:
 
 
 def _chosen(case: Case) -> Decision:
-    """What a build takes: as `recipe.deciding` finds it, from scores that are there already, timed more briefly."""
+    """What a build takes, from scores that are there already, timed more briefly."""
     config = PruneConfig()
     default = case.scored.decide(case.budget, config)
-    candidates = candidates_of(case.scored, default, case.budget, config)
-    competing = {c.name: c.decision.plan for c in candidates if not c.out}
-    if len(competing) < 2:
-        return default
-    with Stopwatch(
-        *(case.scored.model, case.scored.graph, case.example),
-        batches=(1, 32),
-        seconds=_SECONDS,
-        translation=case.translation(),
-    ) as watch:
-        return fastest(with_timings(candidates, watch(competing))).decision
+    clock = Clock(batch=32, seconds=_SECONDS, translation=case.translation())
+    return measured(case.scored, case.example, case.budget, config, default, clock=clock).decision
 
 
 _SECONDS: Final = 0.3

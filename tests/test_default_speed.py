@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench import _arms, _common, default_speed, default_summary, tables
+from bench import _common, default_speed, default_summary, tables
 from bench._nets import Net
 from bench.default_speed import Dense
 from prunit.allocate import Budget
 from prunit.edge.probe import ProbeSettings
+from prunit.recipe import deciding
 from prunit.recipe.choosing import Candidate
 from prunit.recipe.config import PruneConfig
 from prunit.recipe.recipes import Decision, Scored
@@ -235,15 +236,15 @@ def test_chosen_is_the_fastest_of_what_competes(tmp_path: Path, monkeypatch: pyt
         out = scored.decide(budget, PruneConfig(round_to=2))
         return [Candidate("default", default), Candidate("4", other), Candidate("2", out, out="has 10% of the params")]
 
-    monkeypatch.setattr(_arms, "Stopwatch", Watch)
-    monkeypatch.setattr(_arms, "candidates_of", competing)
+    monkeypatch.setattr(deciding, "Stopwatch", Watch)
+    monkeypatch.setattr(deciding, "candidates_of", competing)
     plans, _ = default_speed.decided(Dense(*toy(), tmp_path), "macs=1/2", ["4", "chosen"])
     assert timed == [["default", "4"]]
     assert plans["chosen"].plan.hash == plans["4"].plan.hash  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_nothing_is_timed_where_nothing_competes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_arms, "Stopwatch", lambda *_, **__: pytest.fail("there is no choice"))
-    monkeypatch.setattr(_arms, "candidates_of", lambda scored, default, *_: [Candidate("default", default)])
+    monkeypatch.setattr(deciding, "Stopwatch", lambda *_, **__: pytest.fail("there is no choice"))
+    monkeypatch.setattr(deciding, "candidates_of", lambda scored, default, *_: [Candidate("default", default)])
     plans, _ = default_speed.decided(Dense(*toy(), tmp_path), "macs=1/2", ["chosen"])
     assert not isinstance(plans["chosen"], str)

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from prunit.edge.compare import is_noisy
 from prunit.graph import trace
 from prunit.plans import Plan, keep_all
-from prunit.recipe.steady import middle, noisy, steadily
+from prunit.recipe.steady import middle, steadily
 from prunit.recipe.stopwatch import Timing
 from tests.recipe.nets import Plain
 
@@ -51,5 +52,5 @@ def test_nothing_is_timed_where_there_is_no_plan() -> None:
 
 
 def test_noise_is_one_run_in_ten_that_takes_half_as_long_again() -> None:
-    assert noisy(timing(2.0, spread=1.51))
-    assert not noisy(timing(2.0, spread=1.49))
+    assert is_noisy(timing(2.0, spread=1.51))
+    assert not is_noisy(timing(2.0, spread=1.49))

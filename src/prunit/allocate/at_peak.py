@@ -5,7 +5,6 @@ from typing import Final
 import numpy as np
 
 from prunit.allocate.target import Target
-from prunit.costs import Cost
 
 RAM: Final = "activation_bytes"
 """The figure of such a limit."""
@@ -54,7 +53,7 @@ def grown(target: Target, widths: np.ndarray) -> np.ndarray:
             wider, cost = widths.copy(), None
             while cost is None and strides[i]:
                 wider[i] = ladders[i][min(place[i] + strides[i], len(ladders[i]) - 1)]
-                cost = _within(target, wider)
+                cost = target.cost_within(wider)
                 # What does not fit now never will: widths only grow.
                 strides[i] = strides[i] if cost else strides[i] // 2
             if cost is None:
@@ -71,12 +70,3 @@ def grown(target: Target, widths: np.ndarray) -> np.ndarray:
         if place[i] == len(ladders[i]) - 1:
             growing.remove(i)
     return widths
-
-
-def _within(target: Target, widths: np.ndarray) -> Cost | None:
-    """The cost at these widths, if they meet the target."""
-    cost = target.model.at(widths)
-    counted = cost.as_dict()
-    if any(counted[name] > most for name, most in target.most.items() if name in counted):
-        return None
-    return cost if all(meter(widths) <= target.most[name] for name, meter in target.meters.items()) else None

@@ -8,7 +8,7 @@ import numpy as np
 
 from prunit.allocate.budget import KEYS, Budget, Limit
 from prunit.allocate.constraints import Constraints
-from prunit.costs import CostModel, cost_model
+from prunit.costs import Cost, CostModel, cost_model
 from prunit.errors import BudgetError, ConfigError
 from prunit.graph import ChannelGraph
 from prunit.units import written
@@ -97,11 +97,17 @@ class Target:
 
     def met_by(self, widths: np.ndarray) -> bool:
         """The figures at these widths are within every limit."""
-        cost = self.model.at(widths).as_dict()
+        return self.cost_within(widths) is not None
+
+    def cost_within(self, widths: np.ndarray) -> Cost | None:
+        """The cost at these widths, if they are within every limit."""
+        cost = self.model.at(widths)
+        counted = cost.as_dict()
         # What is counted comes first: it is cheaper to ask.
-        return all(cost[name] <= most for name, most in self.most.items() if name in cost) and all(
+        met = all(counted[name] <= most for name, most in self.most.items() if name in counted) and all(
             meter(widths) <= self.most[name] for name, meter in self.meters.items()
         )
+        return cost if met else None
 
     def down(self, widths: np.ndarray) -> np.ndarray:
         """Allowed widths for these real ones: no wider, or where a device is limited the kind that suits it best.

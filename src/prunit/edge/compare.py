@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 from prunit.edge.answers import pairs
 from prunit.edge.paired import LEVEL, Difference, difference, tail
@@ -36,7 +36,17 @@ def against(variant: Variant, other: Variant) -> Difference | None:
     return difference(found) if found else None
 
 
-def is_noisy(latency: Latency) -> bool:
+class Spread(Protocol):
+    """What was timed: the median and how far most of the times go."""
+
+    @property
+    def p50_ms(self) -> float: ...
+
+    @property
+    def p90_ms(self) -> float: ...
+
+
+def is_noisy(latency: Spread) -> bool:
     """Whether the machine did so much else meanwhile that the figures are not to be trusted."""
     return 0 < NOISY * latency.p50_ms < latency.p90_ms
 
@@ -122,17 +132,12 @@ def better_in(mine: Variant, theirs: Variant, *, surely: bool) -> list[str]:
         if one is not None and other is not None and one * factor < other:
             found.append(name)
     for latency in mine.metrics.latencies:
-        other = latency_of(theirs, latency.batch)
+        other = theirs.metrics.latency(batch=latency.batch)
         compared = pace(latency, other)
         unclear = compared == "unclear" and not surely and other is not None and latency.p50_ms < other.p50_ms
         if compared == "faster" or unclear:
             found.append(f"latency at batch {latency.batch}")
     return found
-
-
-def latency_of(variant: Variant, batch: int) -> Latency | None:
-    """The latency at a batch size, None if it was not measured."""
-    return next((latency for latency in variant.metrics.latencies if latency.batch == batch), None)
 
 
 def _more_accurate(mine: Variant, theirs: Variant, *, surely: bool) -> bool:

@@ -77,9 +77,14 @@ class Metrics(Record):
     latencies: tuple[Latency, ...] = ()
     peak_memory_bytes: NonNegativeInt | None = None
 
+    def latency(self, *, batch: int = 1) -> Latency | None:
+        """The latency of a batch of `batch` images, None if it was not measured."""
+        return next((latency for latency in self.latencies if latency.batch == batch), None)
+
     def latency_ms(self, *, batch: int = 1) -> float | None:
-        """The median latency of a batch of `batch` images, None if it was not measured."""
-        return next((latency.p50_ms for latency in self.latencies if latency.batch == batch), None)
+        """The median of it, None if it was not measured."""
+        found = self.latency(batch=batch)
+        return found.p50_ms if found else None
 
 
 class Device(Record):

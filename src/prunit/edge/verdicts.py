@@ -17,7 +17,6 @@ from prunit.edge.compare import (
     is_hardly,
     is_noisy,
     is_slower,
-    latency_of,
     pace,
 )
 from prunit.edge.paired import LEVEL, Difference
@@ -125,7 +124,7 @@ def _slower(variant: Variant, dense: Variant) -> Verdict | None:
     slow: dict[int, float] = {}
     fast: dict[int, float] = {}
     for latency in sorted(variant.metrics.latencies, key=lambda each: each.batch):
-        other = latency_of(dense, latency.batch)
+        other = dense.metrics.latency(batch=latency.batch)
         if is_slower(latency, other) and other and other.p50_ms:
             slow[latency.batch] = latency.p50_ms / other.p50_ms
         elif pace(latency, other) == "faster" and other and latency.p50_ms:

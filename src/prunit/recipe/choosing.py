@@ -89,15 +89,13 @@ class Chosen(Shown):
         return Table(f"Chosen of {len(rows)} plans", ("plan", "params", "macs", "p50", ""), rows)
 
 
-def leaves_choice(config: PruneConfig) -> bool:
-    """Widths are rounded as the engine likes it; a number that the user gave is kept."""
-    return config.round_to == "auto"
-
-
 def candidates_of(scored: Scored, default: Decision, budget: Budget, config: PruneConfig) -> list[Candidate]:
-    """The default plan, and those with other roundings that differ from it and from each other."""
+    """The default plan, and those with other roundings that differ from it and from each other.
+
+    A rounding that the user gave as a number leaves no choice.
+    """
     found = [Candidate(f"round_to={config.round_to}", default)]
-    if not leaves_choice(config) or default.cost == default.dense:
+    if config.round_to != "auto" or default.cost == default.dense:
         return found
     hashes, streams = {default.plan.hash}, [g.name for g in scored.graph.groups if g.coupled]
     for round_to in ROUNDINGS:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from prunit.edge.compare import NOISY
+from prunit.edge.compare import is_noisy
 from prunit.plans import Plan
 from prunit.recipe.stopwatch import Timing
 
@@ -23,13 +23,9 @@ def steadily(watch: Watch, plans: Mapping[str, Plan]) -> dict[str, list[Sequence
             break
         for name, timings in watch(left).items():
             found[name].append(timings)
-        left = {name: plan for name, plan in left.items() if any(map(noisy, found[name][0]))}
+        # A verdict of the report would not trust such a timing alone either.
+        left = {name: plan for name, plan in left.items() if any(map(is_noisy, found[name][0]))}
     return found
-
-
-def noisy(timing: Timing) -> bool:
-    """Something else ran on the machine meanwhile: a verdict of the report would not trust this timing alone."""
-    return timing.p90_ms > NOISY * timing.p50_ms
 
 
 def middle(timings: Sequence[Timing]) -> Timing:

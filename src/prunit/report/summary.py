@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from prunit.edge.compare import Pace, against, better_in, dense_of, latency_of, pace
+from prunit.edge.compare import Pace, against, better_in, dense_of, pace
 from prunit.edge.paired import Difference
 from prunit.edge.portfolio import Latency, Portfolio, Variant
 from prunit.edge.verdicts import Kind, Verdict, verdicts
@@ -91,7 +91,7 @@ def _row(
         latencies=tuple(sorted(metrics.latencies, key=lambda latency: latency.batch)),
         seconds=dict(variant.seconds),
         times_less=_times_less(variant, other) if other else {},
-        pace=pace(latency_of(variant, 1), latency_of(other, 1)) if other else None,
+        pace=pace(metrics.latency(), other.metrics.latency()) if other else None,
         better=tuple(name for name in better_in(variant, other, surely=True) if name != "accuracy") if other else (),
         best=tuple(key for key, names in best.items() if variant.name in names),
         verdicts=tuple(found),
@@ -110,7 +110,7 @@ def _times_less(variant: Variant, dense: Variant) -> dict[str, float]:
     pairs: dict[str, tuple[float | None, float | None]]
     pairs = {key: (cost(dense), cost(variant)) for key, cost in _COSTS.items()}
     for batch in {latency.batch for latency in variant.metrics.latencies}:
-        mine, theirs = (latency_of(v, batch) for v in (variant, dense))
+        mine, theirs = (v.metrics.latency(batch=batch) for v in (variant, dense))
         if mine and theirs and mine.threads == theirs.threads:
             pairs[latency_key(batch)] = (theirs.p50_ms, mine.p50_ms)
     return {key: theirs / mine for key, (theirs, mine) in pairs.items() if theirs and mine}

@@ -44,12 +44,13 @@ def right_of(model: nn.Module, dataset: Dataset, split: Split, *, batch_size: in
     return torch.cat(right)
 
 
-def digest_of_images(split: Split, *, images: int = 500) -> str:
+def digest_of_images(*splits: Split, images: int = 500) -> str:
     """16 hex digits that differ for splits of other labels, in another order, or with other pixels in some images."""
     digest = hashlib.sha256()
-    for tensor in (split.y_B, split.x_BCHW[:: max(1, len(split) // images)]):
-        digest.update(f"{tuple(tensor.shape)};".encode())
-        digest.update(tensor.cpu().contiguous().numpy().data)
+    for split in splits:
+        for tensor in (split.y_B, split.x_BCHW[:: max(1, len(split) // images)]):
+            digest.update(f"{tuple(tensor.shape)};".encode())
+            digest.update(tensor.cpu().contiguous().numpy().data)
     return digest.hexdigest()[:16]
 
 
