@@ -12,6 +12,8 @@ weights.
     accuracy.py    evaluate(): top-1 accuracy, and whether model and data fit each other
     sparse.py      weights that stay zero
     loop.py        train(): the loop
+    run.py         what is live in a training: a step, an epoch, the state between two
+    steps.py       how long a step takes, of several models in turns
     processes.py   the same loop in one process per device
 """
 
@@ -23,14 +25,17 @@ if TYPE_CHECKING:
     from prunit.train.config import Epoch, TrainConfig
     from prunit.train.loop import train
     from prunit.train.place import device_named
+    from prunit.train.steps import evaluation_seconds, step_seconds
 
-__all__ = ["Epoch", "TrainConfig", "device_named", "evaluate", "train"]
+__all__ = ["Epoch", "TrainConfig", "device_named", "evaluate", "evaluation_seconds", "step_seconds", "train"]
 
 _HOMES: Final = {
     "Epoch": "config",
     "TrainConfig": "config",
     "device_named": "place",
     "evaluate": "accuracy",
+    "step_seconds": "steps",
+    "evaluation_seconds": "steps",
     "train": "loop",
 }
 

@@ -14,13 +14,16 @@ from prunit.errors import DataError, ModelError, PrunitError
 from prunit.graph.finite import check_finite
 from prunit.train.place import device_named
 
+BATCH: Final = 512
+"""Images at once; more are not faster."""
 
-def evaluate(model: nn.Module, dataset: Dataset, *, device: str = "auto", batch_size: int = 512) -> float:
+
+def evaluate(model: nn.Module, dataset: Dataset, *, device: str = "auto", batch_size: int = BATCH) -> float:
     """Share (0 to 1) of the test images whose class the model ranks first; the model is left where and as it was."""
     return int(_judged(model, dataset, device, batch_size).sum()) / len(dataset.test)
 
 
-def answers_of(model: nn.Module, dataset: Dataset, *, device: str = "auto", batch_size: int = 512) -> Answers:
+def answers_of(model: nn.Module, dataset: Dataset, *, device: str = "auto", batch_size: int = BATCH) -> Answers:
     """What `evaluate` counts, image by image: two models that answered the same images can be compared in pairs."""
     right_N = _judged(model, dataset, device, batch_size).cpu()
     return Answers.of(
@@ -28,12 +31,12 @@ def answers_of(model: nn.Module, dataset: Dataset, *, device: str = "auto", batc
     )
 
 
-def correct_of(model: nn.Module, dataset: Dataset, split: Split, *, batch_size: int = 512) -> Tensor:
+def correct_of(model: nn.Module, dataset: Dataset, split: Split, *, batch_size: int = BATCH) -> Tensor:
     """How many images of `split` (int64, on the model's device) the model, in evaluation mode, ranks correctly."""
     return right_of(model, dataset, split, batch_size=batch_size).sum()
 
 
-def right_of(model: nn.Module, dataset: Dataset, split: Split, *, batch_size: int = 512) -> Tensor:
+def right_of(model: nn.Module, dataset: Dataset, split: Split, *, batch_size: int = BATCH) -> Tensor:
     """For each image of `split` (N, bool, on the model's device) whether the model, in evaluation mode, is right."""
     device = _device_of(model)
     right: list[Tensor] = []
