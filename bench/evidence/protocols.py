@@ -89,8 +89,8 @@ _ANCHORS: Final = (*_CONTENDERS, "counterpart", "mask-synflow")
 _MASKS: Final = ("mask-*",)
 _BY_LATENCY: Final = ("complexity-la", "complexity-fa", "uniform")
 _SMOKE: Final = TrainConfig(epochs=1, batch_size=64)
-_CPU: Final = TrainConfig.quick(epochs=8)
-_GPU: Final = TrainConfig.quick(epochs=40)
+_CPU: Final = TrainConfig(epochs=8, batch_size=128)
+_GPU: Final = TrainConfig(epochs=40, batch_size=128)
 _AUTHORS: Final = TrainConfig.full(epochs=160)
 """The recipe behind the SynFlow authors' table."""
 # At 16 pixels an image costs a quarter to an eighth: more of them rank arms better than larger ones do.

@@ -131,7 +131,7 @@ def test_none_for_one_variant(variant: str, word: str, score: str | None) -> Non
 
 
 def test_a_number_that_must_be_there_cannot_be_none() -> None:
-    for setting in ("train.epochs=none", "prune.residual=none", "probe.threads=null"):
+    for setting in ("train.devices=none", "prune.residual=none", "probe.threads=null"):
         with pytest.raises(ConfigError, match="input should be"):
             read_config(None, {}, [setting])
 

@@ -15,7 +15,7 @@ from prunit.graph import trace
 from prunit.plans import Plan
 from prunit.recipe import ladder
 from prunit.recipe import ladders as module
-from prunit.recipe.config import BuildConfig, validated
+from prunit.recipe.config import SparseConfig, validated
 from prunit.recipe.ladders import prunable, rewind_of, rungs_of, smallest_dropped
 from prunit.recipe.source import example_of
 from prunit.store import load
@@ -119,8 +119,8 @@ def test_rungs_are_the_levels_that_come_closest() -> None:
     assert [rung.level for rung in found] == [3, 6, 9, 12, 16, 19, 22, 25]
     assert found[0].name == "density-1-2"
     assert rungs_of(validated({"sparse": {"densities": "5%"}}))[0].name == "density-5-percent"
-    assert rewind_of(validated({"train": {"epochs": 160}})) == 5
-    assert rewind_of(BuildConfig()) == 1
+    assert rewind_of(SparseConfig(), 160) == 5
+    assert rewind_of(SparseConfig(), 30) == 1
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_what_cannot_be_made_is_refused_before_anything_is_written(
     sparse: dict[str, Any], error: type[Exception], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(error, match=message):
-        ladder("resnet20", "digits", tmp_path / "out", config={"sparse": sparse})
+        ladder("resnet20", "digits", tmp_path / "out", config={"sparse": sparse, "train": {"epochs": 30}})
     assert not (tmp_path / "out").exists()
 
 

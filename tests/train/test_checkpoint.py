@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from prunit.batches import Dataset, Split
 from prunit.errors import FileError
-from prunit.train import Epoch, TrainConfig, train
+from prunit.train import Epoch, TrainConfig, fitted_to, train
 from prunit.train.checkpoint import State, fingerprint, load, save
 from tests.train.toys import Small, small, stripes
 
@@ -46,7 +46,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
         "momentum.none": torch.zeros(0),
     }
     state = State(tensors, (Epoch(1, 2, 1 / 3, 0.1, 0.7, 1e-17, 2.5),), {"scale": 65536.0})
-    mark = fingerprint(small(), stripes(), CONFIG)
+    mark = fingerprint(small(), stripes(), fitted_to(CONFIG, stripes()))
     save(tmp_path / "x", state, mark)
     again = load(tmp_path / "x", mark)
     assert again is not None

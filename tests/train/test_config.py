@@ -4,24 +4,24 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from prunit.errors import ConfigError, UnknownNameError
-from prunit.train import TrainConfig
+from prunit.train import TrainConfig, fitted
 
 
 def test_step_is_the_papers_recipe() -> None:
-    config = TrainConfig.full()
+    config = fitted(TrainConfig.full(), 50_000, 10)
     assert (config.epochs, config.batch_size, config.momentum) == (160, 128, 0.9)
-    assert (config.peak_lr, config.decay, config.smoothing, config.ramp_epochs) == (0.1, 1e-4, 0.0, 0.0)
+    assert (config.lr, config.decay, config.smoothing, config.ramp_epochs) == (0.1, 1e-4, 0.0, 0.0)
 
 
 def test_onecycle_is_the_short_default() -> None:
-    assert TrainConfig() == TrainConfig.quick(30)
-    config = TrainConfig.quick(10)
-    assert (config.peak_lr, config.decay, config.smoothing, config.ramp_epochs) == (0.2, 5e-4, 0.1, 2.0)
+    assert TrainConfig() == TrainConfig.quick()
+    config = fitted(TrainConfig.quick(10), 50_000, 10)
+    assert (config.lr, config.decay, config.smoothing, config.ramp_epochs) == (0.2, 5e-4, 0.1, 2.0)
 
 
 def test_given_values_win_even_if_they_are_zero() -> None:
-    config = TrainConfig(lr=0.05, weight_decay=0, label_smoothing=0, warmup_epochs=0)
-    assert (config.peak_lr, config.decay, config.smoothing, config.ramp_epochs) == (0.05, 0, 0, 0)
+    config = fitted(TrainConfig(lr=0.05, weight_decay=0, label_smoothing=0, warmup_epochs=0), 50_000, 10)
+    assert (config.lr, config.decay, config.smoothing, config.ramp_epochs) == (0.05, 0, 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from prunit.batches import Dataset, Split
 from prunit.errors import DataError, ModelError, TrainingError
-from prunit.train import TrainConfig, evaluate, train
+from prunit.train import TrainConfig, evaluate, fitted_to, train
 from prunit.train.schedule import lr_at
 from tests.train.toys import assert_same, small, stripes, tensors
 
@@ -65,8 +65,8 @@ def by_hand(model: nn.Module, dataset: Dataset, config: TrainConfig) -> None:
     modern = config.schedule == "onecycle"
     velocity: dict[str, Tensor] = {}
     model.train()
-    for step in range(config.epochs):
-        lr = lr_at(config, step, 1)
+    for step in range(4):
+        lr = lr_at(fitted_to(config, dataset), step, 1)
         model.zero_grad()
         cross_entropy(model(x_BCHW), y_B, label_smoothing=0.1 if modern else 0.0).backward()
         with torch.no_grad():
@@ -126,7 +126,7 @@ def test_steps_and_epochs_are_counted() -> None:
     steps: list[tuple[int, int]] = []
     epochs = list(train(small(), stripes(50), CONFIG, on_step=lambda done, of: steps.append((done, of))))
     assert steps == [(i, 6) for i in range(1, 7)]  # 50 images make 3 batches of 16
-    assert [epoch.lr for epoch in epochs] == [lr_at(CONFIG, step, 3) for step in (2, 5)]
+    assert [epoch.lr for epoch in epochs] == [lr_at(fitted_to(CONFIG, stripes(50)), step, 3) for step in (2, 5)]
     assert all(epoch.epochs == 2 and epoch.seconds > 0 for epoch in epochs)
 
 

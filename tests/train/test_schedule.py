@@ -2,8 +2,13 @@
 
 import pytest
 
-from prunit.train import TrainConfig
+from prunit.train import Fitted, TrainConfig, fitted
 from prunit.train.schedule import lr_at
+
+
+def numbers(config: TrainConfig) -> Fitted:
+    """The settings on a data set of CIFAR-10's size."""
+    return fitted(config, 50_000, 10)
 
 
 @pytest.mark.parametrize(
@@ -17,34 +22,34 @@ from prunit.train.schedule import lr_at
     ],
 )
 def test_onecycle_goes_up_and_down(step: int, lr: float) -> None:
-    assert lr_at(TrainConfig(epochs=10), step, 10) == pytest.approx(lr)
+    assert lr_at(numbers(TrainConfig(epochs=10)), step, 10) == pytest.approx(lr)
 
 
 def test_onecycle_without_a_ramp_starts_at_its_highest() -> None:
-    assert lr_at(TrainConfig(epochs=10, warmup_epochs=0, lr=0.4), 0, 10) == 0.4
+    assert lr_at(numbers(TrainConfig(epochs=10, warmup_epochs=0, lr=0.4)), 0, 10) == 0.4
 
 
 @pytest.mark.parametrize(("epoch", "lr"), [(0, 0.1), (79, 0.1), (80, 0.01), (119, 0.01), (120, 0.001), (159, 0.001)])
 def test_step_drops_at_80_and_120_of_160(epoch: int, lr: float) -> None:
-    config = TrainConfig.full()
+    config = numbers(TrainConfig.full())
     assert lr_at(config, epoch * 390, 390) == pytest.approx(lr)
     assert lr_at(config, epoch * 390 + 389, 390) == pytest.approx(lr)
 
 
 def test_step_drops_inside_an_epoch_where_half_of_them_is_no_whole_number() -> None:
-    config = TrainConfig.full(5)  # 20 steps: half at 10, three quarters at 15
+    config = numbers(TrainConfig.full(5))  # 20 steps: half at 10, three quarters at 15
     assert [lr_at(config, step, 4) for step in (9, 10, 14, 15)] == pytest.approx([0.1, 0.01, 0.01, 0.001])
 
 
 def test_step_warms_up_linearly() -> None:
-    config = TrainConfig(schedule="step", epochs=20, lr=0.2, warmup_epochs=5)
+    config = numbers(TrainConfig(schedule="step", epochs=20, lr=0.2, warmup_epochs=5))
     assert [lr_at(config, step, 2) for step in (0, 4, 9, 10)] == pytest.approx([0.02, 0.1, 0.2, 0.2])
 
 
 @pytest.mark.parametrize("schedule", ["onecycle", "step"])
 @pytest.mark.parametrize(("epochs", "steps"), [(1, 1), (1, 2), (2, 1), (3, 7)])
 def test_it_stays_above_zero_and_below_the_peak(schedule: str, epochs: int, steps: int) -> None:
-    config = TrainConfig.model_validate({"schedule": schedule, "epochs": epochs})
+    config = numbers(TrainConfig.model_validate({"schedule": schedule, "epochs": epochs}))
     rates = [lr_at(config, step, steps) for step in range(epochs * steps)]
     assert min(rates) > 0
-    assert max(rates) <= config.peak_lr
+    assert max(rates) <= config.lr

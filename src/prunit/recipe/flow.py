@@ -63,7 +63,7 @@ from prunit.report import write_report
 from prunit.store import load as load_weights
 from prunit.store import save as save_weights
 from prunit.surgery import check_runs, compact, rectify
-from prunit.train import Epoch, device_named, train
+from prunit.train import Epoch, device_named, fitted_to, train
 from prunit.train.accuracy import answers_of, check_model
 from prunit.train.sparse import Masks
 from prunit.version import VERSION
@@ -245,7 +245,7 @@ class Work:
             note = f"{last.test_accuracy:.1%} at epoch {last.index}/{last.epochs}" if last else ""
             self.progress(name, "train", done, total, note)
 
-        settings = self.config.train
+        settings = fitted_to(self.config.train, self.dataset)
         for epoch in train(
             *(model, self.dataset, settings), checkpoint=checkpoint, on_step=on_training_step, masks=masks, first=first
         ):
@@ -332,7 +332,7 @@ class Work:
                 file_bytes=artifact.bytes,
             ),
             seconds=dict(seconds),
-            epochs=self.config.train.epochs,
+            epochs=fitted_to(self.config.train, self.dataset).epochs,
             seed=self.config.seed,
         )
 
@@ -388,7 +388,10 @@ def variant_name(budget: Budget) -> str:
 
 def settings_of_build(config: BuildConfig, model: str, dense: nn.Module, dataset: Dataset) -> dict[str, Any]:
     """What a resumed build must have in common with the one that it continues."""
-    return config.model_dump(mode="json") | {
+    asked, settings = config.model_dump(mode="json"), fitted_to(config.train, dataset)
+    return asked | {
+        # In numbers: another version might find others in the same data set.
+        "train": asked["train"] | {"epochs": settings.epochs, "batch_size": settings.batch_size},
         "model": model,
         "data": dataset.name,
         "images": [len(dataset.train), len(dataset.test)],

@@ -27,13 +27,13 @@ from prunit.files import write_atomically
 from prunit.graph import ChannelGraph, trace
 from prunit.graph.computed import effective
 from prunit.plans import keep_all
-from prunit.recipe.config import BuildConfig, validated
+from prunit.recipe.config import BuildConfig, SparseConfig, validated
 from prunit.recipe.flow import Work, settings_of_build
 from prunit.recipe.folder import STATE, check_folder, held, is_started, open_folder, read_history
 from prunit.recipe.progress import OnStep, Progress
 from prunit.recipe.source import ModelLike, Source, check_exports, check_trains, example_of, loaded
 from prunit.scores import SCORES, score_weights
-from prunit.train import Epoch, device_named
+from prunit.train import Epoch, device_named, fitted_to
 from prunit.train.accuracy import check_model
 from prunit.train.checkpoint import model_tensors
 from prunit.train.sparse import Masks
@@ -64,6 +64,7 @@ def ladder(
     rungs = rungs_of(config)
     check_folder(Path(out), resume=resume)
     dataset = loaded(data, config)
+    rewind = rewind_of(config.sparse, fitted_to(config.train, dataset).epochs)
     progress = Progress(on_step)
     progress("dense", "check", 0, 0)
     source = Source.of(model, dataset, seed=config.seed)
@@ -77,7 +78,7 @@ def ladder(
     with held(Path(out), resume=resume):
         folder = open_folder(Path(out), settings, resume=resume, defaults=BuildConfig().model_dump(mode="json"))
         work = Work(config, folder, dataset, source, graph, progress)
-        portfolio = work.measure(_Climb(work, prunable(graph)).variants(rungs))
+        portfolio = work.measure(_Climb(work, prunable(graph), rewind).variants(rungs))
         work.report(portfolio)
         return portfolio
 
@@ -97,8 +98,6 @@ def rungs_of(config: BuildConfig) -> list[Rung]:
     if sparse.method != IMP and sparse.method not in SCORES:
         raise unknown("method", sparse.method, (IMP, *SCORES))
     device_named(config.train.device)
-    if rewind_of(config) >= config.train.epochs:
-        raise ConfigError(f"sparse.rewind={rewind_of(config)}: it must be less than train.epochs={config.train.epochs}")
     rungs: dict[int | float, Rung] = {}
     for text in sparse.densities:
         try:
@@ -116,10 +115,15 @@ def rungs_of(config: BuildConfig) -> list[Rung]:
     return sorted(rungs.values(), key=lambda rung: -rung.density)
 
 
-def rewind_of(config: BuildConfig) -> int:
-    """Epochs after which weights are kept; DNNShifter's 2,000 steps are 3 % of its 160 epochs."""
-    asked = config.sparse.rewind
-    return asked if asked is not None else min(max(1, round(0.03 * config.train.epochs)), config.train.epochs - 1)
+def rewind_of(sparse: SparseConfig, epochs: int) -> int:
+    """Epochs of so many after which weights are kept; DNNShifter's 2,000 steps are 3 % of its 160 epochs.
+
+    Raises `ConfigError` where nothing would be left of the training.
+    """
+    found = sparse.rewind if sparse.rewind is not None else min(max(1, round(0.03 * epochs)), epochs - 1)
+    if found >= epochs:
+        raise ConfigError(f"sparse.rewind={found}: it must be less than train.epochs={epochs}")
+    return found
 
 
 def prunable(graph: ChannelGraph) -> list[str]:
@@ -147,6 +151,8 @@ class _Climb:
     work: Work
     names: list[str]
     """Of the weights of which single ones may go."""
+    rewind: int
+    """Epochs after which weights are kept, to start each level of `imp` from."""
 
     def variants(self, rungs: list[Rung]) -> list[Variant]:
         """The records of all variants, the dense one first."""
@@ -174,7 +180,7 @@ class _Climb:
             masks = smallest_dropped(model, self.names, masks, sparse.fraction)
             rewound = work.source.make()
             _put(rewound, self._read("rewind"))
-            model, history = self._trained(f"level {level}", masks, rewound, rewind_of(work.config))
+            model, history = self._trained(f"level {level}", masks, rewound, self.rewind)
             if level in by_level:
                 found.append(self._variant(by_level[level], model, masks, history, before))
             before += sum(epoch.seconds for epoch in history)
@@ -194,7 +200,7 @@ class _Climb:
 
     def _dense(self) -> tuple[nn.Module, list[Epoch]]:
         """The dense model after its training; on the way the weights to rewind to are kept."""
-        rewind, start, make = rewind_of(self.work.config), self._file("rewind"), self.work.source.make
+        rewind, start, make = self.rewind, self._file("rewind"), self.work.source.make
         if self.work.config.sparse.method != IMP:
             return self._trained("level 0", {}, make(), 0)
         if not start.exists():  # without them a checkpoint is of no use: it is past that epoch, or starts anew anyway

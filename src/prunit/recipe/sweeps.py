@@ -43,7 +43,7 @@ from prunit.recipe.source import (
 )
 from prunit.shown import Shown
 from prunit.surgery import check_runs, compact, rectify
-from prunit.train import train
+from prunit.train import fitted_to, train
 from prunit.train.accuracy import check_model
 
 TRIALS: Final = "trials.json"
@@ -261,7 +261,7 @@ class _Halving:
         """Every trial as it ended."""
         plans: dict[tuple[str, str], Plan] = {}
         trials = self._planned(dense, plans, progress)
-        for epochs in rungs(self.config.train.epochs, len(self.settings), eta):
+        for epochs in rungs(fitted_to(self.config.train, self.dataset).epochs, len(self.settings), eta):
             alive = [i for i, trial in enumerate(trials) if not trial.out]
             by_variant = {name: [i for i in alive if trials[i].variant == name] for name in self.budgets}
             contested = [i for mine in by_variant.values() if len(mine) > 1 for i in mine]
@@ -314,7 +314,7 @@ class _Halving:
             small = compact(dense, self.graph, plan)
             check_runs(dense, small, example_of(self.dataset))
             rectify(small, dense, prune.rectifier, seed=prune.seed)
-            settings = self.config.train
+            settings = fitted_to(self.config.train, self.dataset)
             warm_up = settings.warmup_epochs and settings.warmup_epochs * epochs / settings.epochs
             short = settings.model_copy(update={"epochs": epochs, "warmup_epochs": warm_up})
             try:

@@ -5,6 +5,7 @@ random comes from (seed, epoch), so a training that was killed at any moment con
 weights.
 
     config.py      TrainConfig and Epoch: what goes in and what comes out (no torch)
+    defaults.py    settings with every number in them, by the data set (no torch)
     schedule.py    the learning rate of a step (no torch)
     augment.py     an epoch's order, crops and flips, and the batches made from them
     place.py       where it runs: device, precision, Fabric
@@ -23,17 +24,32 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from prunit.train.accuracy import evaluate
     from prunit.train.config import Epoch, TrainConfig
+    from prunit.train.defaults import Fitted, fitted, fitted_to
     from prunit.train.loop import train
     from prunit.train.place import device_named
     from prunit.train.steps import evaluation_seconds, step_seconds
 
-__all__ = ["Epoch", "TrainConfig", "device_named", "evaluate", "evaluation_seconds", "step_seconds", "train"]
+__all__ = [
+    "Epoch",
+    "Fitted",
+    "TrainConfig",
+    "device_named",
+    "evaluate",
+    "evaluation_seconds",
+    "fitted",
+    "fitted_to",
+    "step_seconds",
+    "train",
+]
 
 _HOMES: Final = {
     "Epoch": "config",
+    "Fitted": "defaults",
     "TrainConfig": "config",
     "device_named": "place",
     "evaluate": "accuracy",
+    "fitted": "defaults",
+    "fitted_to": "defaults",
     "step_seconds": "steps",
     "evaluation_seconds": "steps",
     "train": "loop",

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from prunit.batches import Dataset
 from prunit.errors import FileError
 from prunit.files import write_atomically
-from prunit.train.config import Epoch, TrainConfig
+from prunit.train.config import Epoch
+from prunit.train.defaults import Fitted
 
 KIND: Final = "prunit training checkpoint 1"
 
@@ -45,14 +46,14 @@ def model_tensors(model: nn.Module) -> dict[str, Tensor]:
 def fingerprint(
     model: nn.Module,
     dataset: Dataset,
-    config: TrainConfig,
+    config: Fitted,
     *,
     masks: Mapping[str, Tensor] | None = None,
     first: int = 0,
 ) -> Fingerprint:
     """What must be the same for a training to be continued; where it runs may differ."""
     settings = config.model_dump(mode="json", exclude={"device", "devices", "channels_last"})
-    settings |= {"lr": config.peak_lr, "weight_decay": config.decay, "label_smoothing": config.smoothing}
+    settings |= {"weight_decay": config.decay, "label_smoothing": config.smoothing}
     # Where there are none it says nothing, so that trainings of older versions can be continued.
     settings |= {"digest of the masks": _digest(dict(masks))} if masks else {}
     settings |= {"epochs left out": first} if first else {}

@@ -40,20 +40,21 @@ class Epoch:
     """Wall-clock time of training and test; what the first run took, where the epoch was read from a checkpoint."""
 
 
-class TrainConfig(Shown, BaseModel):
-    """Settings of a training. `None` means: what the schedule's recipe says.
+class TrainConfig(Shown, BaseModel, frozen=True):
+    """Settings of a training. `None` means: what the schedule's recipe says, or what suits the data set (`fitted`).
 
     `step` is the papers' recipe (DNNShifter, after OpenLTH: 160 epochs of SGD, lr 0.1, x0.1 at 80 and 120, decay
     1e-4); `onecycle` is the short modern one (lr up and down once, Smith 2018; Nesterov momentum, label smoothing, no
     decay of norms and biases).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
-    epochs: int = Field(default=30, ge=1)
-    """Passes over the training images."""
-    batch_size: int = Field(default=128, ge=2)
-    """Images per step, over all devices together; the odd rest of an epoch is left out."""
+    epochs: int | None = Field(default=None, ge=1)
+    """Passes over the training images; None: by how many images there are, 30 for many."""
+    batch_size: int | None = Field(default=None, ge=2)
+    """Images per step, over all devices together, the odd rest of an epoch left out; None: by how many images, to 128.
+    """
     lr: Positive | None = None
     """Highest learning rate; None: 0.1 for `step`, 0.2 for `onecycle`."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
@@ -80,18 +81,14 @@ class TrainConfig(Shown, BaseModel):
     """Of order, crops, flips and of the model's own randomness (dropout)."""
 
     @classmethod
-    def quick(cls, epochs: int = 30) -> Self:
+    def quick(cls, epochs: int | None = None) -> Self:
         """The short modern schedule."""
         return cls(epochs=epochs, schedule="onecycle")
 
     @classmethod
     def full(cls, epochs: int = 160) -> Self:
         """The papers' recipe."""
-        return cls(epochs=epochs, schedule="step")
-
-    @property
-    def peak_lr(self) -> float:
-        return self.lr if self.lr is not None else {"step": 0.1, "onecycle": 0.2}[self.schedule]
+        return cls(epochs=epochs, batch_size=128, schedule="step")
 
     @property
     def decay(self) -> float:
@@ -103,12 +100,6 @@ class TrainConfig(Shown, BaseModel):
             self.label_smoothing if self.label_smoothing is not None else {"step": 0.0, "onecycle": 0.1}[self.schedule]
         )
 
-    @property
-    def ramp_epochs(self) -> float:
-        if self.warmup_epochs is not None:
-            return self.warmup_epochs
-        return {"step": 0.0, "onecycle": ONECYCLE_WARMUP * self.epochs}[self.schedule]
-
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if not _DEVICE.fullmatch(self.device):
@@ -117,12 +108,12 @@ class TrainConfig(Shown, BaseModel):
             raise ConfigError(
                 f"training setting 'devices' = {self.devices}, but 'device' = '{self.device}' names one: use 'cuda'"
             )
-        if self.batch_size < 2 * self.devices:
+        if self.batch_size is not None and self.batch_size < 2 * self.devices:
             raise ConfigError(
                 f"training setting 'batch_size' = {self.batch_size} leaves {self.devices} devices fewer than 2 images "
                 f"each (batch norm needs 2): use {2 * self.devices} or more"
             )
-        if self.ramp_epochs >= self.epochs:
+        if self.epochs is not None and self.warmup_epochs is not None and self.warmup_epochs >= self.epochs:
             raise ConfigError(
                 f"training setting 'warmup_epochs' = {self.warmup_epochs:g} leaves nothing of 'epochs' = {self.epochs}"
             )

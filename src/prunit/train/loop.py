@@ -12,6 +12,7 @@ from prunit.batches import Dataset
 from prunit.errors import ConfigError
 from prunit.train.checkpoint import Fingerprint, fingerprint, load, model_tensors, save
 from prunit.train.config import Epoch, TrainConfig
+from prunit.train.defaults import fitted_to
 from prunit.train.place import moved
 from prunit.train.processes import OnStep, in_processes
 from prunit.train.run import Job, check_trainable, put_tensors, room_for, start
@@ -39,6 +40,7 @@ def train(
     out, as if they were over: the weights are those that they led to (rewinding, Frankle et al. 2020).
     """
     check_trainable(model, dataset, config)
+    config = fitted_to(config, dataset)
     if not 0 <= first < config.epochs:
         raise ConfigError(f"a training of {config.epochs} epochs cannot begin after {first} of them")
     zeroed(model, masks or {})

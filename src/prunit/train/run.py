@@ -20,6 +20,7 @@ from prunit.train.accuracy import check_model, check_split, correct_of
 from prunit.train.augment import Draws, Feed, feed
 from prunit.train.checkpoint import State, model_tensors
 from prunit.train.config import Epoch, TrainConfig
+from prunit.train.defaults import Fitted
 from prunit.train.place import check_place, fabric_for, moved, seeded
 from prunit.train.processes import OnStep
 from prunit.train.schedule import lr_at
@@ -35,7 +36,7 @@ class Job:
 
     model: nn.Module
     dataset: Dataset
-    config: TrainConfig
+    config: Fitted
     checkpoint: Path | None
     masks: Masks = field(default_factory=dict)
     first: int = 0
@@ -57,7 +58,7 @@ def check_trainable(model: nn.Module, dataset: Dataset, config: TrainConfig) -> 
 
 
 @contextmanager
-def room_for(config: TrainConfig) -> Iterator[None]:
+def room_for(config: Fitted) -> Iterator[None]:
     """Inside, a device that runs out of memory is a `DeviceError`."""
     try:
         yield
@@ -149,7 +150,7 @@ class Run:
         what = "weights are" if abs(loss) < float("inf") else "loss is"
         raise TrainingError(
             f"training diverged: the {what} no longer finite in epoch {index + 1} of {config.epochs} "
-            f"(learning rate {lr:.3g}, highest {config.peak_lr:g}): try lr={config.peak_lr / 10:g}, "
+            f"(learning rate {lr:.3g}, highest {config.lr:g}): try lr={config.lr / 10:g}, "
             f"more warmup_epochs or precision='32-true'"
         )
 
@@ -190,7 +191,7 @@ def start(job: Job) -> Run:
     # Fused: 2 to 5 times as fast as the foreach form on a CPU, too.
     optimizer = torch.optim.SGD(
         _groups(model, config),
-        lr=config.peak_lr,
+        lr=config.lr,
         momentum=config.momentum,
         nesterov=config.schedule == "onecycle" and config.momentum > 0,
         fused=True,

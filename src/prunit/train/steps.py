@@ -13,6 +13,7 @@ from prunit.batches import Dataset
 from prunit.surgery import copied
 from prunit.train.accuracy import BATCH, correct_of
 from prunit.train.config import TrainConfig
+from prunit.train.defaults import fitted_to
 from prunit.train.place import check_place, seeded
 from prunit.train.run import Job, Run, check_trainable, room_for, start
 
@@ -35,6 +36,7 @@ def step_seconds(
     """
     if not models:
         return {}
+    config = fitted_to(config, dataset)
     alone = config.model_copy(update={"devices": 1, "batch_size": config.batch_size // config.devices})
     for model in models.values():
         check_trainable(model, dataset, alone)
@@ -60,6 +62,7 @@ def evaluation_seconds(
     """
     if not models:
         return {}
+    config = fitted_to(config, dataset)
     alone = config.model_copy(update={"devices": 1, "batch_size": config.batch_size // config.devices})
     for model in models.values():
         check_trainable(model, dataset, alone)
