@@ -86,3 +86,30 @@ def test_an_unknown_rectifier_is_named() -> None:
     how: Rectify = "rescael"  # pyright: ignore[reportAssignmentType]
     with pytest.raises(UnknownNameError, match="unknown rectifier 'rescael'; did you mean 'rescale'"):
         rectify(small, model, how)
+
+
+def test_own_draws_with_the_deviation_that_the_dense_layer_has() -> None:
+    model = nn.Sequential(nn.Conv2d(64, 200, 3), nn.BatchNorm2d(200), nn.Conv2d(200, 300, 3), nn.Conv2d(300, 2, 1))
+    with torch.no_grad():
+        model[2].weight.normal_(0, 0.02)
+        model[1].weight.copy_(torch.arange(200.0))
+        model[1].running_mean.fill_(3.0)
+    graph = trace(model, torch.zeros(1, 64, 8, 8))
+    kept = tuple(range(0, 200, 4))
+    small = compact(model, graph, Plan({"0": kept}, keep_all(graph).dense))
+    assert rectify(small, model, "own") == ("0", "1", "2")
+    after = small.state_dict()
+    assert float(after["2.weight"].std()) == pytest.approx(0.02 * 2, rel=0.02)  # of 200 channels 50 are left
+    assert not torch.equal(after["2.weight"], model[2].weight[:, list(kept)] * 2)
+    assert after["2.bias"].tolist() == [0.0] * 300
+    assert after["1.weight"].tolist() == [float(channel) for channel in kept]
+    assert after["1.running_mean"].tolist() == [0.0] * 50
+    assert torch.equal(after["3.weight"], model[3].weight)
+
+
+def test_own_leaves_weights_that_are_all_the_same() -> None:
+    model, small = cut(Plain())
+    for net in (model, small):
+        nn.init.constant_(net.get_parameter("second.weight"), 0.5)
+    rectify(small, model, "own")
+    assert small.get_parameter("second.weight").unique().tolist() == [0.5]

@@ -41,7 +41,7 @@ from prunit.graph.wrappers import unwrapped
 from prunit.masking import AbsentChannels
 from prunit.plans import Plan
 
-Rectify = Literal["reinit", "rescale", "none", "all"]
+Rectify = Literal["reinit", "own", "rescale", "none", "all"]
 """How layers that lost inputs or outputs are re-initialised; see `rectify`."""
 
 _STEP_BYTES = 1 << 20
@@ -250,6 +250,8 @@ def rectify(compacted: nn.Module, model: nn.Module, how: Rectify = "reinit", *, 
 
     reinit   He-normal weights for the new fan-in (He et al. 2015), zero bias; batch norm back to gain 1, shift 0 and
              fresh statistics; layers with unchanged shape keep the weights that they had
+    own      like `reinit`, but normal with the deviation of the dense layer's weights times sqrt(old fan-in / new
+             fan-in); batch norm keeps the gain and shift that it inherited, its statistics are fresh
     rescale  inherited weights times sqrt(old fan-in / new fan-in), which restores He-normal's deviation
     none     inherited weights as they are
     all      `reinit` for every layer, changed or not
@@ -278,7 +280,9 @@ def rectify(compacted: nn.Module, model: nn.Module, how: Rectify = "reinit", *, 
                 continue
             changed.append(path)
             if isinstance(module, _BatchNorm):
-                if how != "rescale":
+                if how == "own":
+                    module.reset_running_stats()
+                elif how != "rescale":
                     module.reset_parameters()  # gain 1, shift 0, statistics of no data
                     _set_computed(module, {"weight": 1.0, "bias": 0.0})
             elif (weight := weight_of(module)) is None or id(weight) not in done:
@@ -292,6 +296,9 @@ def _renew(module: _ConvNd | nn.Linear, old: nn.Module, how: Rectify, generator:
     if shape is None:
         return
     grown = math.sqrt(_fan_in(old) / _fan_in(module))
+    deviation = _deviation(old) * grown if how == "own" else math.sqrt(2 / _fan_in(module))
+    if not deviation:  # weights that are all the same, as those of a branch that begins at zero, are meant so
+        return
     computed = next((item for item in computed_of(module) if item.name == "weight"), None)
     if computed is None:
         weight = weight_of(module)
@@ -305,7 +312,7 @@ def _renew(module: _ConvNd | nn.Linear, old: nn.Module, how: Rectify, generator:
     if how == "rescale":
         weight.mul_(grown)
     else:
-        weight.normal_(0, math.sqrt(2 / _fan_in(module)), generator=generator)
+        weight.normal_(0, deviation, generator=generator)
     if computed is not None:
         set_value(computed, weight)  # where its parametrization has no inverse there, it keeps what it inherited
     if how != "rescale" and module.bias is not None:
@@ -318,6 +325,11 @@ def _set_computed(module: nn.Module, values: Mapping[str, float]) -> None:
     for item in computed_of(module):
         if item.name in values:
             set_value(item, torch.full_like(item.value(), values[item.name]))
+
+
+def _deviation(module: nn.Module) -> float:
+    weights = [item.value() for item in computed_of(module) if item.name == "weight"] or [weight_of(module)]
+    return float(weights[0].detach().double().std(correction=0)) if weights[0] is not None else 0.0
 
 
 def _size(weight: Tensor) -> Tensor:

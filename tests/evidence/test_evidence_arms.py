@@ -19,7 +19,7 @@ from prunit.graph import trace
 from prunit.recipe.config import PruneConfig
 from prunit.recipe.recipes import decide
 from prunit.recipe.reconvene import EVALUATORS
-from prunit.recipe.source import example_of
+from prunit.recipe.source import example_of, rectifier_for
 from prunit.surgery import Rectify, compact, rectify
 from prunit.train import train
 from tests.evidence.setup import TRAIN, case
@@ -90,7 +90,7 @@ def test_the_default_arm_is_what_prunit_does_unasked() -> None:
         dense, unasked = one.make(), PruneConfig(seed=one.task.seed)
         plan = decide(dense, one.graph, one.batches, one.budget, unasked).plan
         small = compact(dense, one.graph, plan)
-        rectify(small, dense, unasked.rectifier, seed=one.task.seed)
+        rectify(small, dense, rectifier_for(unasked, "resnet20"), seed=one.task.seed)
         assert pruned.plan is not None
         assert plan.hash == pruned.plan.hash
         same = zip(small.state_dict().values(), pruned.model.state_dict().values(), strict=True)

@@ -39,7 +39,7 @@ def test_file_is_read_and_the_rest_keeps_its_default(file: Path) -> None:
     config = read_config(file, {})
     assert (config.model, config.data, config.budgets) == ("vgg16", "digits", ("params=1/8",))
     assert (config.train.epochs, config.train.lr, config.train.momentum) == (7, 0.05, 0.9)
-    assert (config.prune.evaluator, config.prune.pin, config.prune.rectifier) == ("density", ("stem*",), "reinit")
+    assert (config.prune.evaluator, config.prune.pin, config.prune.rectifier) == ("density", ("stem*",), "auto")
 
 
 def test_options_go_before_the_file_and_set_before_options(file: Path) -> None:

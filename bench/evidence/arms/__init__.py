@@ -7,7 +7,7 @@ told as its seconds.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Final, Literal
 
 from bench.evidence.arms.masks import counterpart, thinned
 from bench.evidence.arms.search import proxy_search, random_search
@@ -53,13 +53,15 @@ def _dense(case: Case) -> Pruned:
 
 _MASK: Final = ("params", "macs", "density")
 _WIDTHS: Final = ("params", "macs", "ram", "latency")
+_PAPERS: Final[tuple[Rectify, ...]] = ("reinit", "rescale", "none", "all")
+"""Readings of the paper's rectifier; `own` is none, and the same as `reinit` for networks that begin He-normal."""
 _READINGS: Final = {
     f"reconvene-{evaluator}-{rectifier}": Arm(
         "reconvene", f"Reconvene, evaluator '{evaluator}', rectifier '{rectifier}'", reconvene(evaluator, rectifier)
     )
     for evaluator in EVALUATORS
     if evaluator != "none"
-    for rectifier in get_args(Rectify)
+    for rectifier in _PAPERS
 }
 
 ARMS: Final[Mapping[str, Arm]] = {

@@ -34,7 +34,9 @@ EVALUATOR_LINES: Final = {
     "none": "every layer keeps C·√density, of a mask made for what the budget limits (default of reconvene)",
 }
 RECTIFIER_LINES: Final = {
-    "reinit": "new He-normal weights for layers whose shape changed (default)",
+    "auto": "reinit for prunit's own networks, own for all others (default)",
+    "reinit": "new He-normal weights for layers whose shape changed",
+    "own": "the same, but with the deviation of the dense layer's own weights, rescaled",
     "rescale": "inherited weights × √(old fan-in / new fan-in)",
     "none": "inherited weights",
     "all": "new He-normal weights everywhere",

@@ -63,8 +63,8 @@ class PruneConfig(_Section):
     """Reading of Reconvene's Pruning Sensitivity Evaluator; see docs/cards/reconvene.md."""
     tau: float | None = Field(default=None, ge=0)
     """Sensitivity above which a layer stays whole, for the readings 'density' and 'score'; None starts at 1 and 0.5."""
-    rectifier: Literal["reinit", "rescale", "none", "all"] = "reinit"
-    """Reading of Reconvene's Resilient Layer Rectifier."""
+    rectifier: Literal["auto", "reinit", "own", "rescale", "none", "all"] = "auto"
+    """Reading of Reconvene's Resilient Layer Rectifier; auto: reinit for prunit's own networks, own for all others."""
     residual: Literal["auto", "keep", "prune"] = "auto"
     """Residual streams: never narrowed (keep), like any other layer (prune), or only where a budget is tight (auto)."""
     rounds: int | None = Field(default=None, ge=1)

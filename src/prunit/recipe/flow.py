@@ -54,10 +54,10 @@ from prunit.recipe.source import (
     Source,
     check_exports,
     check_trains,
-    digest_of_data,
-    digest_of_weights,
     example_of,
     loaded,
+    rectifier_for,
+    settings_of_build,
 )
 from prunit.report import write_report
 from prunit.store import load as load_weights
@@ -101,7 +101,7 @@ def build(
     for name, budget in budgets.items():
         if budget:
             first_reachable(graph, budget.known, config.prune_of(name))
-    settings = settings_of_build(config, source.name, dense, dataset)
+    settings = settings_of_build(config, source, dense, dataset)
     translation = None
     if not (resume and is_started(Path(out))):
         check_trains(source.make(), dataset)
@@ -228,7 +228,7 @@ class Work:
         model = compact(dense, self.graph, plan)
         if plan.widths != dict(plan.dense):
             prune = self.config.prune_of(name)
-            rectify(model, dense, prune.rectifier, seed=prune.seed)
+            rectify(model, dense, rectifier_for(prune, self.source.named), seed=prune.seed)
         del dense
         epochs = list(self.epochs(name, model, checkpoint))
         save_weights(model, plan, weights)
@@ -314,7 +314,7 @@ class Work:
             name=name,
             recipe=str(plan.origin.get("recipe", "dense")),
             settings={n: str(plan.origin[n]) for n in _TOLD if n in plan.origin}
-            | ({"rectifier": self.config.prune_of(name).rectifier} if budget else {})
+            | ({"rectifier": rectifier_for(self.config.prune_of(name), self.source.named)} if budget else {})
             | ({"timed": str(plan.origin["measured"])} if "measured" in plan.origin else {}),
             budget=budget.as_dict if budget else {},
             keep=sum(plan.widths.values()) / sum(plan.dense.values()),
@@ -384,17 +384,3 @@ def variant_name(budget: Budget) -> str:
     """A file name for the variant of a budget: `params=1/16` becomes `params-1-16`; without devices."""
     text = "-".join(f"{limit.key}-{limit.text.partition('@')[0]}" for limit in budget.limits)
     return "-".join(re.findall(r"[a-z0-9.]+", text.replace("%", "-percent").replace("×", "x").lower()))
-
-
-def settings_of_build(config: BuildConfig, model: str, dense: nn.Module, dataset: Dataset) -> dict[str, Any]:
-    """What a resumed build must have in common with the one that it continues."""
-    asked, settings = config.model_dump(mode="json"), fitted_to(config.train, dataset)
-    return asked | {
-        # In numbers: another version might find others in the same data set.
-        "train": asked["train"] | {"epochs": settings.epochs, "batch_size": settings.batch_size},
-        "model": model,
-        "data": dataset.name,
-        "images": [len(dataset.train), len(dataset.test)],
-        "digest of the images": digest_of_data(dataset),
-        "digest of the initial weights": digest_of_weights(dense),
-    }

@@ -28,10 +28,18 @@ from prunit.graph import ChannelGraph, trace
 from prunit.graph.computed import effective
 from prunit.plans import keep_all
 from prunit.recipe.config import BuildConfig, SparseConfig, validated
-from prunit.recipe.flow import Work, settings_of_build
+from prunit.recipe.flow import Work
 from prunit.recipe.folder import STATE, check_folder, held, is_started, open_folder, read_history
 from prunit.recipe.progress import OnStep, Progress
-from prunit.recipe.source import ModelLike, Source, check_exports, check_trains, example_of, loaded
+from prunit.recipe.source import (
+    ModelLike,
+    Source,
+    check_exports,
+    check_trains,
+    example_of,
+    loaded,
+    settings_of_build,
+)
 from prunit.scores import SCORES, score_weights
 from prunit.train import Epoch, device_named, fitted_to
 from prunit.train.accuracy import check_model
@@ -71,7 +79,7 @@ def ladder(
     dense = source.make()
     check_model(dense, dataset)
     graph = trace(dense, example_of(dataset))
-    settings = {**settings_of_build(config, source.name, dense, dataset), "kind": "ladder"}
+    settings = {**settings_of_build(config, source, dense, dataset), "kind": "ladder"}
     if not (resume and is_started(Path(out))):
         check_trains(source.make(), dataset)
         check_exports(dense, dataset)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +16,9 @@ from prunit.batches import Dataset
 from prunit.errors import ConfigError, ModelError, PrunitError
 from prunit.export import export_onnx
 from prunit.export.translation import Translation
-from prunit.recipe.config import BuildConfig
-from prunit.surgery import copied
+from prunit.recipe.config import BuildConfig, PruneConfig
+from prunit.surgery import Rectify, copied
+from prunit.train import fitted_to
 from prunit.train.accuracy import check_scores, check_split, digest_of_images
 
 ModelLike = str | nn.Module | Callable[[], nn.Module]
@@ -29,6 +31,8 @@ class Source:
 
     name: str
     make: Callable[[], nn.Module]
+    named: str = ""
+    """The name by which `zoo.load` makes it; '' for a module or a callable, whatever they are called."""
 
     @staticmethod
     def of(model: ModelLike, dataset: Dataset, *, seed: int) -> "Source":
@@ -41,10 +45,21 @@ class Source:
                 image_size=dataset.image_size,
                 seed=seed,
             )
-            return Source(model, factory)
+            return Source(model, factory, named=model)
         if isinstance(model, nn.Module):
             return Source(type(model).__name__, partial(_copied, model))
         return Source(_name(model), lambda: _seeded(model, seed))
+
+
+def rectifier_for(prune: PruneConfig, model_name: str) -> Rectify:
+    """The rectifier of a model by its name in `zoo.load` ('' for one without): what `auto` means for it.
+
+    The networks of prunit's zoo begin He-normal, as what `reinit` draws does. Others begin as their authors meant, and
+    the dense model of a build keeps that: what is drawn for its variants is drawn alike.
+    """
+    if prune.rectifier != "auto":
+        return prune.rectifier
+    return "reinit" if model_name in zoo.models() else "own"
 
 
 def _copied(model: nn.Module) -> nn.Module:
@@ -133,3 +148,18 @@ def digest_of_weights(model: nn.Module) -> str:
 def digest_of_data(dataset: Dataset) -> str:
     """16 hex digits that differ for data sets with different labels, or other pixels in some of their images."""
     return digest_of_images(dataset.train, dataset.test)
+
+
+def settings_of_build(config: BuildConfig, source: Source, dense: nn.Module, dataset: Dataset) -> dict[str, Any]:
+    """What a resumed build must have in common with the one that it continues."""
+    training = fitted_to(config.train, dataset)
+    # In numbers and by name: another version might find others for the same data set and model.
+    train = config.train.model_copy(update={"epochs": training.epochs, "batch_size": training.batch_size})
+    prune = config.prune.model_copy(update={"rectifier": rectifier_for(config.prune, source.named)})
+    return config.model_copy(update={"train": train, "prune": prune}).model_dump(mode="json") | {
+        "model": source.name,
+        "data": dataset.name,
+        "images": [len(dataset.train), len(dataset.test)],
+        "digest of the images": digest_of_data(dataset),
+        "digest of the initial weights": digest_of_weights(dense),
+    }

@@ -40,6 +40,7 @@ from prunit.recipe.source import (
     digest_of_weights,
     example_of,
     loaded,
+    rectifier_for,
 )
 from prunit.shown import Shown
 from prunit.surgery import check_runs, compact, rectify
@@ -294,7 +295,8 @@ class _Halving:
                 except BudgetError as error:
                     trials.append(Trial(name, str(budget), recipe, {}, out=str(error)))
                     continue
-                same = hashlib.sha256(json.dumps(dict(decision.plan.keep)).encode()).hexdigest() + prune.rectifier
+                same = hashlib.sha256(json.dumps(dict(decision.plan.keep)).encode()).hexdigest()
+                same += rectifier_for(prune, self.source.named)
                 out = f"the same channels as {seen[same]}" if same in seen else ""
                 seen.setdefault(same, recipe)
                 plans[name, recipe] = decision.plan
@@ -313,7 +315,7 @@ class _Halving:
             prune, dense = self._prune(trial.variant, trial.recipe), self.source.make()
             small = compact(dense, self.graph, plan)
             check_runs(dense, small, example_of(self.dataset))
-            rectify(small, dense, prune.rectifier, seed=prune.seed)
+            rectify(small, dense, rectifier_for(prune, self.source.named), seed=prune.seed)
             settings = fitted_to(self.config.train, self.dataset)
             warm_up = settings.warmup_epochs and settings.warmup_epochs * epochs / settings.epochs
             short = settings.model_copy(update={"epochs": epochs, "warmup_epochs": warm_up})
