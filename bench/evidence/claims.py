@@ -202,7 +202,12 @@ def _published(evidence: Evidence) -> str:
                 if theirs is None:
                     continue
                 last = spread([100 * c["accuracy"] for c in cells.values()])
-                best = spread([100 * max(values(c["epochs"], "test_accuracy")) for c in cells.values()])
+                best = spread(
+                    [
+                        100 * max(a for a in values(c["epochs"], "test_accuracy") if a is not None)
+                        for c in cells.values()
+                    ]
+                )
                 assert last is not None
                 assert best is not None
                 rows.append(

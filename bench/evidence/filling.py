@@ -31,6 +31,7 @@ from prunit.recipe.source import example_of
 from prunit.scores import per_channel
 from prunit.surgery import compact
 from prunit.train import Epoch, train
+from prunit.train.config import final_accuracy
 from prunit.train.place import device_named
 
 Cell = dict[str, Any]
@@ -114,7 +115,7 @@ def _result(case: Case, places: Places) -> Cell:
         "activation_bytes": stored.activation_bytes,
         "dense": {"params": cost_of(case.graph).params, "macs": cost_of(case.graph).macs},
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
-        "accuracy": epochs[-1].test_accuracy,
+        "accuracy": final_accuracy(epochs),
         "epochs": [_rounded(epoch) for epoch in epochs],
         "train_peak_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
         **deployed(case, pruned.model, places),
@@ -243,7 +244,7 @@ def _forget_peak() -> None:
         torch.cuda.reset_peak_memory_stats()
 
 
-def _rounded(epoch: Epoch) -> dict[str, float]:
+def _rounded(epoch: Epoch) -> dict[str, float | None]:
     names: Sequence[str] = ("loss", "train_accuracy", "test_accuracy", "seconds")
     return {name: _short(getattr(epoch, name)) for name in names}
 

@@ -19,7 +19,7 @@ class Epoch:
     index: int
     loss: float
     train_accuracy: float
-    test_accuracy: float
+    test_accuracy: float | None
 
 
 HISTORY = [Epoch(1, 2.25, 0.25, 0.375), Epoch(2, 1.5, 0.5, 0.625)]

@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ TRIALS = [
     {"variant": "a", "budget": "params=1/4", "recipe": "uniform", "cost": COST, "accuracies": [(1, 0.5)], "out": ""},
     {"variant": "a", "budget": "params=1/4", "recipe": "global", "cost": {}, "accuracies": [], "out": "out of reach"},
 ]
+EPOCHS = [HISTORY[0], replace(HISTORY[1], test_accuracy=None), replace(HISTORY[1], index=3)]
 
 
 def measured(ms: float) -> Portfolio:
@@ -29,10 +30,10 @@ def folder_of(parent: Path, *, trials: bool = False) -> Path:
     for name in ("dense", "a"):
         state = folder / ".build" / name
         state.mkdir(parents=True)
-        (state / "history.json").write_text(json.dumps([{**asdict(epoch), "epochs": 2} for epoch in HISTORY]))
+        (state / "history.json").write_text(json.dumps([{**asdict(epoch), "epochs": 2} for epoch in EPOCHS]))
     if trials:
         (parent / "trials.json").write_text(json.dumps({"asked": {}, "trials": TRIALS}))
-    write_report(measured(1), folder, histories={"dense": HISTORY, "a": HISTORY}, trials=TRIALS if trials else ())
+    write_report(measured(1), folder, histories={"dense": EPOCHS, "a": EPOCHS}, trials=TRIALS if trials else ())
     return folder
 
 
@@ -41,7 +42,7 @@ def test_a_rewritten_report_is_the_one_that_a_build_would_write(tmp_path: Path, 
     folder, other = folder_of(tmp_path / "one", trials=trials), tmp_path / "other"
     assert rewrite_report(measured(3), folder) == ""
     other.mkdir()
-    whole = {"histories": {"dense": HISTORY, "a": HISTORY}, "trials": TRIALS if trials else ()}
+    whole = {"histories": {"dense": EPOCHS, "a": EPOCHS}, "trials": TRIALS if trials else ()}
     write_report(measured(3), other, **whole)  # pyright: ignore[reportArgumentType]
     assert (folder / "report.html").read_bytes() == (other / "report.html").read_bytes()
     assert ("What was tried" in re.sub("<script.*", "", (folder / "report.html").read_text("utf-8"))) is trials

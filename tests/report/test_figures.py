@@ -167,6 +167,18 @@ def test_training_curves_leave_gaps_where_a_loss_is_not_finite():
     assert [trace["y"][:2] for trace in accuracy["data"]] == [[37.5, 62.5], [25, 50]]
 
 
+def test_curves_go_through_the_epochs_that_were_tested():
+    history = [HISTORY[0], replace(HISTORY[1], test_accuracy=None), replace(HISTORY[1], index=3)]
+    accuracy, _ = training_figures(curves(summary_rows(usual()), {"half": history})).values()
+    test, training = accuracy["data"]
+    assert (test["x"], test["y"]) == ([1, 3], [37.5, 62.5])
+    assert [text.replace("\N{NO-BREAK SPACE}", " ") for text in test["hovertext"]] == [
+        "<b>half</b><br>epoch 1: test 37.5 %",
+        "<b>half</b><br>epoch 3: test 62.5 %",
+    ]
+    assert (training["x"], training["y"]) == ([1, 2, 3], [25, 50, 50])
+
+
 @pytest.mark.parametrize(
     ("epochs", "step"), [(1, 1), (2, 1), (8, 1), (9, 2), (16, 2), (17, 5), (40, 5), (41, 10), (300, 50), (1000, 200)]
 )

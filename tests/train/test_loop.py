@@ -1,6 +1,7 @@
 """What training does to a model: it learns, in the way that a hand-written SGD does, and hands back a plain model."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch.nn.functional import cross_entropy
 from prunit.batches import Dataset, Split
 from prunit.errors import DataError, ModelError, TrainingError
 from prunit.train import TrainConfig, evaluate, fitted_to, train
+from prunit.train.config import final_accuracy, is_evaluated
 from prunit.train.schedule import lr_at
 from tests.train.toys import assert_same, small, stripes, tensors
 
@@ -55,8 +57,8 @@ def test_it_learns_digits(schedule: str) -> None:
     assert [epoch.index for epoch in epochs] == [1, 2, 3, 4]
     assert epochs[-1].loss < epochs[0].loss
     assert epochs[-1].train_accuracy > 0.85
-    assert epochs[-1].test_accuracy > 0.85
-    assert evaluate(model, dataset, device="cpu") == pytest.approx(epochs[-1].test_accuracy, abs=1 / 297)
+    assert final_accuracy(epochs) > 0.85
+    assert evaluate(model, dataset, device="cpu") == pytest.approx(final_accuracy(epochs), abs=1 / 297)
 
 
 def by_hand(model: nn.Module, dataset: Dataset, config: TrainConfig) -> None:
@@ -174,6 +176,44 @@ def test_bfloat16_trains_too() -> None:
     assert model.fc.weight.dtype == torch.float32
 
 
+class Watched(nn.Module):
+    """Writes down in which type its classifier answers when it is evaluated on more than one image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.types = small(), list[torch.dtype]()
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        logits_BK = self.inner(x_BCHW)
+        if not self.training and len(x_BCHW) > 1:
+            self.types.append(logits_BK.dtype)
+        return logits_BK
+
+
+def test_only_the_last_epoch_is_tested_in_float32() -> None:
+    model = Watched()
+    list(train(model, stripes(), changed({"precision": "bf16-mixed", "epochs": 3})))
+    assert model.types == [torch.bfloat16, torch.bfloat16, torch.float32]
+
+
+def test_a_long_training_is_not_tested_after_every_epoch() -> None:
+    model = Watched()
+    epochs = list(train(model, stripes(16), changed({"epochs": 120})))
+    tested = [epoch.index for epoch in epochs if epoch.test_accuracy is not None]
+    assert len(tested) == len(model.types) == 50
+    assert tested[-1] == 120
+    assert {later - sooner for sooner, later in pairwise(tested)} == {2, 3}
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 49, 50, 51, 99, 100, 1000])
+def test_epochs_that_are_tested_are_evenly_spread_and_end_with_the_last(epochs: int) -> None:
+    tested = [index for index in range(1, epochs + 1) if is_evaluated(index, epochs)]
+    assert len(tested) == min(epochs, 50)
+    assert tested[-1] == epochs
+    steps = {later - sooner for sooner, later in pairwise([0, *tested])}
+    assert max(steps) - min(steps) <= 1
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["auto", "32-true", "16-mixed"])
@@ -181,6 +221,6 @@ def test_it_learns_digits_on_a_gpu(precision: str) -> None:
     model = convnet()
     config = TrainConfig.model_validate({"epochs": 4, "batch_size": 64, "device": "cuda", "precision": precision})
     epochs = list(train(model, digits(), config))
-    assert epochs[-1].test_accuracy > 0.85
+    assert final_accuracy(epochs) > 0.85
     assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
-    assert evaluate(model, digits(), device="cuda") == pytest.approx(epochs[-1].test_accuracy, abs=2 / 297)
+    assert evaluate(model, digits(), device="cuda") == pytest.approx(final_accuracy(epochs), abs=2 / 297)

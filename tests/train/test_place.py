@@ -65,7 +65,7 @@ def test_float16_needs_cuda() -> None:
 def test_a_scheduler_around_us_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "x", "WORLD_SIZE": "4", "RANK": "3"}.items():
         monkeypatch.setenv(name, value)
-    assert fabric_for(TrainConfig(device="cpu")).world_size == 1
+    assert fabric_for(TrainConfig(device="cpu"), "32-true").world_size == 1
 
 
 def test_the_model_s_randomness_follows_from_seed_and_epoch() -> None:

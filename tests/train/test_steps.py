@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from prunit.errors import DataError, ModelError
-from prunit.train import TrainConfig, evaluation_seconds, step_seconds, steps
+from prunit.train import TrainConfig, evaluation_seconds, step_seconds, turns
 from prunit.train.run import Run
 from tests.train.toys import Small, assert_same, small, stripes
 
@@ -37,7 +37,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
         return forward(self, x_BCHW)
 
     monkeypatch.setattr(Small, "forward", counted)
-    monkeypatch.setattr(steps.time, "perf_counter", clock.perf_counter)
+    monkeypatch.setattr(turns.time, "perf_counter", clock.perf_counter)
     return clock
 
 

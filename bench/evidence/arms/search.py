@@ -21,6 +21,7 @@ from prunit.recipe.source import example_of
 from prunit.scores.network import Network, untouched
 from prunit.scores.synflow import synaptic_flow
 from prunit.train import train
+from prunit.train.config import final_accuracy
 
 _NARROWEST = 0.1
 """Before the budget is looked at, layers keep this share or more."""
@@ -35,7 +36,7 @@ def random_search(case: Case) -> Pruned:
     plans = candidates(case, case.task.search.candidates)
     for plan in plans:
         *_, last = train(cut(case, plan, "reinit").model, held_out, short)
-        accuracies.append(last.test_accuracy)
+        accuracies.append(final_accuracy([last]))
     best = int(np.argmax(accuracies))
     return replace(cut(case, plans[best], "reinit"), note=f"candidate {best + 1} of {len(plans)}")
 

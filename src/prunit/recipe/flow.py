@@ -239,7 +239,7 @@ class Work:
         self, name: str, model: nn.Module, checkpoint: Path, *, masks: Masks | None = None, first: int = 0
     ) -> Iterator[Epoch]:
         """The epochs of a training as they end, its progress told; as `train` has them."""
-        last: Epoch | None = None
+        last: Epoch | None = None  # of those with a test accuracy
 
         def on_training_step(done: int, total: int) -> None:
             note = f"{last.test_accuracy:.1%} at epoch {last.index}/{last.epochs}" if last else ""
@@ -249,7 +249,7 @@ class Work:
         for epoch in train(
             *(model, self.dataset, settings), checkpoint=checkpoint, on_step=on_training_step, masks=masks, first=first
         ):
-            last = epoch
+            last = last if epoch.test_accuracy is None else epoch
             yield epoch
 
     def trained(self, name: str, history: Path, epochs: Sequence[Epoch], checkpoint: Path) -> None:

@@ -46,6 +46,7 @@ from prunit.shown import Shown
 from prunit.surgery import check_runs, compact, rectify
 from prunit.train import fitted_to, train
 from prunit.train.accuracy import check_model
+from prunit.train.config import final_accuracy
 
 TRIALS: Final = "trials.json"
 PORTFOLIO: Final = "portfolio"
@@ -323,7 +324,7 @@ class _Halving:
                 *_, last = train(small, self.held, short)
             except TrainingError as error:
                 return replace(trial, out=str(error))
-            self.state.add(key, last.test_accuracy, trials)
+            self.state.add(key, final_accuracy([last]), trials)
         return replace(trial, accuracies=(*trial.accuracies, (epochs, self.state.found[key])))
 
 

@@ -23,7 +23,7 @@ class _Epoch:
     index: int
     loss: float
     train_accuracy: float
-    test_accuracy: float
+    test_accuracy: float | None
 
 
 def rewrite_report(portfolio: Portfolio, folder: Path) -> str | None:
@@ -57,11 +57,16 @@ def _epochs(folder: Path, path: str) -> list[_Epoch] | None:
     try:
         found: Any = json.loads(inside(folder, path).read_text("utf-8"))
         return [
-            _Epoch(int(e["index"]), float(e["loss"]), float(e["train_accuracy"]), float(e["test_accuracy"]))
+            _Epoch(int(e["index"]), float(e["loss"]), float(e["train_accuracy"]), _maybe(e["test_accuracy"]))
             for e in found
         ]
     except (PortfolioError, OSError, ValueError, TypeError, KeyError):
         return None
+
+
+def _maybe(accuracy: Any) -> float | None:
+    """None for an epoch after which no test images were classified."""
+    return None if accuracy is None else float(accuracy)
 
 
 def _trials(file: Path) -> list[dict[str, Any]] | None:

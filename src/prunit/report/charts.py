@@ -20,7 +20,7 @@ PALETTE: Final = tuple(f"--series-{i}" for i in range(8))
 
 
 class EpochRecord(Protocol):
-    """One finished epoch, as a training reports it: index from 1, accuracies from 0 to 1."""
+    """One finished epoch, as a training reports it: index from 1, accuracies from 0 to 1, None for one not tested."""
 
     @property
     def index(self) -> int: ...
@@ -29,7 +29,7 @@ class EpochRecord(Protocol):
     @property
     def train_accuracy(self) -> float: ...
     @property
-    def test_accuracy(self) -> float: ...
+    def test_accuracy(self) -> float | None: ...
 
 
 def group_names(portfolio: Portfolio) -> list[str]:
@@ -142,15 +142,21 @@ def training_figures(trainings: Sequence[Curve]) -> dict[str, Figure]:
     """Charts by title: accuracy (test drawn through, train dotted) and loss, a line per variant and epoch."""
     accuracy = [
         *(
-            _line(curve, [_percent(epoch.test_accuracy) for epoch in curve.epochs], "test", "solid")
+            _line(
+                curve,
+                # A training of hundreds of epochs is not tested after every one.
+                [(e.index, _percent(e.test_accuracy)) for e in curve.epochs if e.test_accuracy is not None],
+                "test",
+                "solid",
+            )
             for curve in trainings
         ),
         *(
-            _line(curve, [_percent(epoch.train_accuracy) for epoch in curve.epochs], "train", "dot")
+            _line(curve, [(e.index, _percent(e.train_accuracy)) for e in curve.epochs], "train", "dot")
             for curve in trainings
         ),
     ]
-    loss = [_line(curve, [_finite(epoch.loss) for epoch in curve.epochs], "loss", "solid") for curve in trainings]
+    loss = [_line(curve, [(e.index, _finite(e.loss)) for e in curve.epochs], "loss", "solid") for curve in trainings]
     most = max((len(curve.epochs) for curve in trainings), default=1)
     return {
         "Accuracy by epoch": {"data": accuracy, "layout": _training_layout(most, suffix=f"{numbers.SPACE}%")},
@@ -163,21 +169,20 @@ def _colour(i: int, n: int) -> str:
     return PALETTE[i] if n <= len(PALETTE) else f"hsl({round(210 + 180 * i / (n - 1)) % 360},60%,55%)"
 
 
-def _line(curve: Curve, y: Sequence[float | None], what: str, dash: str) -> Figure:
+def _line(curve: Curve, points: Sequence[tuple[int, float | None]], what: str, dash: str) -> Figure:
     unit = f"{numbers.SPACE}%" if what in ("test", "train") else ""
-    texts = ["not finite" if value is None else f"{numbers.significant(value)}{unit}" for value in y]
+    texts = ["not finite" if value is None else f"{numbers.significant(value)}{unit}" for _, value in points]
     return {
         "type": "scatter",
-        "mode": "lines+markers" if len(y) <= 12 else "lines",
+        "mode": "lines+markers" if len(points) <= 12 else "lines",
         "name": curve.name,
-        "x": [epoch.index for epoch in curve.epochs],
-        "y": y,
+        "x": [index for index, _ in points],
+        "y": [value for _, value in points],
         "line": {"color": curve.colour, "width": 2 if dash == "solid" else 1.25, "dash": dash},
         "marker": {"size": 5},
         "hoverinfo": "text",
         "hovertext": [
-            hover(curve.name, [f"epoch {epoch.index}: {what} {text}"])
-            for epoch, text in zip(curve.epochs, texts, strict=True)
+            hover(curve.name, [f"epoch {index}: {what} {text}"]) for (index, _), text in zip(points, texts, strict=True)
         ],
         "hoverlabel": HOVER,
     }

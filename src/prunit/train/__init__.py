@@ -8,7 +8,9 @@ weights.
     defaults.py    settings with every number in them, by the data set (no torch)
     schedule.py    the learning rate of a step (no torch)
     augment.py     an epoch's order, crops and flips, and the batches made from them
-    place.py       where it runs: device, precision, Fabric
+    place.py       where it runs: device, Fabric
+    precision.py   what precision=auto comes to
+    turns.py       steps of several trainings in turns, timed
     checkpoint.py  a training between two epochs as one file
     accuracy.py    evaluate(): top-1 accuracy, and whether model and data fit each other
     sparse.py      weights that stay zero
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from prunit.train.defaults import Fitted, fitted, fitted_to
     from prunit.train.loop import train
     from prunit.train.place import device_named
+    from prunit.train.precision import resolved_precision
     from prunit.train.steps import evaluation_seconds, step_seconds
 
 __all__ = [
@@ -38,6 +41,7 @@ __all__ = [
     "evaluation_seconds",
     "fitted",
     "fitted_to",
+    "resolved_precision",
     "step_seconds",
     "train",
 ]
@@ -50,6 +54,7 @@ _HOMES: Final = {
     "evaluate": "accuracy",
     "fitted": "defaults",
     "fitted_to": "defaults",
+    "resolved_precision": "precision",
     "step_seconds": "steps",
     "evaluation_seconds": "steps",
     "train": "loop",

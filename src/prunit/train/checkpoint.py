@@ -36,6 +36,8 @@ class State:
     history: tuple[Epoch, ...]
     scaler: dict[str, float]
     """State of the loss scaler of 16-mixed precision, else empty."""
+    place: tuple[str, str] = ("", "")
+    """Type of the device and precision that it ran in; '' in checkpoints that are older than this note."""
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -81,6 +83,7 @@ def save(path: Path, state: State, mark: Fingerprint) -> None:
         "fingerprint": json.dumps(mark),
         "history": json.dumps([asdict(epoch) for epoch in state.history]),
         "scaler": json.dumps(state.scaler),
+        "place": json.dumps(state.place),
         "digest": _digest(state.tensors),
     }
     write_atomically(path, to_bytes(state.tensors, metadata))
@@ -95,6 +98,9 @@ def load(path: Path, mark: Fingerprint) -> State | None:
     except OSError as error:
         raise FileError(f"cannot read the checkpoint '{path}': {error.strerror or error}") from error
     state, found = _read(path)
+    settings = found.get("setting", {})
+    if settings.get("precision") == "auto" != mark.get("setting", {}).get("precision"):
+        settings["precision"] = state.place[1] or "32-true"  # what it came to; long ago, on a CPU, always that
     _compare(path, found, mark)
     return state
 
@@ -112,7 +118,8 @@ def _read(path: Path) -> tuple[State, Fingerprint]:
         raise FileError(f"'{path}' is not a {KIND}: give another path or remove it")
     try:
         history = tuple(Epoch(**record) for record in json.loads(metadata["history"]))
-        state = State(tensors, history, json.loads(metadata["scaler"]))
+        device, precision = json.loads(metadata.get("place", '["", ""]'))
+        state = State(tensors, history, json.loads(metadata["scaler"]), (str(device), str(precision)))
         found: Fingerprint = json.loads(metadata["fingerprint"])
         intact = metadata["digest"] == _digest(tensors)
     except (KeyError, TypeError, ValueError):

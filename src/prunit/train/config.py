@@ -1,7 +1,7 @@
 """What goes into a training and what comes out of it: `TrainConfig` and `Epoch`. Loads no torch."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal, Self
 
@@ -11,7 +11,9 @@ from prunit.errors import ConfigError, PrunitError, unknown
 from prunit.shown import Shown
 
 Schedule = Literal["onecycle", "step"]
-Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed"]
+Chosen = Literal["32-true", "16-mixed", "bf16-mixed"]
+"""What `auto` comes to."""
+Precision = Literal["auto"] | Chosen
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -32,12 +34,30 @@ class Epoch:
     """Mean over the epoch's training images, label smoothing included."""
     train_accuracy: float
     """Top-1, 0 to 1, on the augmented images as they were trained on."""
-    test_accuracy: float
-    """Top-1, 0 to 1, after the epoch."""
+    test_accuracy: float | None
+    """Top-1, 0 to 1, after the epoch; None where it was not asked for. Of the last epoch in float32, else to watch the
+    training, in its own precision."""
     lr: float
     """Learning rate of the epoch's last step."""
     seconds: float
     """Wall-clock time of training and test; what the first run took, where the epoch was read from a checkpoint."""
+
+
+MOST_EVALUATIONS: Final = 50
+"""In a training: enough for a curve, and a small share of the time."""
+
+
+def is_evaluated(index: int, epochs: int) -> bool:
+    """Whether epoch `index` (from 1) of so many has a test accuracy: evenly spread ones do, and the last."""
+    most = min(epochs, MOST_EVALUATIONS)
+    return index * most // epochs > (index - 1) * most // epochs
+
+
+def final_accuracy(epochs: Sequence[Epoch]) -> float:
+    """The test accuracy of the last of a training's epochs, 0 to 1, which always has one."""
+    accuracy = epochs[-1].test_accuracy
+    assert accuracy is not None
+    return accuracy
 
 
 class TrainConfig(Shown, BaseModel, frozen=True):
@@ -70,7 +90,8 @@ class TrainConfig(Shown, BaseModel, frozen=True):
     augment: bool = True
     """Random crops after padding by an eighth of the size, and mirroring where the data set allows it."""
     precision: Precision = "auto"
-    """auto: bf16-mixed on CUDA devices that have it, 16-mixed on older ones with tensor cores, else 32-true."""
+    """auto: bf16-mixed on CUDA devices that have it and on CPUs that do where a step is faster, 16-mixed on older CUDA
+    devices with tensor cores, else 32-true."""
     channels_last: bool = True
     """Memory format of images and kernels; faster on CPU, too, for most convolutional networks."""
     device: str = "auto"

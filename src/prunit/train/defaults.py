@@ -1,6 +1,6 @@
 """`fitted`: a training's settings with every number in them, the open ones taken from the data set. No torch."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from pydantic import Field
 
@@ -26,6 +26,10 @@ class Fitted(TrainConfig, frozen=True):
         if self.warmup_epochs is not None:
             return self.warmup_epochs
         return {"step": 0.0, "onecycle": ONECYCLE_WARMUP * self.epochs}[self.schedule]
+
+    def on_one_device(self) -> Self:
+        """The same for one device, with its share of the batch."""
+        return self.model_copy(update={"devices": 1, "batch_size": self.batch_size // self.devices})
 
 
 def fitted_to(config: TrainConfig, dataset: "Dataset") -> Fitted:

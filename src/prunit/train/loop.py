@@ -14,6 +14,7 @@ from prunit.train.checkpoint import Fingerprint, fingerprint, load, model_tensor
 from prunit.train.config import Epoch, TrainConfig
 from prunit.train.defaults import fitted_to
 from prunit.train.place import moved
+from prunit.train.precision import precision_of
 from prunit.train.processes import OnStep, in_processes
 from prunit.train.run import Job, check_trainable, put_tensors, room_for, start
 from prunit.train.sparse import KeptZero, Masks, zeroed
@@ -56,7 +57,7 @@ def epochs_of(job: Job, on_step: OnStep | None) -> Iterator[Epoch]:
     kept_zero = KeptZero(model, job.masks)
     try:
         with room_for(config):
-            run = start(job)
+            run = start(replace(job, precision=job.precision or precision_of(job, state)))
             history = list(state.history) if state else []
             if state:
                 run.restore(state)
@@ -86,7 +87,8 @@ def _epochs_of_many(job: Job, on_step: OnStep | None) -> Iterator[Epoch]:
         path = job.checkpoint or Path(folder) / "training.safetensors"
         try:
             job.model.to("cpu")
-            work = replace(job, checkpoint=path)
+            precision = precision_of(job, load(path, mark))  # here: all processes need the same
+            work = replace(job, checkpoint=path, precision=precision)
             yield from in_processes(epochs_of, work, processes=job.config.devices, on_step=on_step)
             state = load(path, mark)
             if state:

@@ -1,18 +1,18 @@
-"""Where a training runs: the device, the precision, and the Fabric that holds both."""
+"""Where a training runs: the device, and the Fabric that holds it and the precision."""
 
 import logging
 import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from prunit.errors import ConfigError, DeviceError
 from prunit.train.augment import seed_of
-from prunit.train.config import TrainConfig
+from prunit.train.config import Chosen, TrainConfig
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -54,7 +54,7 @@ def check_place(config: TrainConfig) -> torch.device:
     return device
 
 
-def fabric_for(config: TrainConfig) -> "Fabric":
+def fabric_for(config: TrainConfig, precision: Chosen) -> "Fabric":
     """The launched Fabric of this process: its device, its precision and its place among `config.devices` processes."""
     from lightning_fabric import Fabric
     from lightning_fabric.plugins.environments.lightning import LightningEnvironment
@@ -66,7 +66,7 @@ def fabric_for(config: TrainConfig) -> "Fabric":
             accelerator=device.type,
             devices=config.devices if several or device.type == "cpu" else [device.index],
             strategy="ddp" if several else "auto",
-            precision=_precision(config, device),
+            precision=precision,
             # Without this a scheduler's variables (SLURM, torchrun) would decide how many processes there are.
             plugins=[LightningEnvironment()],
         )
@@ -86,17 +86,6 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         log.setLevel(level)
-
-
-def _precision(config: TrainConfig, device: torch.device) -> Literal["32-true", "16-mixed", "bf16-mixed"]:
-    if config.precision != "auto":
-        return config.precision
-    if device.type == "cpu":
-        return "32-true"
-    # Emulated bfloat16 is slower than float32; tensor cores for float16 came with compute capability 7.
-    if torch.cuda.is_bf16_supported(including_emulation=False):
-        return "bf16-mixed"
-    return "16-mixed" if torch.cuda.get_device_capability(device)[0] >= 7 else "32-true"
 
 
 def moved(model: nn.Module, device: torch.device, layout: torch.memory_format = torch.contiguous_format) -> nn.Module:

@@ -5,7 +5,7 @@ A step asks the device for nothing: loss and hits are summed there and read once
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from prunit.errors import DataError, DeviceError, MissingExtraError, ModelError,
 from prunit.train.accuracy import check_model, check_split, correct_of
 from prunit.train.augment import Draws, Feed, feed
 from prunit.train.checkpoint import State, model_tensors
-from prunit.train.config import Epoch, TrainConfig
+from prunit.train.config import Chosen, Epoch, TrainConfig, is_evaluated
 from prunit.train.defaults import Fitted
 from prunit.train.place import check_place, fabric_for, moved, seeded
 from prunit.train.processes import OnStep
@@ -40,6 +40,8 @@ class Job:
     checkpoint: Path | None
     masks: Masks = field(default_factory=dict)
     first: int = 0
+    precision: Chosen | None = None
+    """What `auto` comes to."""
 
 
 def check_trainable(model: nn.Module, dataset: Dataset, config: TrainConfig) -> None:
@@ -73,6 +75,7 @@ class Run:
     """The live parts of a training in this process."""
 
     fabric: "Fabric"
+    precision: Chosen
     model: nn.Module
     """The plain model, on its device."""
     wrapped: nn.Module
@@ -104,13 +107,14 @@ class Run:
         loss, hits = self._over_processes(sums_2).tolist()
         self._check_finite(loss, index, lr)
         seen = self.steps * self.batch_size
-        correct = self._over_processes(self._test_hits())
+        last = index + 1 == config.epochs
+        correct = self._over_processes(self.test_hits(exactly=last)) if is_evaluated(index + 1, config.epochs) else None
         return Epoch(
             index=index + 1,
             epochs=config.epochs,
             loss=loss / seen,
             train_accuracy=hits / seen,
-            test_accuracy=int(correct) / len(self.job.dataset.test),
+            test_accuracy=None if correct is None else int(correct) / len(self.job.dataset.test),
             lr=lr,
             seconds=time.perf_counter() - started,
         )
@@ -131,11 +135,14 @@ class Run:
         self.optimizer.zero_grad(set_to_none=True)
         return torch.stack([loss.detach() * len(y_B), (logits_BK.detach().argmax(1) == y_B).sum()])
 
-    def _test_hits(self) -> Tensor:
+    def test_hits(self, *, exactly: bool) -> Tensor:
+        """Right answers on this process's test images: in float32, or in the training's precision, which is faster."""
         if self.fabric.world_size > 1:  # running statistics differ: the first process's are the model's
             for buffer in self.model.buffers():
                 torch.distributed.broadcast(buffer, 0)
-        return correct_of(self.model, self.job.dataset, self.test)
+        # Not of the wrapped model: it would wait for other processes, which may have a batch less.
+        with nullcontext() if exactly else self.fabric.autocast():
+            return correct_of(self.model, self.job.dataset, self.test)
 
     def _over_processes(self, sums: Tensor) -> Tensor:
         if self.fabric.world_size > 1:
@@ -165,7 +172,8 @@ class Run:
             name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
             for name, tensor in tensors.items()
         }
-        return State(copies, tuple(history), self.fabric.strategy.precision.state_dict())
+        place = (self.fabric.device.type, self.precision)
+        return State(copies, tuple(history), self.fabric.strategy.precision.state_dict(), place)
 
     def restore(self, state: State) -> None:
         """Go to where `state` was taken."""
@@ -181,8 +189,10 @@ class Run:
 
 def start(job: Job) -> Run:
     """The model on its device with all that a step takes; the model itself is moved there."""
+    precision = job.precision if job.config.precision == "auto" else job.config.precision
+    assert precision is not None
     try:
-        fabric = fabric_for(job.config)
+        fabric = fabric_for(job.config, precision)
     except ModuleNotFoundError as error:
         raise MissingExtraError("training", error.name or "lightning-fabric", "train") from error
     config, dataset, world = job.config, job.dataset, fabric.world_size
@@ -202,6 +212,7 @@ def start(job: Job) -> Run:
     test = dataset.test
     return Run(
         fabric,
+        precision,
         model,
         wrapped,
         wrapped_optimizer,
