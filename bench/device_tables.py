@@ -1,5 +1,6 @@
 """The tables of docs/benchmarks.md about budgets: how close plans come, what complexity decides, predicted latency."""
 
+import statistics
 from collections.abc import Mapping
 from typing import Any
 
@@ -166,3 +167,19 @@ def met_times(result: Result) -> str:
     ]
     head = ("model", "budget", "promised", "finished", "of promised", "of asked", "macs", "params", "plans timed", "s")
     return table(head, rows)
+
+
+def small_data(result: Result) -> str:
+    """Test accuracy of each setting on each data set: on the seeds that chose the default, and on the others."""
+    config = result["config"]
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in result["rows"]:
+        groups.setdefault((row["images"], row["batch_size"], row["lr"], row["epochs"]), []).append(row)
+    rows = []
+    for (images, batch_size, lr, epochs), cells in groups.items():
+        by_seeds = [[c["accuracy"] for c in cells if c["seed"] in config[kind]] for kind in ("choosing", "judging")]
+        told = [f"{100 * statistics.mean(found):.1f} ({len(found)})" if found else "–" for found in by_seeds]
+        spent = [c["cpu_s"] for c in cells if "cpu_s" in c]
+        cpu_s = f"{statistics.mean(spent):.0f}" if spent else "–"
+        rows.append((images, batch_size, f"{lr:g}", epochs, *told, cpu_s))
+    return table(("images", "batch", "peak lr", "epochs", "choosing, % (seeds)", "judging, % (seeds)", "CPU s"), rows)

@@ -276,6 +276,7 @@ TABLES: Final[Mapping[str, Callable[[Result], str]]] = {
     "default_speed": default_summary.default_speed,
     "peak_memory": device_tables.peak_memory,
     "training_time": device_tables.training_time,
+    "small_data": device_tables.small_data,
     "removal": edge_tables.removal,
     "switching": edge_tables.switching,
     "replaying": edge_tables.replaying,

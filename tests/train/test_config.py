@@ -8,19 +8,19 @@ from prunit.train import TrainConfig, fitted
 
 
 def test_step_is_the_papers_recipe() -> None:
-    config = fitted(TrainConfig.full(), 50_000, 10)
+    config = fitted(TrainConfig.full(), 50_000)
     assert (config.epochs, config.batch_size, config.momentum) == (160, 128, 0.9)
     assert (config.lr, config.decay, config.smoothing, config.ramp_epochs) == (0.1, 1e-4, 0.0, 0.0)
 
 
 def test_onecycle_is_the_short_default() -> None:
     assert TrainConfig() == TrainConfig.quick()
-    config = fitted(TrainConfig.quick(10), 50_000, 10)
+    config = fitted(TrainConfig.quick(10), 50_000)
     assert (config.lr, config.decay, config.smoothing, config.ramp_epochs) == (0.2, 5e-4, 0.1, 2.0)
 
 
 def test_given_values_win_even_if_they_are_zero() -> None:
-    config = fitted(TrainConfig(lr=0.05, weight_decay=0, label_smoothing=0, warmup_epochs=0), 50_000, 10)
+    config = fitted(TrainConfig(lr=0.05, weight_decay=0, label_smoothing=0, warmup_epochs=0), 50_000)
     assert (config.lr, config.decay, config.smoothing, config.ramp_epochs) == (0.05, 0, 0, 0)
 
 
@@ -65,3 +65,30 @@ def test_it_nests_and_may_be_left_out() -> None:
 
 def test_every_setting_is_documented() -> None:
     assert [name for name, field in TrainConfig.model_fields.items() if not field.description] == []
+
+
+@pytest.mark.parametrize(
+    ("images", "batch_size", "lr"),
+    [
+        (1, 32, 0.1),
+        (1_034, 32, 0.1),
+        (1_919, 32, 0.1),
+        (1_920, 64, 0.1 * 2**0.5),
+        (3_840, 128, 0.2),
+        (50_000, 128, 0.2),
+    ],
+)
+def test_few_images_are_trained_in_smaller_batches(images: int, batch_size: int, lr: float) -> None:
+    found = fitted(TrainConfig(), images)
+    assert (found.epochs, found.batch_size) == (30, batch_size)
+    assert found.lr == pytest.approx(lr)
+    assert fitted(found, 10) is found
+
+
+def test_what_is_given_stays_as_it_is() -> None:
+    assert fitted(TrainConfig(batch_size=32), 1_000).lr == 0.2
+    assert fitted(TrainConfig(lr=0.05), 1_000).lr == 0.05
+    assert fitted(TrainConfig(schedule="step"), 1_000).lr == pytest.approx(0.05)
+    assert fitted(TrainConfig(devices=32), 100).batch_size == 64
+    with pytest.raises(ConfigError, match=r"'warmup_epochs' = 30 leaves nothing of 'epochs' = 30"):
+        fitted(TrainConfig(warmup_epochs=30), 1_000)

@@ -8,7 +8,7 @@ from prunit.train.schedule import lr_at
 
 def numbers(config: TrainConfig) -> Fitted:
     """The settings on a data set of CIFAR-10's size."""
-    return fitted(config, 50_000, 10)
+    return fitted(config, 50_000)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ after each epoch, so a build that was killed at any moment goes on with `resume=
 """
 
 import json
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -63,8 +64,9 @@ from prunit.report import write_report
 from prunit.store import load as load_weights
 from prunit.store import save as save_weights
 from prunit.surgery import check_runs, compact, rectify
-from prunit.train import Epoch, device_named, fitted_to, train
+from prunit.train import Epoch, Fitted, device_named, fitted_to, train
 from prunit.train.accuracy import answers_of, check_model
+from prunit.train.guessing import guessing_loss, stuck
 from prunit.train.sparse import Masks
 from prunit.version import VERSION
 
@@ -240,6 +242,7 @@ class Work:
     ) -> Iterator[Epoch]:
         """The epochs of a training as they end, its progress told; as `train` has them."""
         last: Epoch | None = None  # of those with a test accuracy
+        told = False
 
         def on_training_step(done: int, total: int) -> None:
             note = f"{last.test_accuracy:.1%} at epoch {last.index}/{last.epochs}" if last else ""
@@ -249,8 +252,16 @@ class Work:
         for epoch in train(
             *(model, self.dataset, settings), checkpoint=checkpoint, on_step=on_training_step, masks=masks, first=first
         ):
+            told = told or self._told_stuck(name, epoch, settings)
             last = last if epoch.test_accuracy is None else epoch
             yield epoch
+
+    def _told_stuck(self, name: str, epoch: Epoch, settings: Fitted) -> bool:
+        counts_K = self.dataset.train.y_B.bincount(minlength=len(self.dataset.classes)).tolist()
+        found = stuck(epoch, guessing_loss(counts_K, settings.smoothing))
+        if found:
+            logging.getLogger(__name__).warning("%s: %s", name, found)
+        return bool(found)
 
     def trained(self, name: str, history: Path, epochs: Sequence[Epoch], checkpoint: Path) -> None:
         """Write down the epochs of a training whose weights are stored; its checkpoint is of no more use."""

@@ -6,6 +6,7 @@ weights.
 
     config.py      TrainConfig and Epoch: what goes in and what comes out (no torch)
     defaults.py    settings with every number in them, by the data set (no torch)
+    guessing.py    is a training's loss below that of guessing? (no torch)
     schedule.py    the learning rate of a step (no torch)
     augment.py     an epoch's order, crops and flips, and the batches made from them
     place.py       where it runs: device, Fabric

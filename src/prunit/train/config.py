@@ -71,12 +71,11 @@ class TrainConfig(Shown, BaseModel, frozen=True):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     epochs: int | None = Field(default=None, ge=1)
-    """Passes over the training images; None: by how many images there are, 30 for many."""
+    """Passes over the training images; None: 30."""
     batch_size: int | None = Field(default=None, ge=2)
-    """Images per step, over all devices together, the odd rest of an epoch left out; None: by how many images, to 128.
-    """
+    """Images per step, over all devices together, an epoch's odd rest left out; None: 32 to 128, by the data set."""
     lr: Positive | None = None
-    """Highest learning rate; None: 0.1 for `step`, 0.2 for `onecycle`."""
+    """Highest learning rate; None: 0.1 for `step`, 0.2 for `onecycle`; less with smaller batches by the data set."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Momentum of SGD; Nesterov's in `onecycle`."""
     weight_decay: NotNegative | None = None

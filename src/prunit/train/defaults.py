@@ -1,6 +1,7 @@
 """`fitted`: a training's settings with every number in them, the open ones taken from the data set. No torch."""
 
-from typing import TYPE_CHECKING, Self
+import math
+from typing import TYPE_CHECKING, Final, Self
 
 from pydantic import Field
 
@@ -8,6 +9,12 @@ from prunit.train.config import ONECYCLE_WARMUP, TrainConfig
 
 if TYPE_CHECKING:
     from prunit.batches import Dataset
+
+EPOCHS: Final = 30
+BATCH: Final = 128
+"""Images per step where there are many."""
+LEAST_STEPS: Final = 30
+"""Of an epoch, as far as batches of a quarter of `BATCH` allow it."""
 
 
 class Fitted(TrainConfig, frozen=True):
@@ -34,19 +41,28 @@ class Fitted(TrainConfig, frozen=True):
 
 def fitted_to(config: TrainConfig, dataset: "Dataset") -> Fitted:
     """`fitted` to the training images of a data set."""
-    return fitted(config, len(dataset.train), len(dataset.classes))
+    return fitted(config, len(dataset.train))
 
 
-def fitted(config: TrainConfig, images: int, classes: int) -> Fitted:
-    """The settings with numbers for what is None, by how many training images there are of how many classes.
+def fitted(config: TrainConfig, images: int) -> Fitted:
+    """The settings with numbers for what is None, by how many training images there are.
+
+    Batches are of 128 images, or of 64 or 32 where an epoch would have fewer than 30 steps. A learning rate that is
+    left open is then smaller by the root of that (Krizhevsky 2014); with a batch size that was given it is that of the
+    schedule. Epochs are 30. What these rules were chosen on: bench/small_data.py.
 
     What is a number already stays. Raises `ConfigError` where a number that was given does not go with those found.
     """
     if isinstance(config, Fitted):
         return config
-    del images, classes
-    batch_size = config.batch_size or max(128, 2 * config.devices)
+    batch_size = config.batch_size or max(_batch_size(images), 2 * config.devices)
     lr = config.lr or {"step": 0.1, "onecycle": 0.2}[config.schedule]
+    if config.lr is None and config.batch_size is None:
+        lr *= math.sqrt(batch_size / BATCH)
     return Fitted.model_validate(
-        {**config.model_dump(), "epochs": config.epochs or 30, "batch_size": batch_size, "lr": lr}
+        {**config.model_dump(), "epochs": config.epochs or EPOCHS, "batch_size": batch_size, "lr": lr}
     )
+
+
+def _batch_size(images: int) -> int:
+    return next((size for size in (BATCH, BATCH // 2) if images // size >= LEAST_STEPS), BATCH // 4)
