@@ -57,7 +57,7 @@ FEW: Final = Images("1,000 of CIFAR-10", "cifar10", 1_000, 16)
 MORE: Final = Images("5,000 of CIFAR-10", "cifar10", 5_000, 16)
 
 BEFORE: Final = Setting(128, 0.2, 30)
-"""The defaults for every data set until version 0.7."""
+"""The defaults whatever the data set, as they were before those for few images."""
 SMALLER: Final = Setting(32, 0.1, 30)
 """Smaller batches, with the rate that goes with the root of their size."""
 LONGER: Final = Setting(32, 0.1, 60)

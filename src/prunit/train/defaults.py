@@ -49,7 +49,8 @@ def fitted(config: TrainConfig, images: int) -> Fitted:
 
     Batches are of 128 images, or of 64 or 32 where an epoch would have fewer than 30 steps. A learning rate that is
     left open is then smaller by the root of that (Krizhevsky 2014); with a batch size that was given it is that of the
-    schedule. Epochs are 30. What these rules were chosen on: bench/small_data.py.
+    schedule. Epochs are 30. Batches of 32 and 30 epochs were chosen at 1,000 images
+    with `onecycle` (bench/small_data.py); where batches of 64 begin and what suits `step` has not been measured.
 
     What is a number already stays. Raises `ConfigError` where a number that was given does not go with those found.
     """
