@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from bench import default_summary, device_tables, edge_tables, width_tables
+from bench import default_summary, device_tables, edge_tables, training_tables, width_tables
 from bench._common import RESULTS, ROOT, table
 
 PAGE: Final = ROOT / "docs" / "benchmarks.md"
@@ -277,6 +277,8 @@ TABLES: Final[Mapping[str, Callable[[Result], str]]] = {
     "peak_memory": device_tables.peak_memory,
     "training_time": device_tables.training_time,
     "small_data": device_tables.small_data,
+    "training_step": training_tables.training_step,
+    "bf16_accuracy": training_tables.bf16_accuracy,
     "removal": edge_tables.removal,
     "switching": edge_tables.switching,
     "replaying": edge_tables.replaying,

@@ -69,7 +69,8 @@ class Task:
     @property
     def settings(self) -> dict[str, Any]:
         """All of it as plain data. Where it runs plays no part, nor does how long latency is measured."""
-        train = self.train.model_dump(mode="json", exclude={"device", "devices", "channels_last", "seed"})
+        unused = () if self.train.distill else ("distill", "temperature")  # cells are older than these
+        train = self.train.model_dump(mode="json", exclude={"device", "devices", "channels_last", "seed", *unused})
         found = {name: value for name, value in asdict(self).items() if name not in ("train", "probe_s")}
         return found | {"train": train}
 

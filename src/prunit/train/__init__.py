@@ -14,6 +14,7 @@ weights.
     turns.py       steps of several trainings in turns, timed
     checkpoint.py  a training between two epochs as one file
     accuracy.py    evaluate(): top-1 accuracy, and whether model and data fit each other
+    norms.py       batch norms with statistics estimated anew
     sparse.py      weights that stay zero
     loop.py        train(): the loop
     run.py         what is live in a training: a step, an epoch, the state between two
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from prunit.train.config import Epoch, TrainConfig
     from prunit.train.defaults import Fitted, fitted, fitted_to
     from prunit.train.loop import train
+    from prunit.train.norms import recalibrate
     from prunit.train.place import device_named
     from prunit.train.precision import resolved_precision
     from prunit.train.steps import evaluation_seconds, step_seconds
@@ -42,6 +44,7 @@ __all__ = [
     "evaluation_seconds",
     "fitted",
     "fitted_to",
+    "recalibrate",
     "resolved_precision",
     "step_seconds",
     "train",
@@ -55,6 +58,7 @@ _HOMES: Final = {
     "evaluate": "accuracy",
     "fitted": "defaults",
     "fitted_to": "defaults",
+    "recalibrate": "norms",
     "resolved_precision": "precision",
     "step_seconds": "steps",
     "evaluation_seconds": "steps",

@@ -24,6 +24,9 @@ from prunit.train.defaults import Fitted
 
 KIND: Final = "prunit training checkpoint 1"
 
+_ELSEWHERE: Final = ("device", "devices", "channels_last")
+_TAUGHT: Final = ("distill", "temperature")
+
 Fingerprint = dict[str, dict[str, object]]
 """'setting', 'tensor' and 'data' → name → value, in values that JSON gives back as they were."""
 
@@ -52,13 +55,15 @@ def fingerprint(
     *,
     masks: Mapping[str, Tensor] | None = None,
     first: int = 0,
+    teacher: nn.Module | None = None,
 ) -> Fingerprint:
     """What must be the same for a training to be continued; where it runs may differ."""
-    settings = config.model_dump(mode="json", exclude={"device", "devices", "channels_last"})
+    settings = config.model_dump(mode="json", exclude={*_ELSEWHERE, *(() if config.distill else _TAUGHT)})
     settings |= {"weight_decay": config.decay, "label_smoothing": config.smoothing}
     # Where there are none it says nothing, so that trainings of older versions can be continued.
     settings |= {"digest of the masks": _digest(dict(masks))} if masks else {}
     settings |= {"epochs left out": first} if first else {}
+    settings |= {"digest of the teacher": _digest(model_tensors(teacher))} if teacher is not None else {}
     tensors = {
         name: f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
         for name, tensor in model_tensors(model).items()

@@ -86,6 +86,10 @@ class TrainConfig(Shown, BaseModel, frozen=True):
     """Epochs of linear growth at the start; None: 0 for `step`, 20 % of the epochs for `onecycle`."""
     label_smoothing: float | None = Field(default=None, ge=0, lt=1)
     """Share of the target spread over all classes; None: 0 for `step`, 0.1 for `onecycle`."""
+    distill: float = Field(default=0.0, ge=0, le=1)
+    """Weight of a teacher's soft targets in the loss (Hinton et al. 2015), the rest is the classes' own; 0: none."""
+    temperature: Positive = 4.0
+    """By which the scores of teacher and model are divided before their probabilities are compared."""
     augment: bool = True
     """Random crops after padding by an eighth of the size, and mirroring where the data set allows it."""
     precision: Precision = "auto"

@@ -10,9 +10,11 @@ from torch import nn
 
 from prunit.batches import Dataset
 from prunit.errors import ConfigError
+from prunit.surgery import copied
+from prunit.train.accuracy import check_model
 from prunit.train.checkpoint import Fingerprint, fingerprint, load, model_tensors, save
 from prunit.train.config import Epoch, TrainConfig
-from prunit.train.defaults import fitted_to
+from prunit.train.defaults import Fitted, fitted_to
 from prunit.train.place import moved
 from prunit.train.precision import precision_of
 from prunit.train.processes import OnStep, in_processes
@@ -29,6 +31,7 @@ def train(
     on_step: OnStep | None = None,
     masks: Masks | None = None,
     first: int = 0,
+    teacher: nn.Module | None = None,
 ) -> Iterator[Epoch]:
     """The record of each epoch, as it ends; `model` is trained in place while they are asked for.
 
@@ -39,13 +42,18 @@ def train(
 
     Weights with False in `masks` (by parameter name) are set to zero and stay so. The first `first` epochs are left
     out, as if they were over: the weights are those that they led to (rewinding, Frankle et al. 2020).
+
+    With `config.distill` above 0 the model learns from a copy of `teacher`, too, a trained model of the same classes
+    (Hinton et al. 2015): the loss is (1 - distill) x cross-entropy + distill x T^2 x KL(teacher || model), both at
+    temperature T.
     """
     check_trainable(model, dataset, config)
     config = fitted_to(config, dataset)
     if not 0 <= first < config.epochs:
         raise ConfigError(f"a training of {config.epochs} epochs cannot begin after {first} of them")
+    taught = _teacher(teacher, dataset, config)
     zeroed(model, masks or {})
-    job = Job(model, dataset, config, checkpoint, masks or {}, first)
+    job = Job(model, dataset, config, checkpoint, masks or {}, first, taught)
     return _epochs_of_many(job, on_step) if config.devices > 1 else epochs_of(job, on_step)
 
 
@@ -76,8 +84,21 @@ def epochs_of(job: Job, on_step: OnStep | None) -> Iterator[Epoch]:
         moved(model, torch.device("cpu")).eval()
 
 
+def _teacher(teacher: nn.Module | None, dataset: Dataset, config: Fitted) -> nn.Module | None:
+    """A copy of the teacher where one is wanted; ConfigError where it is missing, ModelError where it does not fit."""
+    if not config.distill:
+        return None
+    if teacher is None:
+        raise ConfigError(
+            f"training setting 'distill' = {config.distill:g} needs a teacher: give train(teacher=) a trained model, "
+            f"or set it to 0"
+        )
+    check_model(teacher, dataset)
+    return copied(teacher)
+
+
 def _mark(job: Job) -> Fingerprint:
-    return fingerprint(job.model, job.dataset, job.config, masks=job.masks, first=job.first)
+    return fingerprint(job.model, job.dataset, job.config, masks=job.masks, first=job.first, teacher=job.teacher)
 
 
 def _epochs_of_many(job: Job, on_step: OnStep | None) -> Iterator[Epoch]:
