@@ -6,6 +6,7 @@
     python -m bench.evidence list gpu                       how many there are, and what is missing
     python -m bench.evidence again FILE                     one cell again, beside what it said
     python -m bench.evidence latency gpu                    their latency once more, on a machine that is idle else
+    python -m bench.evidence steps cpu                      time training steps at the widths of cells that lack it
     python -m bench.evidence merge FOLDER                   take in cells that were made elsewhere
     python -m bench.evidence table                          write docs/evidence.md and its pictures from the cells
     python -m bench.evidence plot                           the same pictures to look into, build/evidence/PROTOCOL.html
@@ -24,8 +25,9 @@ from typing import Final
 
 from bench._common import ROOT
 from bench.evidence import cells, page, plots, running
+from bench.evidence.arms import HOUR
 from bench.evidence.asked import Evidence
-from bench.evidence.filling import MEASURED, Places, checkpoint_of, fill, line, measured_again
+from bench.evidence.filling import MEASURED, Places, checkpoint_of, fill, line, measured_again, timed_again
 from bench.evidence.pictures import pictures
 from bench.evidence.protocols import PROTOCOLS, chosen, protocol
 from bench.evidence.tasks import Task
@@ -170,8 +172,22 @@ def latency(options: argparse.Namespace) -> int:
     return 0
 
 
+def steps(options: argparse.Namespace) -> int:
+    """Time training steps at the widths of the cells that are compared by their training time and lack it."""
+    folder = folder_of(options, options.what)
+    found = cells.find(chosen(protocol(options.what).tasks(), options.only), folder)
+    lacking = {t: c for t, c in found.cells.items() if t.arm in HOUR and "accuracy" in c and not c.get("steps")}
+    for i, (task, cell) in enumerate(lacking.items(), 1):
+        new = timed_again(task, cell, Places(options.work, options.data_dir))
+        cells.store(new, task, folder)
+        share = new["steps"]["pruned_s"] / new["steps"]["dense_s"]
+        print(f"[{i}/{len(lacking)}] {task.key}: a step takes {share:.2f} of the dense model's", flush=True)
+    return 0
+
+
 COMMANDS: Final = {
     "run": run,
+    "steps": steps,
     "list": listing,
     "again": again,
     "latency": latency,

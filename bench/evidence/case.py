@@ -19,6 +19,7 @@ from prunit.recipe.config import PruneConfig
 from prunit.recipe.recipes import first_reachable
 from prunit.recipe.source import example_of
 from prunit.surgery import Rectify, compact, rectify
+from prunit.zoo.mobilenetv2 import MobileNetV2
 from prunit.zoo.resnet import Basic, ResNet
 from prunit.zoo.vgg import STAGES_VGG16, VGG
 
@@ -115,13 +116,16 @@ def images(data: Data, data_dir: Path | None = None) -> Dataset:
 
 
 def network(name: str, dataset: Dataset, *, seed: int) -> nn.Module:
-    """A network of the zoo; `vgg16/4`, a quarter as wide; or `tiny`, a residual network for the smoke test."""
+    """A network of the zoo; `vgg16/4`, `mobilenetv2/2`, a part as wide; or `tiny`, residual, for the smoke test."""
     asked = {"num_classes": len(dataset.classes), "in_channels": dataset.channels}
     base, _, divisor = name.partition("/")
     if base == "vgg16" and divisor:
         stages = tuple(tuple(width // int(divisor) for width in stage) for stage in STAGES_VGG16)
         with zoo.seeded(seed):
             return VGG(stages, image_size=dataset.image_size, **asked)
+    if base == "mobilenetv2" and divisor:
+        with zoo.seeded(seed):
+            return MobileNetV2(image_size=dataset.image_size, width=1 / int(divisor), **asked)
     if name == "tiny":
         with zoo.seeded(seed):
             return ResNet(Basic, ((16, 2), (32, 2)), stem="small", **asked)

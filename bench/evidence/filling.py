@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from bench._common import device, versions
-from bench.evidence.arms import ARMS
+from bench.evidence.amounts import epochs_for, steps_of
+from bench.evidence.arms import ARMS, HOUR
 from bench.evidence.arms.masks import share_of, sparse_cost
 from bench.evidence.arms.structured import random_scores
 from bench.evidence.case import Case, Pruned, Trained, case_of
@@ -100,8 +101,10 @@ def _result(case: Case, places: Places) -> Cell:
     if case.trained is not None:
         seconds["train_dense"] = case.trained.seconds
     cost = check_budget(case, pruned)
+    steps = steps_of(case, pruned.model, widths_of(pruned.model, case), places.scratch) if task.arm in HOUR else None
+    amount = epochs_for(arm.amount, task.epochs, cost_of(case.graph).macs / max(cost.macs, 1), steps)
     _forget_peak()
-    epochs = epochs_of(pruned.model, case, task, places)
+    epochs = epochs_of(pruned.model, case, task, places, epochs=amount["epochs"])
     seconds["train"] = sum(epoch.seconds for epoch in epochs)
     _check_masks(pruned)
     stored = cost_of(case.graph) if pruned.masks else cost
@@ -116,6 +119,8 @@ def _result(case: Case, places: Places) -> Cell:
         "dense": {"params": cost_of(case.graph).params, "macs": cost_of(case.graph).macs},
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "accuracy": final_accuracy(epochs),
+        "amount": amount,
+        "steps": steps,
         "epochs": [_rounded(epoch) for epoch in epochs],
         "train_peak_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
         **deployed(case, pruned.model, places),
@@ -130,13 +135,14 @@ def trained_dense(case: Case, places: Places) -> Trained:
     return Trained(model, sum(epoch.seconds for epoch in epochs))
 
 
-def epochs_of(model: nn.Module, case: Case, task: Task, places: Places) -> list[Epoch]:
+def epochs_of(model: nn.Module, case: Case, task: Task, places: Places, *, epochs: int | None = None) -> list[Epoch]:
     """The epochs of a training, from its checkpoint on; of several processes that want the same one, one trains."""
+    config = task.training if epochs is None else task.training.model_copy(update={"epochs": epochs})
     checkpoint = checkpoint_of(task, places)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     with checkpoint.with_suffix(".lock").open("w") as lock:
         flock(lock, LOCK_EX)  # the others wait, and find all epochs done; a process that is killed lets go
-        return list(train(model, case.dataset, task.training, checkpoint=checkpoint))
+        return list(train(model, case.dataset, config, checkpoint=checkpoint))
 
 
 def check_budget(case: Case, pruned: Pruned) -> Cost:
@@ -212,14 +218,26 @@ def measured_again(task: Task, cell: Mapping[str, Any], places: Places) -> Cell:
     So cells that were trained on a busy machine, or without the CPU in question, are measured on a quiet one.
     """
     case = case_of(task, places.data)
-    model = case.make()
-    if cell["widths"] is not None:
-        model = compact(model, case.graph, choose(case.graph, random_scores(case, 0), cell["widths"]))
+    model = rebuilt(case, cell)
     with torch.no_grad():
         for each in (p for p in model.parameters() if p.ndim == 1):
             each.uniform_(0.5, 1)  # the exporter leaves out what is 0 or 1 everywhere, as before training
     found = deployed(case, model, places)
     return {**cell, **{name: found[name] for name in MEASURED}, "measured": here_and_now(task)}
+
+
+def rebuilt(case: Case, cell: Mapping[str, Any]) -> nn.Module:
+    """A network of the cell's widths, with other weights."""
+    model = case.make()
+    if cell["widths"] is None:
+        return model
+    return compact(model, case.graph, choose(case.graph, random_scores(case, 0), cell["widths"]))
+
+
+def timed_again(task: Task, cell: Mapping[str, Any], places: Places) -> Cell:
+    """The cell with the seconds of a training step at its widths here and now, in turns with the dense model."""
+    case = case_of(task, places.data)
+    return {**cell, "steps": steps_of(case, rebuilt(case, cell), cell["widths"], places.scratch)}
 
 
 def _check_masks(pruned: Pruned) -> None:

@@ -54,8 +54,8 @@ def svg(setting: str, by_family: Mapping[str, Sequence[Drawn]], axis: str) -> st
     parts.append(f'<path d="{start}{stairs}H{WIDTH - _RIGHT}" fill="none" stroke="#bbbbbb" stroke-width="2"/>')
     for i, (family, each) in enumerate(by_family.items()):
         colour = COLOURS[family]
-        parts.append(f'<circle cx="{_LEFT + 8 + 95 * i}" cy="16" r="5" fill="{colour}"/>')
-        parts.append(f'<text x="{_LEFT + 17 + 95 * i}" y="20">{family}</text>')
+        parts.append(f'<circle cx="{_LEFT + 8 + 80 * i}" cy="16" r="5" fill="{colour}"/>')
+        parts.append(f'<text x="{_LEFT + 17 + 80 * i}" y="20">{family}</text>')
         for p in each:
             bar = f"M{x(p.cost)} {y(p.accuracy - p.deviation)}V{y(p.accuracy + p.deviation)}"
             told = html.escape(f"{p.label}: {p.accuracy:.2f} %")

@@ -34,6 +34,7 @@ COLOURS: Final = {
     "dense": "#222222",
     "mask": "#999999",
     "reconvene": "#1f6fd6",
+    "longer": "#12a5b8",
     "structured": "#d6781f",
     "trained": "#2e9e5b",
     "search": "#9b4fc4",

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from itertools import product
 from typing import Final
 
-from bench.evidence.arms import ARMS, BASELINES, DEFAULT, OURS
+from bench.evidence.arms import ARMS, BASELINES, DEFAULT, HOUR, OURS
 from bench.evidence.tasks import DENSE, Data, Search, Task
 from prunit.errors import ConfigError, unknown
 from prunit.train import TrainConfig
@@ -88,9 +88,12 @@ _ANCHORS: Final = (*_CONTENDERS, "counterpart", "mask-synflow")
 """The arms that the headline claims are about."""
 _MASKS: Final = ("mask-*",)
 _BY_LATENCY: Final = ("complexity-la", "complexity-fa", "uniform")
+_IN_PARTS: Final = (DEFAULT, "uniform", "equal-time", "trained-start", "trained-start-equal-time")
 _SMOKE: Final = TrainConfig(epochs=1, batch_size=64)
 _CPU: Final = TrainConfig(epochs=8, batch_size=128)
 _GPU: Final = TrainConfig(epochs=40, batch_size=128)
+_CPU32: Final = TrainConfig(epochs=12, batch_size=128, precision="bf16-mixed")
+"""Where a CPU has instructions for bfloat16 they halve the time; elsewhere they are emulated, slowly."""
 _AUTHORS: Final = TrainConfig.full(epochs=160)
 """The recipe behind the SynFlow authors' table."""
 # At 16 pixels an image costs a quarter to an eighth: more of them rank arms better than larger ones do.
@@ -118,10 +121,23 @@ PROTOCOLS: Final[Mapping[str, Protocol]] = {
         (
             (_CPU, Grid(("resnet20", "vgg16/4"), ("params=1/8", "macs=1/4"))),
             (_CPU, Grid(("resnet20", "vgg16/4"), ("params=1/8", "macs=1/4"), _CONTENDERS, seeds=(3, 4, 5, 6))),
+            (_CPU, Grid(("resnet20", "vgg16/4"), ("macs=1/4", "params=1/8"), HOUR, seeds=(3, 4, 5, 6))),
         ),
         Search(candidates=4, epochs=2, proxies=32),
         probe_s=0.5,
         choosing=(0, 1, 2),
+    ),
+    "cpu32": Protocol(
+        "cpu32",
+        "all of CIFAR-10 at its own resolution, in bfloat16: what two cores do in parts, over days",
+        Data("cifar10"),
+        tuple(
+            (_CPU32, Grid((model,), budgets, _IN_PARTS, seeds=(seed,)))
+            for model in ("resnet20", "vgg16/2", "mobilenetv2/2")
+            for budgets in (("macs=1/2", "macs=1/4"), ("macs=1/8",))
+            for seed in (0, 1, 2)
+        ),
+        probe_s=1.0,
     ),
     "vgg16": Protocol(
         "vgg16",

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from prunit.train import TrainConfig
+from prunit.train import TrainConfig, device_named
 
 DENSE: Final = ""
 """The budget of the model that is not pruned."""
@@ -62,9 +62,24 @@ class Task:
         return f"{self.protocol}/{self.setting}/{budget}/{self.arm}.s{self.seed}"
 
     @property
+    def epochs(self) -> int:
+        """Epochs of the dense model's training, which every protocol names."""
+        assert self.train.epochs is not None
+        return self.train.epochs
+
+    @property
     def training(self) -> TrainConfig:
-        """The recipe with the task's seed: all arms see the same images in the same order."""
-        return self.train.model_copy(update={"seed": self.seed})
+        """The recipe with the task's seed: all arms see the same images in the same order.
+
+        What the recipe leaves open is settled here, not by defaults that change: cells of years must be comparable. On
+        a CPU that is float32, as the cells were trained that left it open; on another device `auto` stays.
+        """
+        pinned: dict[str, Any] = {"seed": self.seed, "batch_size": self.train.batch_size or 128}
+        if self.train.lr is None:
+            pinned["lr"] = {"step": 0.1, "onecycle": 0.2}[self.train.schedule]
+        if self.train.precision == "auto" and device_named(self.train.device).type == "cpu":
+            pinned["precision"] = "32-true"
+        return self.train.model_copy(update=pinned)
 
     @property
     def settings(self) -> dict[str, Any]:

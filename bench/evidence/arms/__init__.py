@@ -2,7 +2,7 @@
 
 Equal terms: every arm starts from the initial weights of the task's seed, sees the same images in the same order for
 the same epochs, and meets the same budget. What is trained before (pruning after training, search) comes on top and is
-told as its seconds.
+told as its seconds. Arms with another `amount` than epochs are trained for longer, which is what they are about.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,12 +22,14 @@ from bench.evidence.arms.structured import (
     uniform_width,
     width_multiplier,
 )
-from bench.evidence.arms.trained import group_norm, l1_filters
+from bench.evidence.arms.trained import group_norm, inherited, l1_filters
 from bench.evidence.case import Case, Pruned
 from prunit.recipe.reconvene import EVALUATORS
 from prunit.surgery import Rectify
 
-Family = Literal["dense", "mask", "reconvene", "structured", "trained", "search"]
+Family = Literal["dense", "mask", "reconvene", "longer", "structured", "trained", "search"]
+Amount = Literal["epochs", "time", "macs"]
+"""What a training has in common with the dense model's: its epochs, its time on this machine or its multiply-adds."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Arm:
     after_training: bool = False
     within_budget: bool = True
     """Whether the result has to meet the budget."""
+    amount: Amount = "epochs"
 
     def takes(self, budget: str) -> bool:
         """Whether the arm can be held to this budget; the dense one has none."""
@@ -55,6 +58,7 @@ _MASK: Final = ("params", "macs", "density")
 _WIDTHS: Final = ("params", "macs", "ram", "latency")
 _PAPERS: Final[tuple[Rectify, ...]] = ("reinit", "rescale", "none", "all")
 """Readings of the paper's rectifier; `own` is none, and the same as `reinit` for networks that begin He-normal."""
+_DEFAULT: Final = reconvene("none", "reinit", round_to="auto")
 _READINGS: Final = {
     f"reconvene-{evaluator}-{rectifier}": Arm(
         "reconvene", f"Reconvene, evaluator '{evaluator}', rectifier '{rectifier}'", reconvene(evaluator, rectifier)
@@ -88,12 +92,24 @@ ARMS: Final[Mapping[str, Arm]] = {
     "reconvene-auto": Arm(
         "reconvene",
         "as `reconvene-per-cost`, widths in the steps that ONNX Runtime likes (`round_to=auto`)",
-        reconvene("none", "reinit", round_to="auto"),
+        _DEFAULT,
     ),
     "reconvene-round8": Arm(
         "reconvene",
         "reading 'emptied', 'reinit', widths at multiples of 8 for the engine",
         reconvene("emptied", "reinit", round_to=8),
+    ),
+    "equal-time": Arm(
+        "longer",
+        "as `reconvene-auto`, for as many epochs as fit into the dense model's training time on the same machine",
+        _DEFAULT,
+        amount="time",
+    ),
+    "equal-macs": Arm(
+        "longer",
+        "the same for as many epochs as cost the dense model's multiply-adds, up to 8 times",
+        _DEFAULT,
+        amount="macs",
     ),
     "uniform": Arm("structured", "every layer the same share of its channels", uniform_width, _WIDTHS),
     "width-multiplier": Arm(
@@ -127,6 +143,19 @@ ARMS: Final[Mapping[str, Arm]] = {
         group_norm,
         after_training=True,
     ),
+    "trained-start": Arm(
+        "trained",
+        "widths of `reconvene-auto`, channels and weights of the trained dense model, by L1; trained again",
+        inherited("magnitude"),
+        after_training=True,
+    ),
+    "trained-start-equal-time": Arm(
+        "trained",
+        "the same, trained again for as many epochs as `equal-time`",
+        inherited("magnitude"),
+        after_training=True,
+        amount="time",
+    ),
     "random-search": Arm("search", "random widths, each trained shortly, the best one", random_search),
     "proxy-search": Arm("search", "random widths, the one with the most synaptic flow", proxy_search),
 }
@@ -137,3 +166,13 @@ OURS: Final = (DEFAULT, "reconvene-per-cost", "reconvene-emptied-reinit", "recon
 """What the claims are about: the default, the same by single channels, and simpler readings of the paper."""
 BASELINES: Final = ("uniform", "width-multiplier", "random-filters", "precrop")
 """What these have to beat."""
+HOUR: Final = (
+    DEFAULT,
+    "equal-time",
+    "equal-macs",
+    "trained-start",
+    "trained-start-equal-time",
+    "l1-trained",
+    "group-norm-trained",
+)
+"""Starts and amounts of training: what an hour of a machine is best spent on."""

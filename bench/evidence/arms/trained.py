@@ -6,14 +6,17 @@ fine-tuning at a low rate, and twice as dear as every other arm: an upper refere
 
 import copy
 import warnings
+from collections.abc import Callable
 
 from bench.coverage.theirs import classifiers
 from bench.evidence.case import Case, Pruned, Trained
 from prunit.costs import cost_of
 from prunit.errors import BudgetError
 from prunit.graph import trace
+from prunit.plans import choose
 from prunit.recipe.recipes import constraints_of, decide
 from prunit.recipe.source import example_of
+from prunit.scores import score_channels
 from prunit.surgery import compact
 
 _STEPS = 200
@@ -32,6 +35,21 @@ def l1_filters(case: Case) -> Pruned:
     config = case.config.model_copy(update={"recipe": "uniform", "score": "magnitude"})
     plan = decide(dense, case.graph, case.batches, case.budget, config).plan
     return Pruned(compact(dense, case.graph, plan), plan)
+
+
+def inherited(score: str) -> Callable[[Case], Pruned]:
+    """As wide as the default decides before training; the channels that the trained model's scores rank highest, with
+    the weights that it has learnt."""
+
+    def prune(case: Case) -> Pruned:
+        config = case.config.model_copy(update={"round_to": "auto"})
+        widths = decide(case.make(), case.graph, case.batches, case.budget, config).plan.widths
+        dense = copy.deepcopy(trained(case).model)
+        scores = score_channels(dense, case.graph, score, case.batches, seed=case.task.seed)
+        plan = choose(case.graph, scores, widths)
+        return Pruned(compact(dense, case.graph, plan), plan)
+
+    return prune
 
 
 def group_norm(case: Case) -> Pruned:

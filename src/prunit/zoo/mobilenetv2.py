@@ -30,19 +30,23 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """Images of up to 64 pixels keep their size in the stem and the second stage (88 M macs at 32x32)."""
+    """Images of up to 64 pixels keep their size in the stem and the second stage (88 M macs at 32x32).
 
-    def __init__(self, *, num_classes: int, in_channels: int, image_size: int) -> None:
+    `width` is the paper's multiplier, at most 1: of the channels of all layers but the last convolution, in eights.
+    """
+
+    def __init__(self, *, num_classes: int, in_channels: int, image_size: int, width: float = 1.0) -> None:
         super().__init__()
         small = image_size <= 64
-        self.stem = nn.Sequential(conv_bn(in_channels, STEM_WIDTH, 3, stride=1 if small else 2), nn.ReLU6())
+        channels = _in_eights(STEM_WIDTH * width)
+        self.stem = nn.Sequential(conv_bn(in_channels, channels, 3, stride=1 if small else 2), nn.ReLU6())
         self.blocks = nn.Sequential()
-        channels = STEM_WIDTH
-        for stage, (expansion, width, blocks, stride) in enumerate(STAGES):
+        for stage, (expansion, full, blocks, stride) in enumerate(STAGES):
+            narrow = _in_eights(full * width)
             for index in range(blocks):
                 step = 1 if index > 0 or (small and stage == 1) else stride
-                self.blocks.append(InvertedResidual(channels, width, expansion=expansion, stride=step))
-                channels = width
+                self.blocks.append(InvertedResidual(channels, narrow, expansion=expansion, stride=step))
+                channels = narrow
         self.head = nn.Sequential(conv_bn(channels, HEAD_WIDTH, 1), nn.ReLU6())
         self.pool = GlobalAverage()
         # Dropout is the ImageNet recipe's; the CIFAR form is usually trained without.
@@ -53,6 +57,12 @@ class MobileNetV2(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Class scores, (B, num_classes)."""
         return self.classifier(self.pool(self.head(self.blocks(self.stem(x_BCHW)))))
+
+
+def _in_eights(channels: float) -> int:
+    """The nearest multiple of 8 that is at least 8 and at least nine tenths of it, as in the authors' code."""
+    near = max(8, int(channels + 4) // 8 * 8)
+    return near if near >= 0.9 * channels else near + 8
 
 
 def mobilenetv2(*, num_classes: int = 10, in_channels: int = 3, image_size: int = 32) -> nn.Module:
