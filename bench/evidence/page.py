@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from bench._common import table
-from bench.evidence import claims
+from bench.evidence import claims, hour
 from bench.evidence.arms import ARMS
 from bench.evidence.asked import Evidence, times_faster, values
 from bench.evidence.cells import Found
@@ -22,9 +22,9 @@ REFERENCE: Final = "uniform"
 
 _INTRO: Final = f"""# Evidence
 
-Do networks that are pruned before training hold their accuracy, and which reading of the papers is the better one? This
-page is written by `python -m bench.evidence table` from the cells in `bench/results/evidence/`, one JSON file for every
-model that was trained. No figure stands here that no cell backs.
+What do I get for an hour of this machine? Do networks that are pruned before training hold their accuracy, and which
+reading of the papers is the better one? This page is written by `python -m bench.evidence table` from the cells in
+`bench/results/evidence/`, one JSON file for every model that was trained. No figure stands here that no cell backs.
 
 **Equal terms.** All arms of a table start from the same initial weights for each seed, see the same images in the same
 order for the same epochs under the same recipe, and meet the same budget, of parameters or of multiply-adds (macs).
@@ -33,6 +33,8 @@ convolutions for everyone before latency is measured, on one thread of ONNX Runt
 Pruning after training trains the dense model by the whole recipe, cuts it, and trains by the whole recipe once more:
 twice the training of every other arm, an upper reference. Its first training, and what a search trains, count among the
 seconds to a pruned model.
+The arms `equal-*` and `trained-start-equal-time` train for other epochs, which is what they are about: the first
+question compares them by the time of all training.
 Accuracy is that after the last epoch, in percent, mean ± standard deviation over seeds, their number in brackets.
 
 **Tests.** Differences are of pairs: same setting, budget and seed. The interval is that of a paired t test at 95 %.
@@ -48,6 +50,8 @@ exactly. To fill what is missing, with the data sets in the folder DATA:
 python -m bench.evidence run cpu --jobs 2 --data-dir DATA                  # under three hours
 python -m bench.evidence run vgg16 --jobs 2 --data-dir DATA                # the same
 python -m bench.evidence run gpu --jobs 8 --minutes 7 --data-dir DATA      # again and again, until nothing is missing
+python -m bench.evidence run cpu32 --minutes 60 --data-dir DATA            # again and again, over days
+python -m bench.evidence steps cpu --data-dir DATA                         # steps of cells that were made without
 python -m bench.evidence latency gpu --data-dir DATA                       # on a machine that does nothing else
 python -m bench.evidence table
 ```
@@ -62,6 +66,7 @@ def render(found: Mapping[str, Found]) -> str:
     evidence = {name: Evidence(cells, PROTOCOLS[name].choosing) for name, cells in found.items()}
     parts = [
         _INTRO,
+        "## What do I get for an hour of this machine?\n\n" + hour.section(evidence),
         "## What is there\n\n" + _coverage(found),
         "## What is claimed, and what holds\n\n" + claims.section(evidence),
         *(_results(name, each) for name, each in evidence.items() if each.found.cells),
@@ -119,7 +124,7 @@ def _ranking(evidence: Evidence) -> str:
     rows: list[tuple[float, tuple[str, ...]]] = []
     asked = {task.budget.partition("=")[0] for task in evidence.declared()}
     keys = [key for key in ("params", "macs", "ram", "latency") if key in asked]
-    for arm in ARMS:
+    for arm in (name for name, about in ARMS.items() if about.amount == "epochs"):
         tests = [
             compared(evidence.accuracies(arm, budget=key), evidence.accuracies(REFERENCE, budget=key)) for key in keys
         ]

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from bench.evidence import __main__ as command
-from bench.evidence import cells, claims, page, plots
+from bench.evidence import cells, claims, hour, page, plots
 from bench.evidence.arms import ARMS, DEFAULT
 from bench.evidence.asked import Evidence
 from bench.evidence.pairs import compared, holm, spread
@@ -78,8 +78,8 @@ def test_holm_by_hand() -> None:
 def test_a_page_without_cells_has_no_figures(tmp_path: Path) -> None:
     names = [name for name in PROTOCOLS if name != "smoke"]
     text = page.render({name: cells.find(protocol(name).tasks(), tmp_path) for name in names})
-    assert "**Incomplete: cpu, vgg16, mobilenetv2, latency, gpu, tiny.**" in text
-    assert text.count("**Not measured yet**") == 18
+    assert "**Incomplete: cpu, cpu32, vgg16, mobilenetv2, latency, gpu, tiny.**" in text
+    assert text.count("**Not measured yet**") == 20
     assert "## Results" not in text
     for name in names:
         assert f"| 0 | {len(protocol(name).tasks())} | 0 | – |" in text
@@ -233,3 +233,39 @@ def test_cells_are_of_declared_protocols_and_arms() -> None:
     there = {file.relative_to(cells.CELLS).as_posix().removesuffix(".json") for file in cells.CELLS.rglob("*.json")}
     assert there <= declared
     assert all(t.arm in ARMS and replace(t, seed=9).digest != t.digest for t in GPU[:5])
+
+
+def test_starts_and_amounts_of_training_by_their_time(tmp_path: Path) -> None:
+    # Half a dense step: 40 epochs take half of the dense training, 80 as long, 320 four times as long.
+    epochs = {DEFAULT: 40, "equal-time": 80, "equal-macs": 320, "trained-start": 40, "trained-start-equal-time": 80}
+    reached = {DEFAULT: 0.70, "equal-time": 0.74, "equal-macs": 0.78, "trained-start": 0.75}
+    steps = {"dense_s": 0.2, "pruned_s": 0.1}
+    for arm, n in epochs.items():
+        seconds = {"prune": 1.0, "train": 10.0} | ({"train_dense": 20.0} if arm.startswith("trained") else {})
+        for task in some(arm, "params=1/16"):
+            accuracy = reached.get(arm, 0.76) + 0.001 * task.seed
+            each = [{"loss": 1.0, "train_accuracy": 0.5, "test_accuracy": accuracy, "seconds": 1.0}] * n
+            stored({task: cell(task, accuracy, epochs=each, seconds=seconds, steps=steps)}, tmp_path)
+    evidence = Evidence(cells.find(GPU, tmp_path), choosing=(0,))
+    found = {arm: hour.total(*next(iter(evidence.of(arm).items()))) for arm in epochs}
+    assert list(found.values()) == [0.5, 1.0, 4.0, 1.5, 2.0]
+    # Initial weights reach 75.17 in 1.5 dense trainings and 76 in 2, on the logarithm: between 74 in 1 and 78 in 4.
+    same = hour.at_equal_time(evidence, {1, 2})
+    assert same is not None
+    assert (same.n, same.mean) == (4, pytest.approx((75 - 74 - 4 * math.log(1.5) / math.log(4)) / 2))
+    text = hour.section({"gpu": evidence})
+    assert f"| **{DEFAULT}** | 70.10 ± 0.10 (3) | 40 | 0.50 | 11 |" in text
+    assert "| trained-start | 75.10 ± 0.10 (3) | dense, then 40 | 1.50 | 31 |" in text
+    assert "| equal-time − **reconvene-auto** | not measured | +4.00 (+4.00 to +4.00), 2: better |" in text
+    assert (
+        "the **amount** of training: in the dense model's training time instead of in its epochs, the default's" in text
+    )
+    assert "On seeds 0, which the defaults are chosen by" in text
+
+
+def test_cells_without_timed_steps_have_no_time(tmp_path: Path) -> None:
+    task = some("equal-time", "params=1/16")[0]
+    stored({task: cell(task, 0.5)}, tmp_path)
+    evidence = Evidence(cells.find(GPU, tmp_path))
+    assert hour.total(task, cell(task, 0.5)) is None
+    assert "| equal-time | 50.00 (1) | 1 | not timed | 20 |" in hour.section({"gpu": evidence})

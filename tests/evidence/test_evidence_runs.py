@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bench.evidence import __main__ as command
-from bench.evidence import cells, filling, protocols, running
+from bench.evidence import amounts, cells, filling, protocols, running
 from bench.evidence.arms import ARMS
 from bench.evidence.case import network
 from bench.evidence.protocols import PROTOCOLS, Grid, Protocol, chosen, protocol
@@ -88,6 +88,7 @@ def test_a_task_is_known_by_what_decides_its_result() -> None:
     elsewhere = replace(TASK, train=TRAIN.model_copy(update={"device": "cuda"}), probe_s=9.0)
     assert elsewhere.digest == TASK.digest
     assert TASK.training.seed == 0
+    assert (TASK.training.precision, TASK.training.lr) == ("32-true", 0.2)  # also where defaults say otherwise
     assert replace(TASK, seed=1).training.seed == 1
 
 
@@ -214,6 +215,33 @@ def test_the_whole_protocol_from_the_command_line(
     assert "Plotly.newPlot" in (tmp_path / "work" / "smoke.html").read_text("utf-8")
     assert command.main(["run", "nothing", *places_]) == 2
     assert "error: unknown protocol 'nothing'" in capsys.readouterr().err
+
+
+def test_an_arm_of_equal_time_goes_on_for_as_many_epochs_as_it_began_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(amounts, "step_seconds", lambda *_, **__: {"dense": 0.3, "pruned": 0.2})
+    found = filling.fill(task("equal-time"), places(tmp_path))
+    assert found["amount"] == {"equal": "time", "ratio": 1.5, "epochs": 3}
+    assert len(found["epochs"]) == 3
+    monkeypatch.setattr(amounts, "step_seconds", None)  # timed once, also for the arm that differs in its start alone
+    other = filling.fill(task("trained-start-equal-time"), places(tmp_path))
+    assert (other["widths"], other["steps"]) == (found["widths"], found["steps"])
+    assert (len(other["epochs"]), found["seconds"].keys() ^ other["seconds"].keys()) == (3, {"train_dense"})
+    assert filling.fill(task("equal-macs"), places(tmp_path))["amount"]["epochs"] > 3
+
+
+def test_epochs_are_stretched_in_steps() -> None:
+    assert [amounts.stretched(ratio) for ratio in (0.4, 1.1, 1.4, 2.3, 3.8, 4.4, 9.6)] == [1, 1, 1.5, 2.5, 4, 4, 10]
+    assert amounts.epochs_for("macs", 8, 30.0, None) == {"equal": "macs", "ratio": 8.0, "epochs": 64}
+    assert amounts.epochs_for("epochs", 8, 30.0, None)["epochs"] == 8
+
+
+def test_steps_are_timed_for_cells_that_were_made_without(tmp_path: Path) -> None:
+    made = filling.fill(task("l1-trained"), places(tmp_path / "made"))
+    again = filling.timed_again(task("l1-trained"), {**made, "steps": None}, places(tmp_path))
+    assert again["steps"]["dense_s"] > 0
+    assert {**again, "steps": None} == {**made, "steps": None}
 
 
 # ── cells ──
