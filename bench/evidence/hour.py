@@ -61,7 +61,7 @@ def total(task: Task, cell: Cell) -> float | None:
     steps = cell.get("steps")
     if not steps:
         return None
-    own = len(cell["epochs"]) / task.train.epochs * steps["pruned_s"] / steps["dense_s"]
+    own = len(cell["epochs"]) / task.epochs * steps["pruned_s"] / steps["dense_s"]
     return own + ("train_dense" in cell["seconds"])
 
 
