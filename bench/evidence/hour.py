@@ -206,4 +206,4 @@ def _sentences(evidence: Evidence, tested: Collection[int], chosen: Collection[i
 def _verdict(test: Compared) -> str:
     mean, interval, n = difference(test)
     said = {"undecided": "neither better nor worse as far as can be told"}.get(test.verdict(), test.verdict())
-    return f"{said}: {mean} points ({interval}, {n} pairs)"
+    return f"{said}: {mean} points ({interval}; pairs: {n})"

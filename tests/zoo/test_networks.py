@@ -7,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from prunit import zoo
 from prunit.errors import ConfigError, UnknownNameError
+from prunit.zoo.mobilenetv2 import MobileNetV2
 
 
 def params(model: nn.Module) -> int:
@@ -147,3 +148,10 @@ def test_a_size_below_one_is_refused(setting: str) -> None:
             in_channels=settings["in_channels"],
             image_size=settings["image_size"],
         )
+
+
+def test_mobilenet_at_half_width_is_that_of_the_paper() -> None:
+    # As many parameters as torchvision's mobilenet_v2(width_mult=0.5).
+    half = MobileNetV2(num_classes=1000, in_channels=3, image_size=224, width=0.5)
+    assert params(half) == 1_968_680
+    assert {p.shape[0] % 8 for p in half.parameters() if p.ndim == 4} == {0}
