@@ -94,7 +94,7 @@ def _accuracies(evidence: Evidence, setting: str, budget: str) -> str:
         first = "" if not any("train_dense" in cell["seconds"] for cell in cells.values()) else "dense, then "
         time = f"{statistics.fmean(totals):.2f}" if totals else "not timed"
         rows.append((shown(arm), percent(accuracy), f"{first}{epochs:g}", time, f"{seconds:.0f}"))
-    return table(("arm", "accuracy", "epochs", "all training, dense = 1", "seconds"), rows)
+    return table(("arm", "accuracy", "epochs", "all training, dense = 1", "seconds as recorded"), rows)
 
 
 def at_equal_time(evidence: Evidence, seeds: Collection[int], key: str | None = None) -> Compared | None:
