@@ -66,7 +66,8 @@ def total(task: Task, cell: Cell) -> float | None:
 
 
 def _told(name: str, evidence: Evidence) -> Iterator[str]:
-    chosen, tested = set(evidence.choosing), evidence.seeds - set(evidence.choosing)
+    there = {task.seed for arm in ("equal-time", *TRAINED) for task in evidence.of(arm)}
+    chosen, tested = there & set(evidence.choosing), there - set(evidence.choosing)
     yield f"Protocol `{name}`. {_WORDS}"
     for setting in evidence.settings:
         for budget in evidence.budgets(setting):

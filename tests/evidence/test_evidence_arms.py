@@ -64,13 +64,14 @@ def test_every_arm_meets_its_budget_and_can_be_trained(arm: str, budget: str) ->
 
 def test_the_table_has_every_reading() -> None:
     evaluators = [evaluator for evaluator in EVALUATORS if evaluator != "none"]
-    readings = {f"reconvene-{e}-{r}" for e in (*evaluators, "without") for r in get_args(Rectify)}
+    papers = [rectifier for rectifier in get_args(Rectify) if rectifier != "own"]  # which is ours
+    readings = {f"reconvene-{e}-{r}" for e in (*evaluators, "without") for r in papers}
     assert {arm for arm, about in ARMS.items() if about.family == "reconvene"} <= readings | {
         "reconvene-round8",
         "reconvene-per-cost",
         "reconvene-auto",
     }
-    assert {f"reconvene-{e}-{r}" for e in evaluators for r in get_args(Rectify)} <= ARMS.keys()
+    assert {f"reconvene-{e}-{r}" for e in evaluators for r in papers} <= ARMS.keys()
     assert all("|" not in about.line for about in ARMS.values())  # it would end a cell of a table
 
 
