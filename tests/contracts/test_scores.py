@@ -37,7 +37,7 @@ EVERY: dict[str, Score] = {
     "custom, reviving": replace(find(squared_change), rounds=FEW_ROUNDS, revive=True),
     "grasp, iterative": replace(SCORES["grasp"], rounds=FEW_ROUNDS),
 }
-BLIND = {"magnitude", "random", "random-erk"}
+BLIND = {"magnitude", "random", "random-erk", "bn-scale"}
 """Methods that never run the model."""
 
 
@@ -79,7 +79,7 @@ def test_one_finite_score_for_each_weight_and_the_same_again(net: str, score: Sc
         assert not s.requires_grad
     again = score_of(model, score)
     assert all(torch.equal(weights[n], again[n]) for n in weights)
-    for how in ("sum", "last"):
+    for how in ("sum", "mean", "last"):
         channels = per_channel(graph, weights, how)
         assert {n: len(s) for n, s in channels.items()} == {g.name: g.size for g in graph.groups}
         assert all(torch.isfinite(s).all() for s in channels.values())
@@ -150,7 +150,7 @@ def test_the_order_of_channels_is_all_the_same(net: str, score: Score) -> None:
     if score.line.startswith(("random", "uniform")):
         assert all(torch.equal(before[n], after[n]) for n in before)  # weights play no part
         return
-    for how in ("sum", "last"):
+    for how in ("sum", "mean", "last"):
         flat = torch.cat([per_channel(graph, before, how)[g.name] for g in graph.groups])
         moved = torch.cat([per_channel(graph, after, how)[g.name] for g in graph.groups])
         torch.testing.assert_close(moved, flat[torch.from_numpy(order)], rtol=1e-5, atol=1e-9)
@@ -238,7 +238,7 @@ def test_rounds_are_reported(score: Score) -> None:
 def test_channels_are_gathered_as_the_method_says() -> None:
     model = built("plain")
     graph = graph_of(type(model))
-    for name in ("magnitude", "snip"):
+    for name in ("magnitude", "snip", "taylor", "bn-scale", "activation"):
         found = score_channels(model, graph, name, batches())
         wanted = per_channel(graph, score_weights(model, graph, name, batches()), SCORES[name].gather)
         assert all(torch.equal(found[n], wanted[n]) for n in wanted)

@@ -1,4 +1,4 @@
-"""Importance of every weight, and from it of every channel, before training: higher = keep.
+"""Importance of every weight, and from it of every channel, before training or after it: higher = keep.
 
 A method is a saliency function and how often it is asked. To add one: write the function in a file of its own and add
 a line to `SCORES`; the contract suite in `tests/contracts/test_scores.py` then tests it. From outside pass the
@@ -19,6 +19,8 @@ from prunit.errors import PrunitError, ScoreError, unknown
 from prunit.graph import ChannelGraph
 from prunit.graph.finite import check_finite
 from prunit.plans import Scores
+from prunit.scores.activation import activation
+from prunit.scores.bn_scale import bn_scale
 from prunit.scores.channels import Gather, Scored, per_channel, summed
 from prunit.scores.grasp import grasp
 from prunit.scores.iterate import OnRound, Rescore, exponential, iterate, iterate_reviving
@@ -27,6 +29,7 @@ from prunit.scores.network import Network, untouched
 from prunit.scores.random import erk, uniform
 from prunit.scores.snip import force, snip
 from prunit.scores.synflow import synflow
+from prunit.scores.taylor import taylor
 
 __all__ = [
     "SCORES",
@@ -77,7 +80,10 @@ class Score:
 
 SCORES: Final[Mapping[str, Score]] = {
     "magnitude": Score(
-        magnitude, "|weight| at initialisation; no data, no forward pass", batch_statistics=False, each=True
+        magnitude,
+        "|weight|, of channels the L1 norm (Li et al. 2017); no data, no forward pass",
+        batch_statistics=False,
+        each=True,
     ),
     "random": Score(uniform, "uniform draws: the same expected density in every layer"),
     "random-erk": Score(erk, "random within a layer, Erdős-Rényi-kernel density between layers (Evci et al. 2020)"),
@@ -101,6 +107,23 @@ SCORES: Final[Mapping[str, Score]] = {
         needs_data=True,
         revive=True,
         gather="last",
+    ),
+    "taylor": Score(
+        taylor,
+        "trained: change of the loss without the channel, squared (Molchanov et al. 2019)",
+        needs_data=True,
+    ),
+    "bn-scale": Score(
+        bn_scale,
+        "trained: |gain| of the channel's batch norm; no data (Liu et al. 2017)",
+        batch_statistics=False,
+        gather="mean",
+    ),
+    "activation": Score(
+        activation,
+        "trained: mean |activation| of the channel (Molchanov et al. 2017)",
+        needs_data=True,
+        gather="mean",
     ),
 }
 

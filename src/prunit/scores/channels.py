@@ -11,8 +11,8 @@ from prunit.graph import Axis, ChannelGraph
 from prunit.plans import Scores
 from prunit.shown import Shown, Table, count
 
-Gather = Literal["sum", "last"]
-"""How weights speak for a channel: all together ('sum'), or the one that would be pruned last ('last')."""
+Gather = Literal["sum", "mean", "last"]
+"""How weights speak for a channel: all together ('sum', 'mean'), or the one that would be pruned last ('last')."""
 
 _PART_BYTES: Final = 1 << 19
 
@@ -36,6 +36,7 @@ def per_channel(graph: ChannelGraph, weights: Mapping[str, Tensor], how: Gather)
     """Score of every channel of every group, from scores of weights by parameter name (float64, on the CPU).
 
     sum   the scores of all weights that make the channel (its filters, in every layer that is added to it)
+    mean  their mean: for scores of whole channels, which each of their weights has
     last  when the channel is empty if weights go in the order of their score: once the last weight that makes it or
           the last one that reads it is gone, or the last one of a depthwise filter on its way. Removing the channels
           with at most t then removes exactly those that the mask `score > t` leaves without input or without output
@@ -43,6 +44,11 @@ def per_channel(graph: ChannelGraph, weights: Mapping[str, Tensor], how: Gather)
     """
     if how == "sum":
         return summed(graph, weights, lambda name, score: score)
+    if how == "mean":
+        total, number = (
+            summed(graph, weights, f) for f in (lambda name, score: score, lambda name, score: _ones(score))
+        )
+        return {name: total[name] / number[name].clamp(min=1) for name in total}
     size = int(graph.offsets[-1])
     made, read, along = np.full(size, -np.inf), np.full(size, -np.inf), np.full(size, np.inf)
     for axis in graph.axes:
@@ -86,6 +92,10 @@ def summed(graph: ChannelGraph, weights: Mapping[str, Tensor], score: Callable[[
             held = axis.where >= 0
             np.add.at(total, axis.where[held], mine[held])
     return _by_group(graph, total)
+
+
+def _ones(like: Tensor) -> Tensor:
+    return torch.ones((), device=like.device).expand(like.shape)
 
 
 def _rows(weight: Tensor) -> Sequence[Tensor]:

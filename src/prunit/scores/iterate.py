@@ -114,7 +114,7 @@ class _Alive:
         keep = self.graph.flat_keep(plan.keep)
         if self._size(keep) > _SHRINK_BELOW * len(self._values):
             return
-        self.net = Network(compact(self.model, self.graph, plan), self.graph)
+        self.net = Network(compact(self.model, self.graph, plan), self.graph, keep)
         small = cut_tensors(self.graph, keep, self.start)
         self._living = _flat(cut_tensors(self.graph, keep, alive))
         self._values = _flat(small).mul_(self._living)

@@ -1,4 +1,7 @@
-"""Magnitude: |weight| at initialisation. The plainest score; needs no data and no pass through the network."""
+"""Magnitude: |weight|, and of channels the L1 norm (Li et al. 2017, 'Pruning filters for efficient ConvNets').
+
+The plainest score; needs no data and no pass through the network.
+"""
 
 from collections.abc import Mapping, Sequence
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -23,8 +24,9 @@ class Network:
     Nothing that it does changes the model: weights, buffers, gradients, modes and the random state stay as they are.
     """
 
-    def __init__(self, model: nn.Module, graph: ChannelGraph) -> None:
-        self.model = unwrapped(model)
+    def __init__(self, model: nn.Module, graph: ChannelGraph, keep: np.ndarray | None = None) -> None:
+        """`graph` is the dense model's; `keep`, as `graph.flat_keep` gives it, what of its channels this one has."""
+        self.model, self._graph, self._keep = unwrapped(model), graph, keep
         self._parameters, self._buffers = parameters_and_buffers(self.model)
         self._first = first_names(self._parameters | self._buffers)
         self._computed = [item for item in computed_weights(self.model) if item.main]
@@ -45,6 +47,26 @@ class Network:
     def buffers(self) -> dict[str, Tensor]:
         """All buffers."""
         return {n: b.detach() for n, b in self._once(self._buffers).items()}
+
+    @property
+    def channels(self) -> int:
+        """How many channels the dense model has, of all groups."""
+        return int(self._graph.offsets[-1])
+
+    @cached_property
+    def makers(self) -> dict[tuple[str, int], np.ndarray]:
+        """By name and dimension of all tensors that make channels or hold values of them, which channel is where.
+
+        Channels are numbered as in the dense model's graph, -1 for a position that is never cut. The first dimension of
+        a weight that makes none is among them.
+        """
+        found: dict[tuple[str, int], np.ndarray] = {}
+        for axis in self._graph.axes:
+            if axis.role != "in":
+                keep = slice(None) if self._keep is None else self._keep[axis.where]
+                found[axis.tensor, axis.dim] = axis.where[keep]
+        made = {name for name, _ in found}
+        return found | {(n, 0): np.full(len(w), -1) for n, w in self.weights.items() if n not in made}
 
     @cached_property
     def _first_name(self) -> dict[str, str]:
