@@ -102,6 +102,14 @@ class Fitting:
         enough = _PARTS * len(self.own)
         return [".".join(root) or "." for root, found in self._by_root.items() if len(found) >= enough]
 
+    def without(self, names: Iterable[str]) -> "Fitting":
+        """The same without these tensors of the model, and without what has their names in the checkpoint."""
+        gone = set(names)
+        tables = [*self._by_root.values(), *self._odd.values()]
+        there = {id(held) for table in tables for name, held in table.items() if name in gone}
+        own = {name: tensor for name, tensor in self.own.items() if name not in gone}
+        return Fitting(own, [held for held in self.held if id(held) not in there])
+
     def _rank(self, root: Place) -> tuple[int, int, int]:
         """The most that fits first, then what has the names at least, then the deepest."""
         return -len(self._by_root.get(root, {})), -len(self._odd.get(root, {})), -len(root)
