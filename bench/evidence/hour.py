@@ -31,6 +31,7 @@ _COMPARED: Final = (
     ("Started from the trained dense model, equal epochs", "trained-start", DEFAULT),
     ("Started from the trained dense model, both as long as the dense model", "trained-start-equal-time", "equal-time"),
     ("Started from the trained dense model, as long as it instead of as many epochs", *reversed(TRAINED)),
+    ("Channels of the trained model by Taylor importance instead of L1", "trained-taylor", "trained-start"),
     ("Widths of the default instead of uniform ones, both from the trained model", "trained-start", "l1-trained"),
     ("Widths of the default instead of Torch-Pruning's, both from the trained model", "trained-start", HOUR[-1]),
 )

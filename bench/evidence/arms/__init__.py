@@ -156,6 +156,12 @@ ARMS: Final[Mapping[str, Arm]] = {
         after_training=True,
         amount="time",
     ),
+    "trained-taylor": Arm(
+        "trained",
+        "as `trained-start`, channels by Taylor importance (Molchanov et al. 2019)",
+        inherited("taylor"),
+        after_training=True,
+    ),
     "random-search": Arm("search", "random widths, each trained shortly, the best one", random_search),
     "proxy-search": Arm("search", "random widths, the one with the most synaptic flow", proxy_search),
 }
@@ -172,6 +178,7 @@ HOUR: Final = (
     "equal-macs",
     "trained-start",
     "trained-start-equal-time",
+    "trained-taylor",
     "l1-trained",
     "group-norm-trained",
 )
