@@ -167,11 +167,11 @@ _KEYS: Final = ("macs", "params", None)
 
 
 def _about(seeds: Collection[int], *, corrected: bool) -> str:
-    which = ", ".join(map(str, sorted(seeds)))
+    which = _named(seeds)
     told = "Points of accuracy, 95 % interval in brackets, number of pairs"
     if corrected:
-        return f"On seeds {which}, on which nothing was chosen. {told}, and the verdict after Holm for this table."
-    return f"On seeds {which}, which the defaults are chosen by: the same, and no test. {told}."
+        return f"On {which}, on which nothing was chosen. {told}, and the verdict after Holm for this table."
+    return f"On {which}, which the defaults are chosen by: the same, and no test. {told}."
 
 
 def _sentences(evidence: Evidence, tested: Collection[int], chosen: Collection[int]) -> Iterator[str]:
@@ -179,33 +179,39 @@ def _sentences(evidence: Evidence, tested: Collection[int], chosen: Collection[i
     seeds = tested if _tests(evidence, tested) else chosen
     if not seeds:
         return
-    which = f"On seeds {', '.join(map(str, sorted(seeds)))}"
-    longer = compared(*(evidence.accuracies(arm, seeds=seeds) for arm in ("equal-time", DEFAULT)))
-    if longer is not None:
+    which = f"On {_named(seeds)}"
+    tests = _tests(evidence, seeds)
+    # The verdicts of the table: on seeds that nothing was chosen on, after the same correction.
+    p = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
+
+    def verdict(test: Test) -> str:
+        mean, interval, n = difference(tests[test])
+        found = tests[test].verdict(p=p[test])
+        said = {"undecided": "neither better nor worse as far as can be told"}.get(found, found)
+        return f"{said}: {mean} points ({interval}; pairs: {n})"
+
+    longer, own, same = ("equal-time", DEFAULT, None), (TRAINED[1], "equal-time", None), (_EQUAL, "", None)
+    if longer in tests:
         yield (
             f"{which}, the **amount** of training: in the dense model's training time instead of in its epochs, the"
-            f" default's network is {_verdict(longer)}."
+            f" default's network is {verdict(longer)}."
         )
-    own = compared(*(evidence.accuracies(arm, seeds=seeds) for arm in ("trained-start-equal-time", "equal-time")))
-    if own is not None:
+    if own in tests:
         yield (
             f"{which}, the **start** where the dense model is trained anyway, as in a build: from its weights, in"
-            f" equally long trainings of its own, the default's network is {_verdict(own)}."
+            f" equally long trainings of its own, the default's network is {verdict(own)}."
         )
-    same = at_equal_time(evidence, seeds)
     yield (
         f"{which}, the **start** where the dense model is trained for this alone: "
         + (
             "not measured, as no training from the initial weights is that long."
-            if same is None
-            else f"at equal total time a network that starts from its weights is {_verdict(same)}. What the initial"
+            if same not in tests
+            else f"at equal total time a network that starts from its weights is {verdict(same)}. What the initial"
             " weights reach in that time is read between two trainings of different length, on the logarithm of the"
             " time."
         )
     )
 
 
-def _verdict(test: Compared) -> str:
-    mean, interval, n = difference(test)
-    said = {"undecided": "neither better nor worse as far as can be told"}.get(test.verdict(), test.verdict())
-    return f"{said}: {mean} points ({interval}; pairs: {n})"
+def _named(seeds: Collection[int]) -> str:
+    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, sorted(seeds)))}"

@@ -47,8 +47,8 @@ several budgets are not independent of each other, so an interval over several b
 exactly. To fill what is missing, with the data sets in the folder DATA:
 
 ```
-python -m bench.evidence run cpu --jobs 2 --data-dir DATA                  # under three hours
-python -m bench.evidence run vgg16 --jobs 2 --data-dir DATA                # the same
+python -m bench.evidence run cpu --jobs 2 --minutes 60 --data-dir DATA     # again and again: some hours
+python -m bench.evidence run vgg16 --jobs 2 --data-dir DATA                # an hour or two
 python -m bench.evidence run gpu --jobs 8 --minutes 7 --data-dir DATA      # again and again, until nothing is missing
 python -m bench.evidence run cpu32 --minutes 60 --data-dir DATA            # again and again, over days
 python -m bench.evidence steps cpu --data-dir DATA                         # steps of cells that were made without

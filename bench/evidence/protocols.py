@@ -116,7 +116,7 @@ PROTOCOLS: Final[Mapping[str, Protocol]] = {
     ),
     "cpu": Protocol(
         "cpu",
-        "all arms on a fifth of CIFAR-10 at half its resolution, to rank them on two cores in under three hours",
+        "all arms on a fifth of CIFAR-10 at half its resolution, to rank them on two cores, in parts",
         _FIFTH,
         (
             (_CPU, Grid(("resnet20", "vgg16/4"), ("params=1/8", "macs=1/4"))),

@@ -260,7 +260,7 @@ def test_starts_and_amounts_of_training_by_their_time(tmp_path: Path) -> None:
     assert (
         "the **amount** of training: in the dense model's training time instead of in its epochs, the default's" in text
     )
-    assert "On seeds 0, which the defaults are chosen by" in text
+    assert "On seed 0, which the defaults are chosen by" in text
 
 
 def test_cells_without_timed_steps_have_no_time(tmp_path: Path) -> None:
