@@ -91,3 +91,28 @@ def _bytes(value: int) -> str:
             digits = f"{rest:0{len(str(size)) - 1}d}".rstrip("0")
             return f"{whole}{'.' if digits else ''}{digits} {name}"
     return f"{value} B"
+
+
+_SECONDS: Final[Mapping[str, float]] = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SPOKEN: Final[Mapping[str, str]] = {
+    "sec": "s",
+    "second": "s",
+    "min": "m",
+    "minute": "m",
+    "hr": "h",
+    "hour": "h",
+    "day": "d",
+}
+
+
+def seconds_of(text: str) -> float:
+    """Seconds of a duration as people write it: 90s, 30m, 1.5h, 1h30m; `ConfigError` for anything else."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*([a-z]+)\s*", text.strip().lower())
+    joined = "".join(f"{number}{unit}" for number, unit in parts)
+    units: list[str] = [_SPOKEN.get(str(unit).removesuffix("s"), str(unit)) for _, unit in parts]
+    if not parts or joined != re.sub(r"\s", "", text.lower()) or not all(unit in _SECONDS for unit in units):
+        raise ConfigError(f"duration '{text}': write it with its unit, as 90s, 30m, 2h or 1h30m")
+    seconds = sum(float(number) * _SECONDS[unit] for (number, _), unit in zip(parts, units, strict=True))
+    if seconds <= 0:
+        raise ConfigError(f"duration '{text}': it must be more than nothing")
+    return seconds

@@ -20,6 +20,8 @@ _WORDS: Final = {
     "check": "checking model and data",
     "prune": "scoring",
     "measure": "timing plans",
+    "pace": "timing training steps",
+    "plan": "planned",
     "train": "training",
     "try": "trying",
     "evaluate": "evaluating",
@@ -82,6 +84,9 @@ class Bars:
 
     def __call__(self, step: "Step") -> None:
         """Show a step of a build."""
+        if step.stage == "plan":
+            self._keep(step.note)
+            return
         self.tell(step.variant, step.stage, step.done, step.total, step.note)
         if step.left_s is None:
             return
@@ -93,7 +98,7 @@ class Bars:
     def tell(self, variant: str, stage: str, done: int, total: int, note: str = "") -> None:
         """Show that `done` of `total` units of a stage are finished; a total of 0 is not known."""
         words = _WORDS.get(stage, stage)
-        self._show(words if stage in ("check", "memory", "probe", "report") else f"{variant}: {words}")
+        self._show(words if stage in ("check", "memory", "probe", "report", "pace") else f"{variant}: {words}")
         assert self._stage is not None
         self._progress.update(self._stage, completed=done, total=total or None, note=harmless(note))
 
@@ -110,6 +115,12 @@ class Bars:
         self._name = name
         self._stage = self._progress.add_task(name, total=None, note="", ends_at=None)
         self._say(name)
+
+    def _keep(self, text: str) -> None:
+        """A line that stays, on a terminal above the bars."""
+        if self._live:
+            self._progress.console.print(harmless(text), style="dim", markup=False, highlight=False)
+        self._say(text)
 
     def _say(self, text: str) -> None:
         """A line for those who watch a log instead of a terminal."""

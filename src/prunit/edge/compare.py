@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Final, Literal, Protocol
 
-from prunit.edge.answers import pairs
+from prunit.edge.answers import Answers, pairs
 from prunit.edge.paired import LEVEL, Difference, difference, tail
 from prunit.edge.portfolio import Latency, Metrics, Portfolio, Variant
 
@@ -90,9 +90,14 @@ def guessed(variant: Variant, classes: int) -> float | None:
     if answers is None:
         share = 1 / max(classes, 1)
         return share if classes > 1 and accuracy is not None and is_hardly(accuracy, share) else None
+    return by_luck(answers)
+
+
+def by_luck(answers: Answers) -> float | None:
+    """The share of the images that naming their commonest class gets right, if the answers are no better; else None."""
     share, right = answers.commonest / answers.images, round(answers.accuracy * answers.images)
-    by_luck = is_hardly(answers.accuracy, share) or tail(right, answers.images, share) > 1 - LEVEL
-    return share if by_luck else None
+    no_better = is_hardly(answers.accuracy, share) or tail(right, answers.images, share) > 1 - LEVEL
+    return share if no_better else None
 
 
 def is_hardly(accuracy: float, share: float) -> bool:

@@ -15,7 +15,8 @@ from prunit.edge import runtimes
 from prunit.errors import ConfigError, UnknownNameError, unknown
 from prunit.shown import Shown
 from prunit.train import TrainConfig
-from prunit.train.config import meaning
+from prunit.train.config import Positive, meaning
+from prunit.units import seconds_of
 
 
 def _names_listed(value: object) -> object:
@@ -40,6 +41,17 @@ def _rounding(value: object) -> object:
     if isinstance(value, bool) or not (text == "auto" or (text.isdecimal() and int(text) >= 1)):
         raise PydanticCustomError("rounding", "input should be a whole number of channels, at least 1, or 'auto'")
     return text if text == "auto" else int(text)
+
+
+def _duration(value: object) -> object:
+    """A duration as text, found readable."""
+    if value is None:
+        return None
+    try:
+        seconds_of(str(value))
+    except ConfigError as error:
+        raise PydanticCustomError("duration", "{reason}", {"reason": str(error)}) from error
+    return str(value).strip()
 
 
 RoundTo = Annotated[int | Literal["auto"], BeforeValidator(_rounding)]
@@ -120,6 +132,36 @@ class SparseConfig(_Section):
     """Filters go too whose largest weight is at most this share of their layer's largest; above 0 outputs change."""
 
 
+class StartConfig(_Section):
+    """What variants begin with: the weights of the model as it is, or those of a trained dense model."""
+
+    point: Literal["auto", "init", "trained"] = "auto"
+    """`init`: the model's own, cut layers drawn anew; `trained`: those of the dense variant. auto: trained if given."""
+    weights: str = ""
+    """File of trained weights for the model, in any of the forms that `prunit shrink` reads; '' is none."""
+    key: str | None = None
+    """Which weights of that file, where it holds several that fit: as the error lists them."""
+    dense: Literal["auto", "train", "keep"] = "auto"
+    """Train the dense model (further), or keep it as it is; auto: keep where `weights` fit with their classes."""
+    score: str | None = None
+    """By which score of the trained model channels stay; None is that of `prune`."""
+    lr: Positive | None = None
+    """Highest learning rate of variants that begin with trained weights; None is that of `train`."""
+    rounds: int = Field(default=1, ge=1, le=20)
+    """In so many rounds a trained model is cut down, with training after each: half of it after the last."""
+    recalibrate: bool = False
+    """Estimate the statistics of batch norms on training images before a variant that begins trained is trained."""
+
+
+class EffortConfig(_Section):
+    """How long variants are trained."""
+
+    rule: Literal["equal-time", "equal-macs", "equal-epochs"] = "equal-epochs"
+    """A variant's epochs: as many as the dense model's, or as many as cost its macs, or its time on this machine."""
+    time: Annotated[str | None, BeforeValidator(_duration)] = None
+    """Time for the whole build, as 90s, 30m or 2h: epochs follow from it, train.epochs plays no part."""
+
+
 class ProbeConfig(_Section):
     """How latency is measured."""
 
@@ -150,6 +192,8 @@ class BuildConfig(_Section):
     """Settings of `prune` for single variants, by the variant's name: {"params-1-16": {"recipe": "uniform"}}."""
     prune: PruneConfig = PruneConfig()
     train: TrainConfig = TrainConfig()
+    start: StartConfig = StartConfig()
+    effort: EffortConfig = EffortConfig()
     sparse: SparseConfig = SparseConfig()
     probe: ProbeConfig = ProbeConfig()
 

@@ -28,7 +28,6 @@ from prunit.graph import ChannelGraph, trace
 from prunit.graph.computed import effective
 from prunit.plans import keep_all
 from prunit.recipe.config import BuildConfig, SparseConfig, validated
-from prunit.recipe.flow import Work
 from prunit.recipe.folder import STATE, check_folder, held, is_started, open_folder, read_history
 from prunit.recipe.progress import OnStep, Progress
 from prunit.recipe.source import (
@@ -40,6 +39,7 @@ from prunit.recipe.source import (
     loaded,
     settings_of_build,
 )
+from prunit.recipe.work import Work
 from prunit.scores import SCORES, score_weights
 from prunit.train import Epoch, device_named, fitted_to
 from prunit.train.accuracy import check_model
@@ -75,7 +75,7 @@ def ladder(
     rewind = rewind_of(config.sparse, fitted_to(config.train, dataset).epochs)
     progress = Progress(on_step)
     progress("dense", "check", 0, 0)
-    source = Source.of(model, dataset, seed=config.seed)
+    source = Source.of(model, dataset, seed=config.seed, start=config.start)
     dense = source.make()
     check_model(dense, dataset)
     graph = trace(dense, example_of(dataset))
@@ -249,7 +249,7 @@ class _Climb:
         epochs: list[Epoch] = []
         checkpoint = self._checkpoint(name)
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        for epoch in self.work.epochs(name, model, checkpoint, masks=masks, first=first):
+        for epoch in self.work.epochs(name, model, checkpoint, self.work.settings, masks=masks, first=first):
             epochs.append(epoch)
             if epoch.index == keep_at and not self._file("rewind").exists():
                 self._write("rewind", model)

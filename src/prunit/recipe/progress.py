@@ -42,10 +42,20 @@ class Progress:
         self._exports_s: list[float] = []
         self._stage, self._since, self._first = ("", ""), 0.0, 0
 
-    def plan_to_train(self, macs: Mapping[str, int], *, probe_s: float, exports: Iterable[str] | None = None) -> None:
-        """How long each training takes, relatively: half by its macs, half the same for all; and what is exported."""
+    def plan_to_train(
+        self,
+        macs: Mapping[str, int],
+        *,
+        probe_s: float,
+        exports: Iterable[str] | None = None,
+        seconds: Mapping[str, float] | None = None,
+    ) -> None:
+        """How long each training takes, relatively, and what is exported.
+
+        By the seconds that it is expected to last, else half by its macs and half the same for all.
+        """
         dense = max(*macs.values(), 1)
-        self._weights = {name: m / dense + 1 for name, m in macs.items()}
+        self._weights = {name: m / dense + 1 for name, m in macs.items()} | dict(seconds or {})
         self._to_train, self._probe_s = set(macs), probe_s
         self._to_export = set(macs if exports is None else exports)
         self._exports = len(self._to_export)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from prunit import zoo
 from prunit.batches import Dataset
+from prunit.checkpoints import read_weights
 from prunit.errors import ConfigError, ModelError, PrunitError
 from prunit.export import export_onnx
 from prunit.export.translation import Translation
-from prunit.recipe.config import BuildConfig, PruneConfig
+from prunit.recipe.config import BuildConfig, PruneConfig, StartConfig
 from prunit.surgery import Rectify, copied
 from prunit.train import fitted_to
 from prunit.train.accuracy import check_scores, check_split, digest_of_images
@@ -33,10 +34,34 @@ class Source:
     make: Callable[[], nn.Module]
     named: str = ""
     """The name by which `zoo.load` makes it; '' for a module or a callable, whatever they are called."""
+    redrawn: tuple[str, ...] = ()
+    """Tensors of the head that a file of weights for other classes did not have."""
+    told: str = ""
+    """Which weights were taken from a file, in words; '' where there is nothing to say."""
 
     @staticmethod
-    def of(model: ModelLike, dataset: Dataset, *, seed: int) -> "Source":
-        """The source of a name (built for the data set's classes, channels and size), a model or a callable."""
+    def of(model: ModelLike, dataset: Dataset, *, seed: int, start: StartConfig | None = None) -> "Source":
+        """The source of a name (built for the data set's classes, channels and size), a model or a callable.
+
+        With weights in `start` those of that file, see `checkpoints.read_weights`, which raises what is wrong with it.
+        A head of other classes stays as it was drawn.
+        """
+        source = Source._bare(model, dataset, seed=seed)
+        return source.with_weights(Path(start.weights), start.key) if start and start.weights else source
+
+    def with_weights(self, file: Path, key: str | None = None) -> "Source":
+        """The same model with the weights in a file."""
+        found = read_weights(file, self.make(), key=key)
+
+        def make() -> nn.Module:
+            model = self.make()
+            model.load_state_dict(found.tensors, strict=False)
+            return model
+
+        return replace(self, make=make, told=found.told)
+
+    @staticmethod
+    def _bare(model: ModelLike, dataset: Dataset, *, seed: int) -> "Source":
         if isinstance(model, str):
             factory = zoo.factory(
                 model,

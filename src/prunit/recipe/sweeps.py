@@ -26,7 +26,7 @@ from prunit.graph import ChannelGraph, trace
 from prunit.plans import Plan
 from prunit.recipe.config import BuildConfig, PruneConfig, validated
 from prunit.recipe.deciding import decided
-from prunit.recipe.flow import build, check_request, report_on
+from prunit.recipe.flow import build, check_request
 from prunit.recipe.folder import is_started, read_json
 from prunit.recipe.lock import LOCK, check_free, holding
 from prunit.recipe.progress import OnStep, Progress
@@ -42,6 +42,7 @@ from prunit.recipe.source import (
     loaded,
     rectifier_for,
 )
+from prunit.recipe.work import report_on
 from prunit.shown import Shown
 from prunit.surgery import check_runs, compact, rectify
 from prunit.train import fitted_to, train

@@ -1,0 +1,114 @@
+"""What variants begin with: the initial weights, or those of a trained dense model.
+
+init      cut layers are drawn anew (the rectifier) and the rest inherits: the papers' way
+trained   the variant inherits the weights of the trained dense model. Its widths are those that were decided before
+          training; which channels stay is decided again by the trained weights. Learning rate rewinding (Renda et al.,
+          "Comparing rewinding and fine-tuning in neural network pruning", ICLR 2020) is the schedule of the training
+          that follows; `start.lr` lowers it.
+
+The trained weights are the dense variant's: trained by this build, or those that were given and are kept.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import nn
+
+from prunit.batches import Dataset
+from prunit.edge.answers import Answers
+from prunit.edge.compare import by_luck
+from prunit.errors import ConfigError, TrainingError
+from prunit.graph import ChannelGraph
+from prunit.plans import Scores
+from prunit.recipe.config import PruneConfig, StartConfig
+from prunit.recipe.recipes import method_of
+from prunit.recipe.source import Source
+from prunit.scores import find, per_channel, score_weights
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a build begins its variants, every `auto` decided."""
+
+    trained: bool
+    """Variants begin with the dense variant's weights."""
+    kept: bool
+    """The dense model is not trained."""
+
+    @staticmethod
+    def of(config: StartConfig, source: Source) -> "Start":
+        """What the settings mean for this model; `ConfigError` where they contradict each other."""
+        given = bool(config.weights)
+        kept = config.dense == "keep" or (config.dense == "auto" and given and not source.redrawn)
+        if kept and source.redrawn:
+            raise ConfigError(
+                f"start.dense=keep, but '{config.weights}' has other classes and the head is drawn anew"
+                f" ({', '.join(source.redrawn)}): it has to be trained, with start.dense=train"
+            )
+        return Start(config.point == "trained" or (config.point == "auto" and given), kept)
+
+
+FROM_INIT: Final = Start(trained=False, kept=False)
+"""The papers' way."""
+
+
+def check_start(config: StartConfig) -> None:
+    """Raise `ConfigError` for settings that have no effect without a trained start."""
+    if config.key and not config.weights:
+        raise ConfigError(f"start.key={config.key} says which weights of a file to take, and start.weights names none")
+    if config.point == "trained" or (config.point == "auto" and (config.weights or config.dense == "keep")):
+        return
+    for name in ("score", "lr", "rounds", "recalibrate"):
+        if getattr(config, name) != StartConfig.model_fields[name].default:
+            raise ConfigError(f"start.{name} is for variants that begin with trained weights: add --start trained")
+
+
+def check_taught(answers: Answers | None, *, kept: bool) -> None:
+    """Raise `TrainingError` if a dense model has nothing to pass on: it is no better than guessing."""
+    share = by_luck(answers) if answers else None
+    if answers is None or share is None:
+        return
+    do = (
+        "give trained weights (--weights FILE), or train it (--dense train)"
+        if kept
+        else "train longer or at a lower rate, or begin with the initial weights (--start init)"
+    )
+    raise TrainingError(
+        f"variants are to begin with the dense model's weights, and it is no better than guessing:"
+        f" {answers.accuracy:.1%} of {answers.images:,} test images are right, naming the commonest class gets"
+        f" {share:.1%}; {do}"
+    )
+
+
+def channel_scores(
+    model: nn.Module,
+    graph: ChannelGraph,
+    dataset: Dataset,
+    prune: PruneConfig,
+    *,
+    score: str | None,
+    share: float,
+    device: torch.device,
+) -> Scores:
+    """Scores of all channels by a trained model's weights: by `score`, else by that of `prune`.
+
+    `share` of the parameters is left in the end; methods of many rounds thin out the weights beyond that.
+    """
+    method = find(score) if score else method_of(prune)[1]
+    batches = dataset.scoring_batches(per_class=prune.per_class, batch_size=256, seed=prune.seed)
+    model.to(device)
+    try:
+        weights = score_weights(
+            *(model, graph, method, [(x.to(device), y.to(device)) for x, y in batches]),
+            density=min(max(share / 8, 1e-4), 1.0),
+            seed=prune.seed,
+        )
+    finally:
+        model.to("cpu")
+    return per_channel(graph, weights, method.gather)
+
+
+def score_of(prune: PruneConfig, score: str | None) -> str:
+    """The name of the score by which a trained model's channels stay."""
+    return score or prune.score or method_of(prune)[0].score

@@ -1,0 +1,362 @@
+"""The steps of one build; each leaves its result in the folder, and reads it back if it is there."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Final
+
+from torch import nn
+
+from prunit.allocate import Budget
+from prunit.batches import Dataset
+from prunit.costs import cost_of
+from prunit.edge.answers import Answers
+from prunit.edge.measure import measure
+from prunit.edge.names import portfolio_name
+from prunit.edge.portfolio import Artifact, Metrics, Portfolio, Preprocessing, Variant
+from prunit.edge.probe import ProbeSettings
+from prunit.edge.records import StoredFile
+from prunit.export import EXPORTERS
+from prunit.export.translation import Translation
+from prunit.files import write_atomically
+from prunit.graph import ChannelGraph, trace
+from prunit.plans import Plan, choose, keep_all
+from prunit.recipe.choosing import Chosen
+from prunit.recipe.config import BuildConfig
+from prunit.recipe.deciding import decided
+from prunit.recipe.folder import STATE, intact_variant, read_history, read_json, read_plan
+from prunit.recipe.gradual import in_one, of_length, rounds_of
+from prunit.recipe.progress import Progress
+from prunit.recipe.source import Source, example_of, rectifier_for
+from prunit.recipe.starting import FROM_INIT, Start, channel_scores, score_of
+from prunit.report import write_report
+from prunit.store import load as load_weights
+from prunit.store import save as save_weights
+from prunit.surgery import Rectify, check_runs, compact, rectify
+from prunit.train import Epoch, Fitted, device_named, fitted_to, train
+from prunit.train.accuracy import answers_of
+from prunit.train.sparse import Masks
+from prunit.version import VERSION
+
+DENSE: Final = "dense"
+"""The name of the variant that is not pruned."""
+
+_TOLD: Final = (
+    "start",
+    "channels",
+    "method",
+    "density",
+    "tolerance",
+    "score",
+    "evaluator",
+    "mode",
+    "draw",
+    "shares",
+    "residual",
+    "constraints",
+)
+"""What a plan's origin says that the manifest tells of a variant."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """The steps of one build; each leaves its result in the folder, and reads it back if it is there."""
+
+    config: BuildConfig
+    folder: Path
+    dataset: Dataset
+    source: Source
+    graph: ChannelGraph
+    progress: Progress
+    start: Start = FROM_INIT
+
+    @property
+    def settings(self) -> Fitted:
+        """How the dense model is trained."""
+        return fitted_to(self.config.train, self.dataset)
+
+    def settings_of(self, name: str, epochs: int) -> Fitted:
+        """How a variant is trained, for so many epochs; a warm-up of a set length goes with them."""
+        settings = of_length(self.settings, epochs)
+        if name == DENSE:
+            return settings
+        lr = self.config.start.lr if self.start.trained else None
+        return settings if lr is None else settings.model_copy(update={"lr": lr})
+
+    def plan(
+        self,
+        dense: nn.Module,
+        name: str,
+        budget: Budget | None,
+        *,
+        chosen: Chosen | None = None,
+        translation: Translation | None = None,
+    ) -> Plan:
+        """The plan of the variant: the one in the folder, else the chosen one, else chosen now; what was timed too."""
+        file = self.folder / f"{name}.plan.json"
+        if file.exists():
+            plan = read_plan(file)
+            plan.check(self.graph)
+            return plan
+        plan, seconds = keep_all(self.graph), 0.0
+        if budget is not None:
+            chosen = chosen or decided(
+                *(self.config, self.dataset, self.graph, dense, name, budget, self.progress), translation=translation
+            )
+            plan, seconds = chosen.decision.plan, chosen.decision.seconds
+            check_runs(dense, compact(dense, self.graph, plan), example_of(self.dataset))
+            if chosen.timed:
+                write_atomically(self._state(name, "candidates.json"), json.dumps(chosen.as_dict(), indent=1))
+        # Not in the plan: a build that was resumed would have another one.
+        write_atomically(self._state(name, "seconds.json"), json.dumps({"prune": seconds}))
+        write_atomically(file, plan.to_json())
+        return plan
+
+    def train(self, name: str, plan: Plan, epochs: int) -> tuple[Plan, list[Epoch]]:
+        """Train the variant for so many epochs; its weights stand in NAME.safetensors, its epochs in the state.
+
+        The plan may come back with other channels: those that trained weights say.
+        """
+        history, checkpoint = self._state(name, "history.json"), self._state(name, "checkpoint.safetensors")
+        weights = self.folder / f"{name}.safetensors"
+        if history.exists() and weights.exists():
+            self.progress.trained(name)
+            return plan, read_history(history)
+        settings = self.settings_of(name, epochs) if epochs else None
+        if settings is None or name == DENSE:
+            model = self.source.make()
+            found = list(self.epochs(name, model, checkpoint, settings)) if settings else []
+        elif self.start.trained:
+            plan, model, found = self._fine_tuned(name, plan, checkpoint, settings)
+        else:
+            dense = self.source.make()
+            model = compact(dense, self.graph, plan)
+            if plan.widths != dict(plan.dense):
+                prune = self.config.prune_of(name)
+                rectify(model, dense, self._rectifier(name), seed=prune.seed)
+            del dense
+            found = list(self.epochs(name, model, checkpoint, settings))
+        write_atomically(self.folder / f"{name}.plan.json", plan.to_json())
+        save_weights(model, plan, weights)
+        self.trained(name, history, found, checkpoint)
+        return plan, found
+
+    def _fine_tuned(
+        self, name: str, plan: Plan, checkpoint: Path, settings: Fitted
+    ) -> tuple[Plan, nn.Module, list[Epoch]]:
+        """The dense variant's weights, cut in rounds to the plan's widths and trained after each, most often in one.
+
+        Each round leaves its weights and epochs. Which channels stay the trained weights say, in each round anew.
+        """
+        start, prune = self.config.start, self.config.prune_of(name)
+        rounds = rounds_of(plan, settings, start.rounds)
+        model, graph, cut = self.taught(), self.graph, keep_all(self.graph)
+        parts: list[list[Epoch]] = []
+        for number, each in enumerate(rounds, start=1):
+            weights = self._state(name, f"round-{number}.safetensors")
+            history = weights.with_suffix(".json")
+            if history.exists():
+                model, cut = load_weights(weights, self.source.make), read_plan(weights.with_suffix(".plan.json"))
+                graph = trace(model, example_of(self.dataset))
+                parts.append(read_history(history))
+                continue
+            self.progress(name, "prune", 0, 0, "channels by the trained weights")
+            if number == 1 and each.widths == plan.widths and self.start.kept and start.score is None:
+                step = plan  # decided by these very weights already
+            else:
+                step = self._ranked(name, model, graph, each.widths, plan)
+            small = compact(model, graph, step)
+            if self._rectifier(name) != "none":
+                rectify(small, model, self._rectifier(name), seed=prune.seed)
+            model, cut = small, cut.then(step)
+            parts.append(list(self.epochs(name, model, checkpoint, each.settings)))
+            if number < len(rounds):
+                graph = trace(model, example_of(self.dataset))
+                write_atomically(weights.with_suffix(".plan.json"), cut.to_json())
+                save_weights(model, cut, weights)
+                write_atomically(history, json.dumps([asdict(e) for e in parts[-1]]))
+                checkpoint.unlink(missing_ok=True)
+        origin = {**plan.origin, "start": "trained", "channels": score_of(prune, start.score)}
+        return replace(cut, origin=origin), model, in_one(parts)
+
+    def _ranked(self, name: str, model: nn.Module, graph: ChannelGraph, widths: Mapping[str, int], plan: Plan) -> Plan:
+        """The channels of a trained model that stay, for widths by group of the dense one."""
+        left = {group.name: widths[group.name] for group in graph.groups if group.name in widths}
+        share = cost_of(self.graph, plan).params / max(cost_of(self.graph).params, 1)
+        scores = channel_scores(
+            *(model, graph, self.dataset, self.config.prune_of(name)),
+            score=self.config.start.score,
+            share=share,
+            device=device_named(self.config.train.device),
+        )
+        return choose(graph, scores, left)
+
+    def taught(self) -> nn.Module:
+        """The dense variant with its trained weights."""
+        return load_weights(self.folder / f"{DENSE}.safetensors", self.source.make)
+
+    def epochs(
+        self,
+        name: str,
+        model: nn.Module,
+        checkpoint: Path,
+        settings: Fitted,
+        *,
+        masks: Masks | None = None,
+        first: int = 0,
+    ) -> Iterator[Epoch]:
+        """The epochs of a training as they end, its progress told; as `train` has them."""
+        last: Epoch | None = None  # of those with a test accuracy
+
+        def on_training_step(done: int, total: int) -> None:
+            note = f"{last.test_accuracy:.1%} at epoch {last.index}/{last.epochs}" if last else ""
+            self.progress(name, "train", done, total, note)
+
+        for epoch in train(
+            *(model, self.dataset, settings), checkpoint=checkpoint, on_step=on_training_step, masks=masks, first=first
+        ):
+            last = last if epoch.test_accuracy is None else epoch
+            yield epoch
+
+    def trained(self, name: str, history: Path, epochs: Sequence[Epoch], checkpoint: Path) -> None:
+        """Write down the epochs of a training whose weights are stored; its checkpoint is of no more use."""
+        write_atomically(history, json.dumps([asdict(e) for e in epochs]))
+        with suppress(OSError):
+            checkpoint.unlink()
+        self.progress.trained(name)
+
+    def put(
+        self,
+        name: str,
+        plan: Plan,
+        model: nn.Module,
+        epochs: Sequence[Epoch],
+        *,
+        seconds: Mapping[str, float] | None = None,
+    ) -> None:
+        """Write down a variant that was trained elsewhere, as `plan` and `train` do; what is there already stays."""
+        weights, history = self.folder / f"{name}.safetensors", self._state(name, "history.json")
+        if history.exists() and weights.exists():
+            return
+        write_atomically(self._state(name, "seconds.json"), json.dumps(dict(seconds or {})))
+        write_atomically(self.folder / f"{name}.plan.json", plan.to_json())
+        save_weights(model, plan, weights)
+        write_atomically(history, json.dumps([asdict(e) for e in epochs]))
+
+    def export(self, name: str, plan: Plan, budget: Budget | None, epochs: Sequence[Epoch]) -> Variant:
+        """The variant's record, without latencies; what is exported is what was saved."""
+        file = self._state(name, "variant.json")
+        # A record of an older version lacks the answers, by which variants are compared: it is made again.
+        if file.exists() and (found := intact_variant(file, self.folder)) and found.metrics.answers:
+            self.progress.exported(name)
+            return found
+        self.progress(name, "evaluate", 0, 0)
+        model = load_weights(self.folder / f"{name}.safetensors", self.source.make)
+        answers = answers_of(model, self.dataset, device=self.config.train.device)
+        self.progress(name, "export", 0, 0)
+        started = perf_counter()
+        artifact = EXPORTERS["onnx"](model, example_of(self.dataset), self.folder, name=name)
+        seconds = {
+            **read_json(self._state(name, "seconds.json")),
+            "train": sum(e.seconds for e in epochs),
+            "export": perf_counter() - started,
+        }
+        variant = self._record(name, plan, budget, artifact, seconds, answers, len(epochs))
+        write_atomically(file, variant.model_dump_json(indent=2))
+        self.progress.exported(name)
+        return variant
+
+    def _record(
+        self,
+        name: str,
+        plan: Plan,
+        budget: Budget | None,
+        artifact: Artifact,
+        seconds: Mapping[str, float],
+        answers: Answers,
+        epochs: int,
+    ) -> Variant:
+        cost = cost_of(self.graph, plan)
+        return Variant(
+            name=name,
+            recipe=str(plan.origin.get("recipe", "dense")),
+            settings={n: str(plan.origin[n]) for n in _TOLD if n in plan.origin}
+            | ({"rectifier": self._rectifier(name)} if budget else {})
+            | ({"timed": str(plan.origin["measured"])} if "measured" in plan.origin else {}),
+            budget=budget.as_dict if budget else {},
+            keep=sum(plan.widths.values()) / sum(plan.dense.values()),
+            widths={n: (plan.dense[n], len(c)) for n, c in plan.keep.items()},
+            plan=StoredFile.of(self.folder, f"{name}.plan.json"),
+            weights=StoredFile.of(self.folder, f"{name}.safetensors"),
+            artifact=artifact,
+            metrics=Metrics(
+                accuracy=answers.accuracy,
+                answers=answers,
+                params=cost.params,
+                macs=cost.macs,
+                weight_bytes=cost.weight_bytes,
+                activation_bytes=cost.activation_bytes,
+                file_bytes=artifact.bytes,
+            ),
+            seconds=dict(seconds),
+            epochs=epochs,
+            seed=self.config.seed,
+        )
+
+    def measure(self, variants: Sequence[Variant]) -> Portfolio:
+        """The portfolio with latencies and memory measured here, all variants in one run; written to the folder."""
+        size = self.dataset.image_size
+        portfolio = Portfolio(
+            name=portfolio_name(self.source.name, self.dataset.name),
+            model=self.source.name,
+            data=self.dataset.name,
+            classes=self.dataset.classes,
+            preprocessing=Preprocessing(
+                mean=self.dataset.mean_C,
+                std=self.dataset.std_C,
+                channels={1: "L", 3: "RGB"}.get(self.dataset.channels, str(self.dataset.channels)),
+                size=(size, size),
+            ),
+            variants=tuple(variants),
+            prunit_version=VERSION,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        settings = self.config.probe
+        measured = measure(
+            portfolio,
+            self.folder,
+            ProbeSettings(
+                batches=tuple(dict.fromkeys((1, settings.batch))), threads=settings.threads, seconds=settings.seconds
+            ),
+            tell=self.progress,
+        )
+        measured.write(self.folder)
+        return measured
+
+    def report(self, portfolio: Portfolio) -> None:
+        self.progress("all", "report", 0, 0)
+        report_on(portfolio, self.folder)
+
+    def _rectifier(self, name: str) -> Rectify:
+        """How the variant's cut layers are renewed; what inherits trained weights keeps them unless told otherwise."""
+        prune = self.config.prune_of(name)
+        if self.start.trained:
+            return "none" if prune.rectifier == "auto" else prune.rectifier
+        return rectifier_for(prune, self.source.named)
+
+    def state_file(self, file: str) -> Path:
+        """A file of the whole build that only a resumed one needs."""
+        return self.folder / STATE / file
+
+    def _state(self, name: str, file: str) -> Path:
+        return self.folder / STATE / name / file
+
+
+def report_on(portfolio: Portfolio, folder: Path, *, trials: Sequence[Mapping[str, Any]] = ()) -> None:
+    """Write report.html into the folder of a build; `trials` are what a sweep tried, see `report.trials`."""
+    histories = {v.name: read_history(folder / STATE / v.name / "history.json") for v in portfolio.variants}
+    write_report(portfolio, folder, histories=histories, trials=trials)
