@@ -124,7 +124,16 @@ def test_steps_tell_what_goes_on_and_end_with_nothing_left(built: tuple[Path, Po
     of_each = [(v, stage) for v in ("dense", "params-1-4", "macs-0.4") for stage in ("train", "evaluate", "export")]
     scored = [("params-1-4", "prune"), ("macs-0.4", "prune")]
     memory = [(v, "memory") for v in ("dense", "params-1-4", "macs-0.4")]
-    assert stages == [("dense", "check"), *scored, *of_each, *memory, ("all", "probe"), ("all", "report")]
+    assert stages == [
+        ("dense", "check"),
+        *scored,
+        ("all", "pace"),
+        ("all", "plan"),
+        *of_each,
+        *memory,
+        ("all", "probe"),
+        ("all", "report"),
+    ]
     assert all(0 <= s.done <= s.total or s.total == 0 for s in steps)
     overall = [s.overall for s in steps]
     assert min(overall) >= 0

@@ -9,10 +9,12 @@ import typer
 from prunit.cli import running, serving, sparse
 from prunit.cli.options import (
     AsJson,
+    Begin,
     Budgets,
     ConfigFile,
     DataDir,
     DataName,
+    DenseModel,
     Device,
     Download,
     ImageSize,
@@ -21,11 +23,16 @@ from prunit.cli.options import (
     Options,
     RecipeName,
     RoundTo,
+    Rounds,
+    Rule,
     ScoreName,
     Seed,
     Settings,
     Subset,
     Threads,
+    Time,
+    TrainedWeights,
+    WeightsKey,
     config_of,
     dataset_of,
 )
@@ -68,6 +75,13 @@ def build(
     round_to: RoundTo = None,
     subset: Subset = None,
     image_size: ImageSize = None,
+    train: Rule = None,
+    time: Time = None,
+    start: Begin = None,
+    weights: TrainedWeights = None,
+    weights_key: WeightsKey = None,
+    dense: DenseModel = None,
+    rounds: Rounds = None,
     config: ConfigFile = None,
     settings: Settings = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a build that was stopped.")] = False,
@@ -77,7 +91,16 @@ def build(
     from prunit.cli import show
     from prunit.cli.progress import Bars
 
-    options = Options(model, data, budget, recipe, mode, score, seed, device, image_size, round_to, subset, epochs)
+    options = Options(
+        *(model, data, budget, recipe, mode, score, seed, device, image_size, round_to, subset, epochs),
+        rule=train,
+        time=time,
+        point=start,
+        weights=weights,
+        key=weights_key,
+        dense=dense,
+        rounds=rounds,
+    )
     chosen = config_of(options, config, settings)
     with Bars() as bars:
         bars.wait("loading PyTorch")

@@ -66,6 +66,45 @@ ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file w
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="Any setting as a.b=c, for example train.lr=0.05. Can be repeated.")
 ]
+Rule = Annotated[
+    str | None,
+    typer.Option(
+        "--train",
+        metavar="RULE",
+        help="How long variants train: equal-time (as long as the dense model, measured here), equal-macs or"
+        " equal-epochs. (default: equal-time)",
+    ),
+]
+Time = Annotated[
+    str | None, typer.Option("--time", help="Time for the whole build, as 90s, 30m or 2h: epochs follow from it.")
+]
+Begin = Annotated[
+    str | None,
+    typer.Option(
+        "--start",
+        metavar="POINT",
+        help="What variants begin with: init (cut layers drawn anew) or trained (the dense variant's weights)."
+        " (default: init; trained with --weights)",
+    ),
+]
+TrainedWeights = Annotated[
+    str | None,
+    typer.Option("--weights", metavar="FILE", help="Trained weights of the model: a checkpoint of any tool."),
+]
+WeightsKey = Annotated[
+    str | None, typer.Option("--weights-key", help="Which weights, where the file holds several that fit.")
+]
+DenseModel = Annotated[
+    str | None,
+    typer.Option(
+        "--dense",
+        metavar="WHAT",
+        help="train the dense model, or keep it as it is. (default: keep where --weights fit, else train)",
+    ),
+]
+Rounds = Annotated[
+    int | None, typer.Option("--rounds", min=1, help="Cut a trained model in so many rounds, training after each.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")]
 
 
@@ -84,6 +123,13 @@ class Options(NamedTuple):
     round_to: str | None
     subset: int | None = None
     epochs: int | None = None
+    rule: str | None = None
+    time: str | None = None
+    point: str | None = None
+    weights: str | None = None
+    key: str | None = None
+    dense: str | None = None
+    rounds: int | None = None
 
 
 def config_of(
@@ -96,8 +142,15 @@ def config_of(
         raise ConfigError(f"--mode {options.mode} is of the recipe 'complexity', got --recipe {options.recipe}")
     if options.mode:
         options = options._replace(recipe="complexity")
-    prune, train = ("recipe", "mode", "score", "round_to"), ("epochs", "device")
-    names = {n: f"prune.{n}" for n in prune} | {n: f"train.{n}" for n in train}
+    if options.time and options.epochs:
+        raise ConfigError(f"--time {options.time} says how long to train, and --epochs {options.epochs} too: give one")
+    sections = {
+        "prune": ("recipe", "mode", "score", "round_to"),
+        "train": ("epochs", "device"),
+        "effort": ("rule", "time"),
+        "start": ("point", "weights", "key", "dense", "rounds"),
+    }
+    names = {name: f"{section}.{name}" for section, those in sections.items() for name in those}
     given: dict[str, Any] = {
         names.get(name, name): value for name, value in options._asdict().items() if value is not None and value != []
     }

@@ -156,7 +156,7 @@ class StartConfig(_Section):
 class EffortConfig(_Section):
     """How long variants are trained."""
 
-    rule: Literal["equal-time", "equal-macs", "equal-epochs"] = "equal-epochs"
+    rule: Literal["equal-time", "equal-macs", "equal-epochs"] = "equal-time"
     """A variant's epochs: as many as the dense model's, or as many as cost its macs, or its time on this machine."""
     time: Annotated[str | None, BeforeValidator(_duration)] = None
     """Time for the whole build, as 90s, 30m or 2h: epochs follow from it, train.epochs plays no part."""
