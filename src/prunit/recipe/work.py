@@ -1,6 +1,7 @@
 """The steps of one build; each leaves its result in the folder, and reads it back if it is there."""
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -39,6 +40,7 @@ from prunit.store import save as save_weights
 from prunit.surgery import Rectify, check_runs, compact, rectify
 from prunit.train import Epoch, Fitted, device_named, fitted_to, train
 from prunit.train.accuracy import answers_of
+from prunit.train.guessing import guessing_loss, stuck
 from prunit.train.sparse import Masks
 from prunit.version import VERSION
 
@@ -211,6 +213,7 @@ class Work:
     ) -> Iterator[Epoch]:
         """The epochs of a training as they end, its progress told; as `train` has them."""
         last: Epoch | None = None  # of those with a test accuracy
+        told = False
 
         def on_training_step(done: int, total: int) -> None:
             note = f"{last.test_accuracy:.1%} at epoch {last.index}/{last.epochs}" if last else ""
@@ -219,8 +222,16 @@ class Work:
         for epoch in train(
             *(model, self.dataset, settings), checkpoint=checkpoint, on_step=on_training_step, masks=masks, first=first
         ):
+            told = told or self._told_stuck(name, epoch, settings)
             last = last if epoch.test_accuracy is None else epoch
             yield epoch
+
+    def _told_stuck(self, name: str, epoch: Epoch, settings: Fitted) -> bool:
+        counts_K = self.dataset.train.y_B.bincount(minlength=len(self.dataset.classes)).tolist()
+        found = stuck(epoch, guessing_loss(counts_K, settings.smoothing))
+        if found:
+            logging.getLogger(__name__).warning("%s: %s", name, found)
+        return bool(found)
 
     def trained(self, name: str, history: Path, epochs: Sequence[Epoch], checkpoint: Path) -> None:
         """Write down the epochs of a training whose weights are stored; its checkpoint is of no more use."""
