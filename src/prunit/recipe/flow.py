@@ -94,6 +94,7 @@ def build(
             name: work.plan(dense, name, budget, chosen=timed.get(name), translation=translation)
             for name, budget in budgets.items()
         }
+        work = work.with_precision(dense)
         del dense, translation
         pacer = pacer_of(work, plans, began=began)
         progress.plan_to_train(

@@ -41,8 +41,9 @@ def pacer_of(work: Work, plans: Mapping[str, Plan], *, began: float) -> Pacer:
 def _found(work: Work, plans: Mapping[str, Plan]) -> Effort:
     effort, macs = work.config.effort, {name: cost_of(work.graph, plan).macs for name, plan in plans.items()}
     trained = [name for name in plans if name != DENSE or not work.start.kept]
-    if effort.time is None and (effort.rule != "equal-time" or len(plans) == 1):
-        return Effort({name: ratio for name, ratio in ratios(effort.rule, macs, {}).items() if name in trained})
+    rule = effort.rule if len(plans) > 1 else "equal-epochs"  # alone the dense model has nothing to be equal to
+    if effort.time is None and rule != "equal-time":
+        return Effort({name: ratio for name, ratio in ratios(rule, macs, {}).items() if name in trained})
     work.progress("all", "pace", 0, 0)
     dense = work.source.make()
     # The dense model is timed even where it is not trained: equal time is its time.
@@ -50,7 +51,7 @@ def _found(work: Work, plans: Mapping[str, Plan]) -> Effort:
     step_s = step_seconds(models, work.dataset, work.settings, seconds=_STEPS_S)
     test_s = evaluation_seconds(models, work.dataset, work.settings, seconds=_STEPS_S / 3)
     steps = _steps(work.dataset, work.settings)
-    by_rule = ratios(effort.rule, macs, step_s)
+    by_rule = ratios(rule, macs, step_s)
     return Effort(
         {name: by_rule[name] for name in trained}, {name: steps * step_s[name] + test_s[name] for name in trained}
     )

@@ -38,7 +38,7 @@ from prunit.report import write_report
 from prunit.store import load as load_weights
 from prunit.store import save as save_weights
 from prunit.surgery import Rectify, check_runs, compact, rectify
-from prunit.train import Epoch, Fitted, device_named, fitted_to, train
+from prunit.train import Epoch, Fitted, device_named, fitted_to, recalibrate, resolved_precision, train
 from prunit.train.accuracy import answers_of
 from prunit.train.guessing import guessing_loss, stuck
 from prunit.train.sparse import Masks
@@ -81,11 +81,25 @@ class Work:
         """How the dense model is trained."""
         return fitted_to(self.config.train, self.dataset)
 
+    def with_precision(self, dense: nn.Module) -> "Work":
+        """The same work in the precision that `auto` means for the dense model here: one for all its variants.
+
+        What a resumed build found before holds.
+        """
+        if self.config.train.precision != "auto":
+            return self
+        file = self.state_file("precision.json")
+        if not file.exists():
+            found = resolved_precision(dense, self.dataset, self.settings)
+            write_atomically(file, json.dumps({"precision": found}))
+        train = self.config.train.model_copy(update={"precision": read_json(file)["precision"]})
+        return replace(self, config=self.config.model_copy(update={"train": train}))
+
     def settings_of(self, name: str, epochs: int) -> Fitted:
         """How a variant is trained, for so many epochs; a warm-up of a set length goes with them."""
         settings = of_length(self.settings, epochs)
         if name == DENSE:
-            return settings
+            return settings.model_copy(update={"distill": 0.0})  # there is nobody to learn from
         lr = self.config.start.lr if self.start.trained else None
         return settings if lr is None else settings.model_copy(update={"lr": lr})
 
@@ -174,6 +188,10 @@ class Work:
             small = compact(model, graph, step)
             if self._rectifier(name) != "none":
                 rectify(small, model, self._rectifier(name), seed=prune.seed)
+            if start.recalibrate:
+                recalibrate(
+                    *(small, self.dataset), batch_size=settings.batch_size, device=settings.device, seed=settings.seed
+                )
             model, cut = small, cut.then(step)
             parts.append(list(self.epochs(name, model, checkpoint, each.settings)))
             if number < len(rounds):
@@ -220,7 +238,12 @@ class Work:
             self.progress(name, "train", done, total, note)
 
         for epoch in train(
-            *(model, self.dataset, settings), checkpoint=checkpoint, on_step=on_training_step, masks=masks, first=first
+            *(model, self.dataset, settings),
+            checkpoint=checkpoint,
+            on_step=on_training_step,
+            masks=masks,
+            first=first,
+            teacher=self.taught() if settings.distill else None,
         ):
             told = told or self._told_stuck(name, epoch, settings)
             last = last if epoch.test_accuracy is None else epoch
