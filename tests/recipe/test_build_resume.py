@@ -259,7 +259,7 @@ def test_ctrl_c_is_one_line_and_leaves_a_build_to_resume(tmp_path: Path) -> None
     assert out == ""
     *progress, last = errors.splitlines()
     assert last == "prunit: stopped; `prunit build … --resume` goes on where it was"
-    assert all(": " in line or line.split()[0] in ("loading", "reading", "checking") for line in progress)
+    assert all(": " in line or line.split()[0] in ("loading", "reading", "checking", "timing") for line in progress)
     assert "Traceback" not in errors
 
     def on_step(step: Step) -> None:

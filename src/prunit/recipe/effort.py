@@ -111,9 +111,14 @@ class Pacer:
 
     def trained(self, name: str, epochs: Sequence[Epoch]) -> None:
         """A training is over; a model that was kept as it was has none."""
-        if name in self._said:
+        if name in self._said and name not in self._took_s:
             self._took_s[name] = sum(epoch.seconds for epoch in epochs)
             self._write()
+
+    @property
+    def over(self) -> bool:
+        """Nothing is left to train."""
+        return self._took_s.keys() >= self.effort.ratios.keys()
 
     def told(self) -> str:
         """The plan in a line, for whoever waits."""

@@ -102,7 +102,8 @@ def build(
             seconds=pacer.seconds(),
             probe_s=2 * config.probe.seconds,
         )
-        progress("all", "plan", 0, 0, pacer.told())
+        if not pacer.over:
+            progress("all", "plan", 0, 0, pacer.told())
         variants: list[Variant] = []
         for name, plan in plans.items():
             epochs_n = 0 if name == DENSE and start.kept else pacer.epochs(name)

@@ -39,7 +39,7 @@ from prunit.recipe.source import (
     loaded,
     settings_of_build,
 )
-from prunit.recipe.work import Work
+from prunit.recipe.work import DENSE, Work
 from prunit.scores import SCORES, score_weights
 from prunit.train import Epoch, device_named, fitted_to
 from prunit.train.accuracy import check_model
@@ -249,7 +249,8 @@ class _Climb:
         epochs: list[Epoch] = []
         checkpoint = self._checkpoint(name)
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        for epoch in self.work.epochs(name, model, checkpoint, self.work.settings, masks=masks, first=first):
+        settings = self.work.settings_of(DENSE, self.work.settings.epochs)
+        for epoch in self.work.epochs(name, model, checkpoint, settings, masks=masks, first=first):
             epochs.append(epoch)
             if epoch.index == keep_at and not self._file("rewind").exists():
                 self._write("rewind", model)

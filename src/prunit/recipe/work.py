@@ -156,7 +156,8 @@ class Work:
                 rectify(model, dense, self._rectifier(name), seed=prune.seed)
             del dense
             found = list(self.epochs(name, model, checkpoint, settings))
-        write_atomically(self.folder / f"{name}.plan.json", plan.to_json())
+        if self.start.trained:
+            write_atomically(self.folder / f"{name}.plan.json", plan.to_json())
         save_weights(model, plan, weights)
         self.trained(name, history, found, checkpoint)
         return plan, found
