@@ -60,7 +60,7 @@ def built(net: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Re
     folder = tmp_path_factory.mktemp("built") / "portfolio"
     options = ["--subset", "100", "--epochs", "1", "--device", "cpu", "--budget", "params=1/2", "--seed", "2"]
     settings = ["--set", "probe.seconds=0.01", "--set", "prune.rounds=4", "--set", "train.batch_size=50"]
-    settings += ["--set", "prune.measure=false"]
+    settings += ["--set", "prune.measure=false", "--train", "equal-epochs"]
     with one_thread():
         result = prunit("build", f"{net}:network", "--data", "digits", "--out", folder, *options, *settings, "--json")
     return folder, result

@@ -42,6 +42,7 @@ def test_build_shows_a_summary_and_where_it_stands(built: tuple[Path, Result], n
     folder, _ = built
     again = prunit(
         *("build", f"{net}:network", "--data", "digits", "--out", folder, "--resume", "--subset", 100, "--epochs", 1),
+        *("--train", "equal-epochs"),
         *("--device", "cpu", "--budget", "params=1/2", "--seed", 2, "--set", "probe.seconds=0.01"),
         *("--set", "prune.rounds=4", "--set", "train.batch_size=50", "--set", "prune.measure=false"),
     )
@@ -154,7 +155,7 @@ def test_inspect_a_portfolio(built: tuple[Path, Result], manifest: dict[str, Any
     result = prunit("inspect", folder)
     assert result.code == 0, result.err
     assert result.err == ""
-    how = "reconvene, score synflow, evaluator none, residual auto, constraints round_to=auto, rectifier reinit, "
+    how = "reconvene, score synflow, evaluator none, residual auto, constraints round_to=auto, rectifier own, "
     for text in ("dense", how + "params=1/2, seed 2, 1 epochs", "match their sha256", "not dominated: "):
         assert text in " ".join(result.out.split())
     found = parsed(prunit("inspect", folder, "--json"))

@@ -10,7 +10,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from prunit import zoo
 from prunit.allocate import Budget
 from prunit.batches import Dataset
 from prunit.costs import cost_of
@@ -37,6 +36,8 @@ from prunit.recipe.starting import Start, check_start, check_taught
 from prunit.recipe.work import DENSE, Work
 from prunit.train import device_named, fitted_to
 from prunit.train.accuracy import answers_of, check_model
+from prunit.zoo import load as load_model
+from prunit.zoo import models as known_models
 
 
 def build(
@@ -143,8 +144,8 @@ def check_request(config: BuildConfig) -> dict[str, Budget | None]:
             other = alike.setdefault((budget.asks, prune.model_dump_json()), name)
             if other != name:
                 raise ConfigError(f"budgets {budgets[other]} and {budget} ask for the same: build one")
-    if ":" not in config.model and config.model not in zoo.models():
-        zoo.load(config.model)  # it says what there is
+    if ":" not in config.model and config.model not in known_models():
+        load_model(config.model)  # it says what there is
     return budgets
 
 

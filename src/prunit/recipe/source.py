@@ -51,14 +51,14 @@ class Source:
 
     def with_weights(self, file: Path, key: str | None = None) -> "Source":
         """The same model with the weights in a file."""
-        found = read_weights(file, self.make(), key=key)
+        found = read_weights(file, self.make(), key=key, other_classes=True)
 
         def make() -> nn.Module:
             model = self.make()
             model.load_state_dict(found.tensors, strict=False)
             return model
 
-        return replace(self, make=make, told=found.told)
+        return replace(self, make=make, redrawn=found.redrawn, told=found.told)
 
     @staticmethod
     def _bare(model: ModelLike, dataset: Dataset, *, seed: int) -> "Source":
