@@ -97,9 +97,7 @@ def test_the_time_of_earlier_runs_counts(tmp_path: Path, clock: Callable[[float]
 
 
 def test_a_time_too_short_for_one_epoch_each_is_refused(tmp_path: Path, clock: Callable[[float], None]) -> None:
-    with pytest.raises(
-        ConfigError, match=r"time=14s is too short: one epoch of each of 2 models takes 4s"
-    ) as told:
+    with pytest.raises(ConfigError, match=r"time=14s is too short: one epoch of each of 2 models takes 4s") as told:
         pacer(tmp_path / "effort.json", limit_s=14.0).planned()
     assert "\n" not in str(told.value)
 

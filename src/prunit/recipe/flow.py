@@ -68,6 +68,8 @@ def build(
     progress("dense", "check", 0, 0)
     source = Source.of(model, dataset, seed=config.seed, start=config.start)
     start = Start.of(config.start, source)
+    if source.told:
+        progress("all", "plan", 0, 0, source.told)
     dense = source.make()
     check_model(dense, dataset)
     graph = trace(dense, example_of(dataset), pin=config.prune.pin)
