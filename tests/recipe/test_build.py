@@ -80,7 +80,9 @@ def test_plans_and_costs_are_those_of_the_manifest(built: tuple[Path, Portfolio,
         cost, metrics = prunit.cost(graph, plan), variant.metrics
         assert (metrics.params, metrics.macs, metrics.weight_bytes) == (cost.params, cost.macs, cost.weight_bytes)
         assert variant.keep == pytest.approx(sum(plan.widths.values()) / sum(plan.dense.values()))
-        assert (variant.epochs, variant.seed) == (2, 1)
+        # A variant trains as long as the dense model does: for no fewer epochs.
+        assert variant.epochs >= portfolio.variants[0].epochs == 2
+        assert variant.seed == 1
         assert variant.seconds.keys() == {"prune", "train", "export"}
     whole, small, fast = portfolio.variants
     assert (whole.recipe, whole.budget, whole.keep) == ("dense", {}, 1.0)
