@@ -14,21 +14,11 @@ from bench.evidence.arms import Amount
 from bench.evidence.case import Case
 from bench.evidence.tasks import plain
 from prunit.files import write_atomically
+from prunit.recipe.effort import MOST, stretched
 from prunit.train import step_seconds
 
-MOST: Final = 8.0
-"""By multiply-adds an arm is trained for at most so many times the dense model's epochs."""
 _PROBES: Final = 4
 """Steps of each model are timed for so many times as long as an answer of the exported one."""
-
-
-def stretched(ratio: float) -> float:
-    """How many times the dense epochs: at least once, in quarters below 2, in halves below 4, then in whole ones.
-
-    In steps, so that timing once more leads to the same epochs as often as not.
-    """
-    step = 0.25 if ratio < 2 else 0.5 if ratio < 4 else 1.0
-    return max(1.0, round(ratio / step) * step)
 
 
 def epochs_for(amount: Amount, dense: int, macs: float, steps: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from prunit.report.accuracy import AXES, Figure, accuracy_plot, linear_ticks, lo
 from prunit.report.charts import curves, training_figures, width_figures, widths_note
 from tests.report.portfolios import HISTORY, dense, latency, portfolio, usual, variant
 
-SIZE, MACS, LATENCY = AXES
+SIZE, MACS, LATENCY, TRAINING = AXES
 
 
 def plot(found: Portfolio, axis: Any = SIZE) -> Figure:
@@ -193,3 +193,10 @@ def test_every_training_has_a_colour_of_its_own():
         found = portfolio(*(variant(f"v{i}") for i in range(n)))
         trainings = curves(summary_rows(found), {variant.name: HISTORY for variant in found.variants})
         assert len({curve.colour for curve in trainings}) == n
+
+
+def test_a_model_that_was_kept_as_given_has_no_training_time():
+    kept = dense().model_copy(update={"seconds": {"train": 0.0}})
+    figure = plot(portfolio(kept, variant("a", accuracy=0.8)), TRAINING)
+    assert figure["data"][-1]["x"] == [90.0]
+    assert accuracy_plot(portfolio(kept), summary_rows(portfolio(kept)), TRAINING) is None

@@ -100,6 +100,7 @@ def test_each_plot_has_its_place_and_its_description(usual_page: Page):
         "accuracy-file_bytes",
         "accuracy-macs",
         "accuracy-latency_ms",
+        "accuracy-train_seconds",
         "widths-0",
         "training-0",
         "training-1",

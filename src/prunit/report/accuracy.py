@@ -49,6 +49,7 @@ AXES: Final = (
     Axis("file_bytes", "file size", lambda row: row.file_bytes, numbers.size),
     Axis("macs", "macs", lambda row: row.macs, numbers.count),
     Axis("latency_ms", "latency at batch 1", _median_ms, numbers.milliseconds),
+    Axis("train_seconds", "training time", lambda row: row.seconds.get("train") or None, numbers.duration),
 )
 
 

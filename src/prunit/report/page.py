@@ -187,6 +187,8 @@ def _accuracy_section(portfolio: Portfolio, rows: Sequence[SummaryRow], figures:
     cards = []
     for axis in AXES:
         figure = accuracy_plot(portfolio, rows, axis)
+        if figure is None and axis.metric == "train_seconds":
+            continue  # nothing that can be measured later
         label = f"Accuracy against {axis.title}; the table of figures holds the same numbers"
         plot = (
             _plot(f"accuracy-{axis.metric}", figure, label, figures)
