@@ -22,8 +22,8 @@ from prunit.train import Epoch
 MOST: Final = 8.0
 """By the rule equal-macs a variant is trained for at most so many times the dense model's epochs."""
 
-REST_S: Final = 4.0
-"""Seconds that evaluating and exporting a variant is taken to last."""
+EXPORT_S: Final = 4.0
+"""Seconds that evaluating and exporting a variant is taken to last, where no export was timed."""
 _PLANNED: Final = 0.97
 """Share of the time left that is planned with, for what nobody foresees."""
 
@@ -70,14 +70,23 @@ class Pacer:
     """Says for how many epochs a variant is trained, and keeps in a file what it has said: a resumed build repeats it.
 
     Within a time, what is left of it is shared out anew before each training, by what those before it really took.
-    `dense` are the dense model's epochs, of no effect within a time; `probe_s` the seconds of measuring at the end;
-    `started` when the build began, by `perf_counter`.
+    `dense` are the dense model's epochs, of no effect within a time; `probe_s` the seconds of measuring at the end,
+    `export_s` those of evaluating and exporting a variant; `started` is when the build began, by `perf_counter`.
     """
 
     def __init__(
-        self, file: Path, effort: Effort, *, dense: int, limit_s: float | None, probe_s: float, started: float
+        self,
+        file: Path,
+        effort: Effort,
+        *,
+        dense: int,
+        limit_s: float | None,
+        probe_s: float,
+        started: float,
+        export_s: float = EXPORT_S,
     ) -> None:
         self.file, self.effort, self.dense, self.limit_s, self.probe_s = file, effort, dense, limit_s, probe_s
+        self.export_s = export_s
         kept = read_json(file) if file.exists() else {}
         self._said: dict[str, int] = {name: int(n) for name, n in kept.get("epochs", {}).items()}
         self._took_s: dict[str, float] = dict(kept.get("took_s", {}))
@@ -139,7 +148,7 @@ class Pacer:
         return _PLANNED * (self.limit_s - (perf_counter() - self._since) - self._rest_s(trainings))
 
     def _rest_s(self, trainings: int) -> float:
-        return self.probe_s + REST_S * trainings
+        return self.probe_s + self.export_s * trainings
 
     def _slower(self) -> float:
         """How many times as long as timed the trainings so far have taken."""

@@ -77,13 +77,15 @@ def build(
         if budget:
             first_reachable(graph, budget.known, config.prune_of(name))
     settings = settings_of_build(config, source, dense, dataset)
-    translation = None
+    translation, export_s = None, 0.0
     if not (resume and is_started(Path(out))):
         check_trains(source.make(), dataset)
+        exporting = perf_counter()
         translation = check_exports(dense, dataset)
+        export_s = perf_counter() - exporting
         if start.trained and start.kept:
             check_taught(answers_of(dense, dataset, device=config.train.device), kept=True)
-        check_time(config, dense, dataset, fitted_to(config.train, dataset), began=began)
+        check_time(config, dense, dataset, fitted_to(config.train, dataset), began=began, export_s=export_s)
     timed = {
         name: decided(config, dataset, graph, dense, name, budget, progress, translation=translation)
         for name, budget in budgets.items()
@@ -99,7 +101,7 @@ def build(
         }
         work = work.with_precision(dense)
         del dense, translation
-        pacer = pacer_of(work, plans, began=began)
+        pacer = pacer_of(work, plans, began=began, export_s=export_s)
         progress.plan_to_train(
             {name: cost_of(graph, plan).macs for name, plan in plans.items()},
             seconds=pacer.seconds(),

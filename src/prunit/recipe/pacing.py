@@ -11,7 +11,7 @@ from prunit.costs import cost_of
 from prunit.errors import ConfigError
 from prunit.plans import Plan
 from prunit.recipe.config import BuildConfig
-from prunit.recipe.effort import REST_S, Effort, Pacer, ratios, written_s
+from prunit.recipe.effort import EXPORT_S, Effort, Pacer, ratios, written_s
 from prunit.recipe.work import DENSE, Work
 from prunit.surgery import compact
 from prunit.train import Fitted, evaluation_seconds, step_seconds
@@ -21,10 +21,10 @@ _STEPS_S: Final = 1.5
 """How long the steps of each model are timed, about."""
 
 
-def pacer_of(work: Work, plans: Mapping[str, Plan], *, began: float) -> Pacer:
+def pacer_of(work: Work, plans: Mapping[str, Plan], *, began: float, export_s: float = 0.0) -> Pacer:
     """Epochs for every variant by the build's rule or within its time; what a resumed build has said before holds.
 
-    `began` is when the build did, by `perf_counter`.
+    `began` is when the build did, by `perf_counter`; `export_s` what an export of the dense model took.
     """
     effort = work.config.effort
     file = work.state_file("effort.json")
@@ -35,6 +35,7 @@ def pacer_of(work: Work, plans: Mapping[str, Plan], *, began: float) -> Pacer:
         limit_s=None if effort.time is None else seconds_of(effort.time),
         probe_s=2 * work.config.probe.seconds,
         started=began,
+        export_s=max(export_s, EXPORT_S),
     )
 
 
@@ -57,13 +58,15 @@ def _found(work: Work, plans: Mapping[str, Plan]) -> Effort:
     )
 
 
-def check_time(config: BuildConfig, dense: nn.Module, dataset: Dataset, settings: Fitted, *, began: float) -> None:
+def check_time(
+    config: BuildConfig, dense: nn.Module, dataset: Dataset, settings: Fitted, *, began: float, export_s: float
+) -> None:
     """Raise `ConfigError` if the build's time is too short for one epoch of the dense model and all else."""
     if config.effort.time is None:
         return
     step_s = step_seconds({DENSE: dense}, dataset, settings, seconds=_STEPS_S)[DENSE]
     epoch_s, limit_s = _steps(dataset, settings) * step_s, seconds_of(config.effort.time)
-    rest_s = perf_counter() - began + 2 * config.probe.seconds + REST_S * (1 + len(config.budgets))
+    rest_s = perf_counter() - began + 2 * config.probe.seconds + max(export_s, EXPORT_S) * (1 + len(config.budgets))
     if epoch_s + rest_s > limit_s:
         raise ConfigError(
             f"effort.time={config.effort.time} is too short: one epoch of the dense model takes {written_s(epoch_s)}"
