@@ -28,6 +28,7 @@ from prunit.recipe.config import BuildConfig, PruneConfig, validated
 from prunit.recipe.deciding import decided
 from prunit.recipe.flow import build, check_request
 from prunit.recipe.folder import is_started, read_json
+from prunit.recipe.gradual import of_length
 from prunit.recipe.lock import LOCK, check_free, holding
 from prunit.recipe.progress import OnStep, Progress
 from prunit.recipe.recipes import RECIPES
@@ -318,9 +319,7 @@ class _Halving:
             small = compact(dense, self.graph, plan)
             check_runs(dense, small, example_of(self.dataset))
             rectify(small, dense, rectifier_for(prune, self.source.named), seed=prune.seed)
-            settings = fitted_to(self.config.train, self.dataset)
-            warm_up = settings.warmup_epochs and settings.warmup_epochs * epochs / settings.epochs
-            short = settings.model_copy(update={"epochs": epochs, "warmup_epochs": warm_up})
+            short = of_length(fitted_to(self.config.train, self.dataset), epochs)
             try:
                 *_, last = train(small, self.held, short)
             except TrainingError as error:
