@@ -21,8 +21,8 @@ from tests.train.toys import Small, small, stripes
 DATA = stripes(60, tests=80)
 
 
-def config(epochs: int = 2, **start: Any) -> dict[str, Any]:
-    train = {**building.CONFIG["train"], "epochs": epochs}
+def config(passes: int = 2, **start: Any) -> dict[str, Any]:
+    train = {**building.CONFIG["train"], "epochs": passes}
     return {**building.CONFIG, "budgets": ["params=1/2"], "train": train, "start": start}
 
 
@@ -87,6 +87,17 @@ def test_rounds_leave_the_widths_that_were_decided(weights: Path, tmp_path: Path
     epochs = read_history(thrice / STATE / "params-1-2" / "history.json")
     assert [epoch.index for epoch in epochs] == list(range(1, 9))
     assert all(epoch.epochs == 8 for epoch in epochs)
+
+
+def test_fine_tuning_has_its_own_length(tmp_path: Path) -> None:
+    portfolio = build(fresh, DATA, tmp_path / "out", config=config(12, point="trained", epochs=3, score="magnitude"))
+    assert [variant.epochs for variant in portfolio.variants] == [12, 3]
+
+
+def test_fine_tuning_and_a_time_contradict_each_other(tmp_path: Path) -> None:
+    both = {**config(2, point="trained", epochs=3), "effort": {"time": "1m"}}
+    with pytest.raises(ConfigError, match=r"start.epochs=3 .* effort.time=1m"):
+        build(fresh, DATA, tmp_path / "out", config=both)
 
 
 class Enough(Exception):

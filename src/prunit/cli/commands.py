@@ -17,6 +17,7 @@ from prunit.cli.options import (
     DenseModel,
     Device,
     Download,
+    FineTune,
     ImageSize,
     Model,
     ModeName,
@@ -82,6 +83,7 @@ def build(
     weights_key: WeightsKey = None,
     dense: DenseModel = None,
     rounds: Rounds = None,
+    fine_tune: FineTune = None,
     config: ConfigFile = None,
     settings: Settings = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a build that was stopped.")] = False,
@@ -100,6 +102,7 @@ def build(
         key=weights_key,
         dense=dense,
         rounds=rounds,
+        fine_tune=fine_tune,
     )
     chosen = config_of(options, config, settings)
     with Bars() as bars:

@@ -102,6 +102,15 @@ DenseModel = Annotated[
         help="train the dense model, or keep it as it is. (default: keep where --weights fit, else train)",
     ),
 ]
+FineTune = Annotated[
+    int | None,
+    typer.Option(
+        "--fine-tune",
+        metavar="EPOCHS",
+        min=1,
+        help="Epochs of variants that begin with trained weights. (default: by --train)",
+    ),
+]
 Rounds = Annotated[
     int | None, typer.Option("--rounds", min=1, help="Cut a trained model in so many rounds, training after each.")
 ]
@@ -130,6 +139,7 @@ class Options(NamedTuple):
     key: str | None = None
     dense: str | None = None
     rounds: int | None = None
+    fine_tune: int | None = None
 
 
 def config_of(
@@ -151,6 +161,7 @@ def config_of(
         "start": ("point", "weights", "key", "dense", "rounds"),
     }
     names = {name: f"{section}.{name}" for section, those in sections.items() for name in those}
+    names["fine_tune"] = "start.epochs"
     given: dict[str, Any] = {
         names.get(name, name): value for name, value in options._asdict().items() if value is not None and value != []
     }

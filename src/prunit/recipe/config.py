@@ -147,6 +147,8 @@ class StartConfig(_Section):
     """By which score of the trained model channels stay; None is that of `prune`."""
     lr: Positive | None = None
     """Highest learning rate of variants that begin with trained weights; None is that of `train`."""
+    epochs: int | None = Field(default=None, ge=1)
+    """Passes over the training images of each variant that begins with trained weights; None is by `effort`."""
     rounds: int = Field(default=1, ge=1, le=20)
     """In so many rounds a trained model is cut down, with training after each: half of it after the last."""
     recalibrate: bool = False

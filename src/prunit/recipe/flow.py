@@ -130,7 +130,7 @@ def check_request(config: BuildConfig) -> dict[str, Budget | None]:
         if other != budget:
             raise ConfigError(f"budgets {other} and {budget} would both be called '{variant_name(budget)}': build one")
     device_named(config.train.device)
-    check_start(config.start)
+    check_start(config.start, config.effort)
     for name in config.by_variant:
         if not budgets.get(name):
             raise unknown("variant", name, [n for n, budget in budgets.items() if budget], "by_variant names them.")

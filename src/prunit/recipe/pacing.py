@@ -42,6 +42,9 @@ def pacer_of(work: Work, plans: Mapping[str, Plan], *, began: float, export_s: f
 def _found(work: Work, plans: Mapping[str, Plan]) -> Effort:
     effort, macs = work.config.effort, {name: cost_of(work.graph, plan).macs for name, plan in plans.items()}
     trained = [name for name in plans if name != DENSE or not work.start.kept]
+    if (epochs := work.config.start.epochs) is not None:
+        own = epochs / work.settings.epochs
+        return Effort({name: 1.0 if name == DENSE else own for name in trained})
     rule = effort.rule if len(plans) > 1 else "equal-epochs"  # alone the dense model has nothing to be equal to
     if effort.time is None and rule != "equal-time":
         return Effort({name: ratio for name, ratio in ratios(rule, macs, {}).items() if name in trained})
