@@ -76,7 +76,7 @@ def quotient(above: Sequence[float], below: Sequence[float]) -> dict[str, Any]:
 
 def device(threads: int | Sequence[int]) -> dict[str, Any]:
     """This machine: the CPU's model, the cores that this process may use, and the threads of the measurement."""
-    from prunit.edge.probe import device as facts
+    from prunit.edge.measuring.probe import device as facts
 
     here = facts()
     return {"cpu": here.name, "cores": here.cores, "os": here.os, "threads": threads}

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from prunit import zoo
+from prunit.cut.plans import Plan, choose
 from prunit.graph import ChannelGraph
-from prunit.plans import Plan, choose
 from prunit.scores import score_channels
 
 

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from bench._common import arguments, record, spread, write
 from bench._nets import HALVED, Net, plan_at
+from prunit.cut.surgery import compact
 from prunit.export import exporter
 from prunit.export.translation import translated
 from prunit.export.untrained import Untrained
 from prunit.graph import trace
 from prunit.recipe.stopwatch import Stopwatch
-from prunit.surgery import compact
 
 NETS: Final[Mapping[str, Net]] = {
     "resnet50-224": HALVED["resnet50-224"],

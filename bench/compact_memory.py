@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from bench._common import RESULTS, ROOT, record, spread, write
 from bench._nets import HALVED, LARGE, count, plan_at
+from prunit.cut.surgery import compact
 from prunit.graph import trace
-from prunit.surgery import compact
 
 NETS: Final = {**HALVED, **LARGE}
 STATUS: Final = Path("/proc/self/status")

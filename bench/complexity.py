@@ -15,8 +15,8 @@ from bench._common import arguments, record, write
 from prunit import zoo
 from prunit.allocate import Budget, Complexity, Constraints, Target, by_complexity
 from prunit.allocate.by_complexity import MODES, Setting
-from prunit.costs import cost_of, width_array
 from prunit.graph import ChannelGraph, trace
+from prunit.prices.costs import cost_of, width_array
 from prunit.recipe import decide
 from prunit.recipe.config import PruneConfig
 from prunit.recipe.recipes import example_batch

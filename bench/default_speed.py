@@ -28,14 +28,14 @@ from bench._common import RESULTS, commit, percentile, record, write
 from bench._nets import Net
 from prunit import zoo
 from prunit.allocate import Budget
-from prunit.costs import Cost, cost_of
-from prunit.edge.probe import ProbeSettings, turns
+from prunit.edge.measuring.probe import ProbeSettings, turns
 from prunit.edge.runtimes import runtime
 from prunit.errors import BudgetError, ConfigError
 from prunit.export.translation import Translation, translated
 from prunit.export.untrained import Untrained
 from prunit.files import staged
 from prunit.graph import ChannelGraph, trace
+from prunit.prices.costs import Cost, cost_of
 from prunit.recipe.config import PruneConfig
 from prunit.recipe.recipes import Decision, example_batch, scored_for
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from bench import _engines
 from bench._common import RESULTS, record, take_turns, write
-from prunit.edge import onnx_writer
+from prunit.edge.measuring import onnx_writer
 
 WIDTHS: Final = (8, 16, 32, 48, 64, 128)
 LESS: Final = (-1, 0, 1, 2, 4, 8)

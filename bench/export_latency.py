@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from bench._common import arguments, record, write
 from bench._nets import SMALL, plan_at
-from prunit.costs import cost_of
+from prunit.cut.surgery import compact
+from prunit.edge.measuring.probe import ProbeSettings, probe
 from prunit.edge.portfolio import Latency
-from prunit.edge.probe import ProbeSettings, probe
 from prunit.edge.runtimes import runtime
 from prunit.export import exporter
 from prunit.graph import trace
-from prunit.surgery import compact
+from prunit.prices.costs import cost_of
 
 WIDTHS: Final = (Fraction(1), Fraction(1, 2), Fraction(1, 4))
 BATCHES: Final = (1, 32)

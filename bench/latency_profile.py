@@ -23,16 +23,16 @@ from torch import Tensor, nn
 from bench._common import RESULTS, ROOT, percentile, record, write
 from bench._nets import SMALL, Net
 from bench._scatter import scatter
-from prunit.costs import cost_of, named_widths
-from prunit.edge.probe_layers import LayerProbe, probe_layers
-from prunit.edge.profile import DeviceProfile
+from prunit.cut.plans import choose
+from prunit.cut.surgery import compact
+from prunit.edge.measuring.probe_layers import LayerProbe, probe_layers
+from prunit.edge.measuring.profile import DeviceProfile
 from prunit.edge.runtimes import runtime
 from prunit.edge.session import Session
 from prunit.export import exporter
 from prunit.graph import ChannelGraph, trace
-from prunit.meters import LatencyMeter, layers_of
-from prunit.plans import choose
-from prunit.surgery import compact
+from prunit.prices.costs import cost_of, named_widths
+from prunit.prices.meters import LatencyMeter, layers_of
 
 NETS: Final = {
     **SMALL,

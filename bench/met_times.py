@@ -16,14 +16,14 @@ import torch
 from bench._common import arguments, record, write
 from bench._nets import HALVED, SMALL
 from prunit.allocate import Budget
-from prunit.edge.probe import ProbeSettings, turns
+from prunit.cut.surgery import compact, rectify
+from prunit.edge.measuring.probe import ProbeSettings, turns
 from prunit.edge.runtimes import runtime
 from prunit.export import export_onnx
 from prunit.graph import trace
 from prunit.recipe import decide_here
 from prunit.recipe.config import PruneConfig
 from prunit.recipe.recipes import example_batch
-from prunit.surgery import compact, rectify
 
 NETS: Final = ("vgg16-32", "resnet20-32", "mobilenetv2-32", "resnet18-224")
 BUDGETS: Final = ("faster=1.5x", "faster=3x")

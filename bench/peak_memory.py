@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from bench._common import arguments, record, write
 from bench._nets import SMALL, Net
 from prunit.allocate import Budget
-from prunit.costs import cost_of
-from prunit.edge.probe import peak_memory
+from prunit.cut.surgery import compact
+from prunit.edge.measuring.probe import peak_memory
 from prunit.export import exporter
 from prunit.graph import trace
+from prunit.prices.costs import cost_of
 from prunit.recipe import decide
 from prunit.recipe.config import PruneConfig
 from prunit.recipe.recipes import example_batch
-from prunit.surgery import compact
 
 NETS: Final = {
     **SMALL,

@@ -20,13 +20,13 @@ from torch import nn
 
 from bench._common import RESULTS, record, write
 from prunit import zoo
+from prunit.cut.surgery import compact
+from prunit.cut.zeros import difference, remove_zeros
 from prunit.graph import trace
 from prunit.recipe.ladders import prunable, smallest_dropped
 from prunit.recipe.source import example_of
-from prunit.surgery import compact
 from prunit.train import TrainConfig, evaluate, train
 from prunit.train.sparse import Masks
-from prunit.zeros import difference, remove_zeros
 
 PUBLISHED: Final = {
     "vgg16": (14_719_818, 14_296_439, 14_228_064, 13_420_775, 11_580_637, 8_749_089, 5_293_404, 2_863_466),

@@ -14,11 +14,11 @@ import numpy as np
 
 from bench._common import RESULTS, record, write
 from bench.serving import KEPT, portfolio_in
-from prunit.edge.policy import options_of, policy
-from prunit.edge.replay import replay
-from prunit.edge.simulate import Simulation, services_of
-from prunit.edge.switch import Switcher
-from prunit.edge.traces import arrivals_of, rates_of
+from prunit.edge.switching.policy import options_of, policy
+from prunit.edge.switching.replay import replay
+from prunit.edge.switching.simulate import Simulation, services_of
+from prunit.edge.switching.switch import Switcher
+from prunit.edge.switching.traces import arrivals_of, rates_of
 
 POLICIES = ("queue", "delivered", f"fixed:{KEPT[0]}", f"fixed:{KEPT[2]}")
 

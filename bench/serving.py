@@ -31,11 +31,11 @@ import torch
 from bench._common import RESULTS, ROOT, percentile, record, take_turns, write
 from bench.serving_load import IMAGE, TARGET_MS, request
 from bench.switching import widths_of_vgg
-from prunit.edge.measure import measure
+from prunit.edge.measuring.measure import measure
+from prunit.edge.measuring.probe import ProbeSettings
 from prunit.edge.portfolio import Artifact, Portfolio, Preprocessing
-from prunit.edge.probe import ProbeSettings
 from prunit.edge.serve import protocol
-from prunit.edge.switch import Switcher
+from prunit.edge.switching.switch import Switcher
 
 KEPT: Final = ("w1-1", "w3-4", "w1-2", "w1-8")
 

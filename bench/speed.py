@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from bench._common import arguments, quotient, record, spread, take_turns, write
 from bench._nets import HALVED, MORE, Make, count, plan_at
+from prunit.cut.surgery import compact
 from prunit.graph import trace
-from prunit.surgery import compact
 
 Parts = dict[str, float]
 """Milliseconds of each part of one run by the wall clock, and of all of it in CPU time (`cpu`)."""

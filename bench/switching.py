@@ -37,16 +37,16 @@ from bench.evidence import cells
 from bench.evidence.arms import ARMS
 from bench.evidence.protocols import protocol
 from prunit import zoo
+from prunit.cut.surgery import compact
 from prunit.edge.install import install, opened, place_of
-from prunit.edge.policy import Option, policy
 from prunit.edge.portfolio import Metrics, Portfolio, Preprocessing, Variant
 from prunit.edge.runtimes import runtime
-from prunit.edge.simulate import Service, Simulation
-from prunit.edge.switch import Switcher
-from prunit.edge.traces import arrivals_of, rates_of
+from prunit.edge.switching.policy import Option, policy
+from prunit.edge.switching.simulate import Service, Simulation
+from prunit.edge.switching.switch import Switcher
+from prunit.edge.switching.traces import arrivals_of, rates_of
 from prunit.export import exporter
 from prunit.graph import trace
-from prunit.surgery import compact
 
 SHARES: Final = tuple(Fraction(n, 8) for n in range(8, 0, -1))
 X_BCHW: Final = np.random.default_rng(0).standard_normal((1, 3, 32, 32), dtype=np.float32)

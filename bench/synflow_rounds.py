@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from bench._common import arguments, record, spread, take_turns, write
 from prunit import zoo
-from prunit.costs import cost_of
+from prunit.cut.plans import Plan
+from prunit.cut.surgery import compact
 from prunit.graph import ChannelGraph, trace
-from prunit.plans import Plan
+from prunit.prices.costs import cost_of
 from prunit.scores import WeightScores, per_channel, score_weights
-from prunit.surgery import compact
 
 ROUNDS: Final = (1, 5, 20, 50, 100, 200)
 SHOWN: Final = (20, 100)

@@ -16,10 +16,10 @@ from bench._common import arguments, record, spread, take_turns, write
 from bench._nets import Net
 from bench.training_time import images
 from prunit.allocate import Budget
+from prunit.cut.surgery import compact, copied
 from prunit.graph import trace
 from prunit.recipe import decide
 from prunit.recipe.config import PruneConfig
-from prunit.surgery import compact, copied
 from prunit.train import TrainConfig, fitted_to, resolved_precision
 from prunit.train.config import Chosen
 from prunit.train.run import Job, Run, start

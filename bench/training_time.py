@@ -19,10 +19,10 @@ from bench._common import arguments, record, spread, take_turns, write
 from bench._nets import SMALL, Net
 from prunit.allocate import Budget
 from prunit.batches import Dataset, Split
+from prunit.cut.surgery import compact
 from prunit.graph import trace
 from prunit.recipe import decide
 from prunit.recipe.config import PruneConfig
-from prunit.surgery import compact
 from prunit.train import TrainConfig, train
 
 BUDGETS: Final = ("params=1/8", "macs=1/4")

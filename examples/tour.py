@@ -13,12 +13,12 @@ import torch
 
 import prunit
 from prunit.allocate import Budget, Target, global_threshold
+from prunit.cut.plans import choose
+from prunit.edge.measuring.probe import ProbeSettings, probe
 from prunit.edge.portfolio import Metrics, Variant
-from prunit.edge.probe import ProbeSettings, probe
 from prunit.edge.runtimes import runtime
 from prunit.edge.session import self_test
 from prunit.export import export_onnx
-from prunit.plans import choose
 from prunit.scores import score_channels
 from prunit.train import TrainConfig, train
 
@@ -53,18 +53,18 @@ def main() -> None:
     for name, width in widths.items():
         print(f"  {name:<18} {width:>2} of {graph.group(name).size}")
 
-    title("plan", "which channels stay: plain data, JSON both ways", "plans.py")
+    title("plan", "which channels stay: plain data, JSON both ways", "cut/plans.py")
     plan = choose(graph, scores, widths)
     for name, channels in plan.keep.items():
         print(f"  {name:<18} keeps {' '.join(map(str, channels))}")
     print(f"  hash {plan.hash}; read back from JSON it is the same: {prunit.Plan.from_json(plan.to_json()) == plan}")
 
-    title("cost", "exact, without building the small model", "costs.py")
+    title("cost", "exact, without building the small model", "prices/costs.py")
     cost, before = prunit.cost(graph, plan), prunit.cost(graph)
     for name, value in cost.as_dict().items():
         print(f"  {name:<16} {value:>9,} of {before.as_dict()[name]:,}")
 
-    title("compact model", "a new nn.Module; the dense one is left as it was", "surgery.py")
+    title("compact model", "a new nn.Module; the dense one is left as it was", "cut/surgery.py")
     small, twin = prunit.compact(dense, graph, plan), prunit.mask(dense, graph, plan)
     print(f"  parameters counted in it: {sum(p.numel() for p in small.parameters()):,}")
     with torch.no_grad():

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize, prune
 
 import prunit
+from prunit.cut.plans import Plan, keep_all
 from prunit.graph import trace
 from prunit.graph.computed import computed_weights
-from prunit.plans import Plan, keep_all
 
 Put = Callable[[nn.Module], nn.Module]
 """Puts something on a layer's weight."""

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prunit.cut.plans import Plan
 from prunit.graph import ChannelGraph
 from prunit.graph.running import tensors_in
-from prunit.plans import Plan
 
 
 def images(*, batch: int = 2, channels: int = 3, size: int = 8, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import prunit
+from prunit.cut.surgery import check_runs, compact, cut_tensors, mask, mask_
 from prunit.graph import ChannelGraph, trace
-from prunit.surgery import check_runs, compact, cut_tensors, mask, mask_
 from prunit.zoo.external import imported
 from tests.architectures import CONVOLUTIONAL, Family
 from tests.hybrids import HYBRID

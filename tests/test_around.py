@@ -12,9 +12,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import prunit
+from prunit.cut.plans import Plan
+from prunit.cut.surgery import compact, mask
 from prunit.graph import ChannelGraph, trace
-from prunit.plans import Plan
-from prunit.surgery import compact, mask
 from tests.nets import Inverted, Plain, Residual, furthest, images, lived_in, random_plan
 
 X, Y = images(batch=4).float(), torch.tensor([0, 1, 2, 3])

@@ -24,7 +24,7 @@ from bench import (
     tables,
 )
 from bench._nets import Net
-from prunit.edge.probe import ProbeSettings
+from prunit.edge.measuring.probe import ProbeSettings
 from tests.report.portfolios import latency, portfolio, variant
 
 

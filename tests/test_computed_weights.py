@@ -10,16 +10,16 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations, prune
 
 import prunit
-from prunit.costs import cost_of
+from prunit.cut.plans import from_zeros
+from prunit.cut.store import apply_plan, load, save
+from prunit.cut.surgery import check_runs, compact, mask, mask_, rectify
 from prunit.errors import ModelError
 from prunit.export import export_onnx
 from prunit.graph import trace
 from prunit.graph.computed import computed_weights
 from prunit.graph.inverse import set_value
-from prunit.plans import from_zeros
+from prunit.prices.costs import cost_of
 from prunit.scores import SCORES, score_channels, score_weights
-from prunit.store import apply_plan, load, save
-from prunit.surgery import check_runs, compact, mask, mask_, rectify
 from tests.computed import (
     IMAGES,
     PUT,

@@ -16,8 +16,8 @@ from bench.coverage.beyond import operators, registry
 from bench.coverage.beyond.case import Beyond, keyed
 from bench.coverage.sections import SECTIONS, Section
 from bench.coverage.selection import Case, Content, families, kind_of, selected, smallest, stem
+from prunit.cut.surgery import compact
 from prunit.graph import trace
-from prunit.surgery import compact
 from prunit.zoo.external import imported
 
 CASES = [

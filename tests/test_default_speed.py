@@ -13,7 +13,7 @@ from bench import _common, default_speed, default_summary, tables
 from bench._nets import Net
 from bench.default_speed import Dense
 from prunit.allocate import Budget
-from prunit.edge.probe import ProbeSettings
+from prunit.edge.measuring.probe import ProbeSettings
 from prunit.recipe import deciding
 from prunit.recipe.choosing import Candidate
 from prunit.recipe.config import PruneConfig

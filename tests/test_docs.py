@@ -17,13 +17,13 @@ import typer
 import prunit
 from prunit import zoo
 from prunit.cli.commands import app
+from prunit.cut.plans import keep_all
+from prunit.cut.surgery import Rectify, check_runs, compact
 from prunit.graph import trace
-from prunit.plans import keep_all
 from prunit.recipe.config import BuildConfig, read_config, setting_names
 from prunit.recipe.recipes import RECIPES
 from prunit.recipe.reconvene import EVALUATORS
 from prunit.scores import SCORES
-from prunit.surgery import Rectify, check_runs, compact
 from tests.edge.folders import portfolio_in
 from tests.nets import random_plan
 

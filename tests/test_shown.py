@@ -13,8 +13,8 @@ from torch import nn
 
 import prunit
 from prunit.allocate import Budget, Constraints
+from prunit.cut.plans import Plan
 from prunit.graph import Axis, Group
-from prunit.plans import Plan
 from prunit.recipe import BuildConfig, decide
 from prunit.recipe.sweeps import Sweep, Trial
 from prunit.scores import score_channels, score_weights

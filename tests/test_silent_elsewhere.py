@@ -12,12 +12,12 @@ from torch.nn import functional as F
 
 from prunit import plan
 from prunit.allocate import KEYS
-from prunit.costs import cost_of
+from prunit.cut.plans import Plan
+from prunit.cut.surgery import compact
+from prunit.cut.zeros import remove_zeros
 from prunit.errors import BudgetError
 from prunit.graph import ChannelGraph, trace
-from prunit.plans import Plan
-from prunit.surgery import compact
-from prunit.zeros import remove_zeros
+from prunit.prices.costs import cost_of
 from tests.nets import Head, PaddedShortcut, conv_bn, furthest, images, lived_in
 
 EXACT = 1e-12

@@ -30,12 +30,12 @@ from bench.coverage.networks import (
     without_chance,
 )
 from prunit.allocate import Budget, Target, uniform
-from prunit.costs import cost_of, named_widths, shares
+from prunit.cut.plans import Plan, choose
+from prunit.cut.surgery import compact, mask
 from prunit.errors import BudgetError, PlanError
 from prunit.export.onnx import export_onnx
 from prunit.graph import ChannelGraph, trace
-from prunit.plans import Plan, choose
-from prunit.surgery import compact, mask
+from prunit.prices.costs import cost_of, named_widths, shares
 
 EXACT: Final = 1e-10
 """Relative error in float64 up to which the compact network counts as equal to the masked one."""

@@ -13,12 +13,12 @@ from bench.evidence.tasks import Data, Task
 from prunit import zoo
 from prunit.allocate import Budget, Target
 from prunit.batches import Batch, Dataset, Split, stratified
+from prunit.cut.plans import Plan
+from prunit.cut.surgery import Rectify, compact, rectify
 from prunit.graph import ChannelGraph, trace
-from prunit.plans import Plan
 from prunit.recipe.config import PruneConfig
 from prunit.recipe.recipes import first_reachable
 from prunit.recipe.source import example_of
-from prunit.surgery import Rectify, compact, rectify
 from prunit.zoo.mobilenetv2 import MobileNetV2
 from prunit.zoo.resnet import Basic, ResNet
 from prunit.zoo.vgg import STAGES_VGG16, VGG

@@ -20,17 +20,17 @@ from bench.evidence.arms.masks import share_of, sparse_cost
 from bench.evidence.arms.structured import random_scores
 from bench.evidence.case import Case, Pruned, Trained, case_of
 from bench.evidence.tasks import DENSE, Task
-from prunit.costs import Cost, cost_of, width_array
+from prunit.cut.plans import choose
+from prunit.cut.surgery import compact
 from prunit.edge import runtimes
-from prunit.edge.probe import ProbeSettings, peak_memory, probe
+from prunit.edge.measuring.probe import ProbeSettings, peak_memory, probe
 from prunit.errors import BudgetError, ScoreError, TrainingError
 from prunit.export import EXPORTERS
 from prunit.graph import trace
-from prunit.plans import choose
+from prunit.prices.costs import Cost, cost_of, width_array
 from prunit.recipe.collapse import collapse
 from prunit.recipe.source import example_of
 from prunit.scores import per_channel
-from prunit.surgery import compact
 from prunit.train import Epoch, train
 from prunit.train.config import final_accuracy
 from prunit.train.place import device_named

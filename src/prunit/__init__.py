@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from prunit import zoo
     from prunit.batches import Batch, Dataset, Split
     from prunit.checkpoints import read_weights
-    from prunit.costs import Cost
-    from prunit.costs import cost_of as cost
+    from prunit.cut.optimizers import cut_optimizer
+    from prunit.cut.plans import Plan
+    from prunit.cut.store import apply_plan, load, save
+    from prunit.cut.surgery import compact, mask, rectify
+    from prunit.cut.zeros import remove_zeros
     from prunit.edge.portfolio import Portfolio
     from prunit.errors import PrunitError
     from prunit.graph import ChannelGraph, trace
-    from prunit.optimizers import cut_optimizer
-    from prunit.plans import Plan
+    from prunit.prices.costs import Cost
+    from prunit.prices.costs import cost_of as cost
     from prunit.recipe import build, sweep
     from prunit.recipe import make_plan as plan
-    from prunit.store import apply_plan, load, save
-    from prunit.surgery import compact, mask, rectify
-    from prunit.zeros import remove_zeros
 
 __all__ = [
     "Batch",
@@ -59,24 +59,24 @@ __all__ = [
 _HOMES: Final = {
     "Batch": ("prunit.batches", "Batch"),
     "ChannelGraph": ("prunit.graph", "ChannelGraph"),
-    "Cost": ("prunit.costs", "Cost"),
+    "Cost": ("prunit.prices.costs", "Cost"),
     "Dataset": ("prunit.batches", "Dataset"),
-    "Plan": ("prunit.plans", "Plan"),
+    "Plan": ("prunit.cut.plans", "Plan"),
     "Portfolio": ("prunit.edge.portfolio", "Portfolio"),
     "PrunitError": ("prunit.errors", "PrunitError"),
     "Split": ("prunit.batches", "Split"),
-    "apply_plan": ("prunit.store", "apply_plan"),
+    "apply_plan": ("prunit.cut.store", "apply_plan"),
     "build": ("prunit.recipe", "build"),
-    "compact": ("prunit.surgery", "compact"),
-    "cost": ("prunit.costs", "cost_of"),
-    "cut_optimizer": ("prunit.optimizers", "cut_optimizer"),
-    "load": ("prunit.store", "load"),
-    "mask": ("prunit.surgery", "mask"),
+    "compact": ("prunit.cut.surgery", "compact"),
+    "cost": ("prunit.prices.costs", "cost_of"),
+    "cut_optimizer": ("prunit.cut.optimizers", "cut_optimizer"),
+    "load": ("prunit.cut.store", "load"),
+    "mask": ("prunit.cut.surgery", "mask"),
     "plan": ("prunit.recipe", "make_plan"),
     "read_weights": ("prunit.checkpoints", "read_weights"),
-    "rectify": ("prunit.surgery", "rectify"),
-    "remove_zeros": ("prunit.zeros", "remove_zeros"),
-    "save": ("prunit.store", "save"),
+    "rectify": ("prunit.cut.surgery", "rectify"),
+    "remove_zeros": ("prunit.cut.zeros", "remove_zeros"),
+    "save": ("prunit.cut.store", "save"),
     "sweep": ("prunit.recipe", "sweep"),
     "trace": ("prunit.graph", "trace"),
     "zoo": ("prunit.zoo", ""),

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from prunit.batches import Batch
+from prunit.cut.plans import Scores, Widths, choose
 from prunit.errors import ScoreError
 from prunit.graph import ChannelGraph
-from prunit.plans import Scores, Widths, choose
 from prunit.scores.network import Network, untouched
 from prunit.scores.synflow import synaptic_flow
 

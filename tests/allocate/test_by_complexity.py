@@ -10,9 +10,9 @@ import torch
 from prunit import zoo
 from prunit.allocate import Budget, Constraints, Target, by_complexity
 from prunit.allocate.by_complexity import MODES, Complexity, Setting
-from prunit.costs import cost_model, cost_of
 from prunit.errors import BudgetError, ConfigError
 from prunit.graph import ChannelGraph, trace
+from prunit.prices.costs import cost_model, cost_of
 from prunit.recipe.config import PruneConfig
 from tests.allocate.graphs import Wire, chain, wired
 

@@ -7,8 +7,8 @@ import torch
 import prunit
 from prunit import zoo
 from prunit.allocate import Budget, Constraints, Target, closer, uniform
-from prunit.costs import width_array
 from prunit.graph import ChannelGraph
+from prunit.prices.costs import width_array
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 import prunit
 from prunit.allocate import Budget, Constraints, Target
 from prunit.allocate.liked import liked
-from prunit.costs import cost_of
 from prunit.errors import BudgetError
 from prunit.graph import ChannelGraph, trace
+from prunit.prices.costs import cost_of
 from prunit.recipe.config import PruneConfig, validated
 from prunit.recipe.recipes import first_reachable
 from tests.allocate.graphs import chain

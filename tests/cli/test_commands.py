@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from prunit.cut.plans import Plan
 from prunit.edge.portfolio import Portfolio
-from prunit.plans import Plan
 from prunit.version import VERSION
 from tests.cli.running import Result, prunit
 

@@ -12,8 +12,8 @@ from torch import nn
 
 from prunit.allocate import Budget
 from prunit.cli import show
+from prunit.edge.comparing.verdicts import KINDS, told, verdicts
 from prunit.edge.portfolio import Portfolio, Variant
-from prunit.edge.verdicts import KINDS, told, verdicts
 from prunit.graph import trace
 from prunit.recipe import decide
 from prunit.recipe.config import PruneConfig

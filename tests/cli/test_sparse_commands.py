@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn.utils import prune
 
 from prunit import zoo
+from prunit.cut.store import load
 from prunit.edge.portfolio import Portfolio
-from prunit.store import load
 from tests.cli.running import prunit
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from prunit.plans import Plan
+from prunit.cut.plans import Plan
 from tests.cli.running import prunit
 
 ASKED = ("--input", "1x8x8", "--classes", 5, "--set", "prune.rounds=4")

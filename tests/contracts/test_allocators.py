@@ -20,10 +20,10 @@ from prunit.allocate import (
     global_threshold,
 )
 from prunit.allocate.by_complexity import MODES
-from prunit.costs import cost_of
+from prunit.cut.plans import Scores, Widths, choose
 from prunit.errors import BudgetError, ConfigError, PlanError
 from prunit.graph import ChannelGraph, trace
-from prunit.plans import Scores, Widths, choose
+from prunit.prices.costs import cost_of
 from tests.allocate.graphs import Wire, chain, wired
 from tests.nets import NETS
 

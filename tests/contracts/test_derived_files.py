@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from prunit import zoo
+from prunit.cut.surgery import compact, copied
 from prunit.export import export_onnx
 from prunit.export.untrained import Untrained, stir
 from prunit.graph import trace
-from prunit.surgery import compact, copied
 from tests import nets
 from tests.export import toynets
 from tests.export.structures import structure

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prunit.edge import onnx_writer
+from prunit.edge.measuring import onnx_writer
 from prunit.edge.portfolio import Artifact, Latency, Metrics, Portfolio, Preprocessing, Variant
 from prunit.edge.session import Array
 from prunit.files import sha256_of

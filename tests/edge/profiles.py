@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
-from prunit.edge.energy import LITERATURE
+from prunit.edge.measuring.energy import LITERATURE
+from prunit.edge.measuring.probe_layers import merge, points_of
+from prunit.edge.measuring.profile import DeviceProfile, LayerPoints, LayerShape, Rest
 from prunit.edge.portfolio import Device
-from prunit.edge.probe_layers import merge, points_of
-from prunit.edge.profile import DeviceProfile, LayerPoints, LayerShape, Rest
 
 Formula = Callable[[LayerShape, int, int], float]
 """Milliseconds of a layer with so many inputs and outputs."""

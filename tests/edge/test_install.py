@@ -11,7 +11,7 @@ import pytest
 from prunit.edge import install as installing
 from prunit.edge.install import RECORD, install, opened, place_of, problem, read
 from prunit.edge.portfolio import Portfolio
-from prunit.edge.switch import Switcher
+from prunit.edge.switching.switch import Switcher
 from prunit.errors import FileError, PortfolioError
 from tests.edge.folders import FACTORS, X_BCHW, gives, portfolio_in
 

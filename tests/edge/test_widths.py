@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from prunit.edge.widths import ENGINES, Liking, liking, step_of
+from prunit.edge.runtimes.widths import ENGINES, Liking, liking, step_of
 from prunit.errors import UnknownNameError
 
 MEASURED = Path(__file__).parents[2] / "bench" / "results" / "engine_widths.json"

@@ -13,14 +13,14 @@ from bench.evidence.arms.search import candidates, flow
 from bench.evidence.arms.structured import gate_scores
 from bench.evidence.case import Pruned, Trained
 from bench.evidence.filling import check_budget, widths_of
-from prunit.costs import cost_of
+from prunit.cut.surgery import Rectify, compact, rectify
 from prunit.errors import BudgetError
 from prunit.graph import trace
+from prunit.prices.costs import cost_of
 from prunit.recipe.config import PruneConfig
 from prunit.recipe.recipes import decide
 from prunit.recipe.reconvene import EVALUATORS
 from prunit.recipe.source import example_of, rectifier_for
-from prunit.surgery import Rectify, compact, rectify
 from prunit.train import train
 from tests.evidence.setup import TRAIN, case
 

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
+from prunit.cut.plans import Plan
+from prunit.cut.surgery import compact, copied
 from prunit.errors import ModelError
 from prunit.export import export_onnx
 from prunit.export.refill import Count, set_counts
 from prunit.export.translation import translated
 from prunit.export.untrained import Untrained, spread_plan, stir
 from prunit.graph import trace
-from prunit.plans import Plan
-from prunit.surgery import compact, copied
 from tests.export.structures import structure
 from tests.export.toynets import build, example
 from tests.nets import random_plan

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prunit.cut.plans import Plan, keep_all
+from prunit.cut.surgery import check_runs, compact, mask
 from prunit.graph import ChannelGraph, trace
 from prunit.graph.sizes import noted_sizes
-from prunit.plans import Plan, keep_all
-from prunit.surgery import check_runs, compact, mask
 from tests.nets import conv_bn, furthest, images, lived_in, random_plan
 
 Code = Callable[[Any, Tensor], Tensor]

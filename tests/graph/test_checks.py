@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from prunit.cut.surgery import compact, mask
 from prunit.errors import ModelError
 from prunit.graph import trace
-from prunit.surgery import compact, mask
 from tests.nets import Plain, conv_bn, furthest, images, lived_in, random_plan
 
 

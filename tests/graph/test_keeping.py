@@ -14,10 +14,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from prunit.cut.surgery import compact, mask
 from prunit.errors import ModelError
 from prunit.graph import trace
 from prunit.graph.running import meta_twins, named_tensors, standing_in
-from prunit.surgery import compact, mask
 from tests.nets import Head, conv_bn, furthest, images, lived_in, random_plan
 
 Code = Callable[["Net", Tensor], object]

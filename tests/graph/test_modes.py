@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from prunit.cut.surgery import check_runs, compact, mask
 from prunit.graph import trace
-from prunit.surgery import check_runs, compact, mask
 from tests.graph.two_modes import EVERY, Branch, Net, X, equal_in_both_modes
 from tests.nets import furthest, lived_in, random_plan
 

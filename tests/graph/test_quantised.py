@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
 from prunit.allocate import Budget, Target
+from prunit.cut.surgery import check_runs, compact, mask
 from prunit.errors import BudgetError
 from prunit.graph import ChannelGraph, trace
-from prunit.surgery import check_runs, compact, mask
 from tests.nets import furthest, random_plan
 
 

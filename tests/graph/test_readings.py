@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prunit.cut.plans import Plan, keep_all
+from prunit.cut.surgery import compact
 from prunit.graph import trace
-from prunit.plans import Plan, keep_all
-from prunit.surgery import compact
 from tests.graph.reading import Code, Net, attending, attention, free, joined, read, shuffled, sizes_at
 from tests.nets import conv_bn, images, random_plan
 

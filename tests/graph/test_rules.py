@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
+from prunit.cut.plans import from_zeros
+from prunit.cut.surgery import check_runs, compact, mask
 from prunit.graph import ChannelGraph, trace
-from prunit.plans import from_zeros
-from prunit.surgery import check_runs, compact, mask
 from tests.nets import conv_bn, furthest, images, lived_in, random_plan
 
 Between = Callable[[Any, Tensor], Tensor]

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prunit.cut.plans import Plan
+from prunit.cut.store import apply_plan
+from prunit.cut.surgery import compact, mask
 from prunit.errors import ModelError
 from prunit.graph import trace
-from prunit.plans import Plan
-from prunit.store import apply_plan
-from prunit.surgery import compact, mask
 from tests.graph.two_modes import Net, X, equal_in_both_modes
 from tests.nets import furthest, lived_in, random_plan
 

@@ -12,11 +12,11 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import prunit
+from prunit.cut.plans import from_zeros
+from prunit.cut.store import load, save
+from prunit.cut.surgery import check_runs, compact, mask, mask_, rectify
 from prunit.graph import trace
 from prunit.graph.wrappers import unwrapped
-from prunit.plans import from_zeros
-from prunit.store import load, save
-from prunit.surgery import check_runs, compact, mask, mask_, rectify
 from tests.nets import Plain, Residual, furthest, images, lived_in, random_plan
 
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from prunit.cut.plans import Plan, keep_all
+from prunit.cut.store import load, save
+from prunit.cut.surgery import check_runs, compact, mask
 from prunit.graph import trace
 from prunit.graph.sizes import noted_sizes
-from prunit.plans import Plan, keep_all
-from prunit.store import load, save
-from prunit.surgery import check_runs, compact, mask
 from tests.nets import furthest, lived_in, random_plan
 
 View = Callable[[Any, Tensor], Tensor]

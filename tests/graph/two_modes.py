@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prunit.cut.plans import Plan
+from prunit.cut.surgery import compact, mask
 from prunit.graph import ChannelGraph
-from prunit.plans import Plan
-from prunit.surgery import compact, mask
 from tests.nets import furthest, images, without
 
 X = images(batch=4)

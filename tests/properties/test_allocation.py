@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunit.allocate import ALLOCATORS, KEYS, Budget, Constraints, Densities, Limit, Target, by_density
+from prunit.cut.plans import Scores
 from prunit.errors import BudgetError
 from prunit.graph import ChannelGraph
-from prunit.plans import Scores
 from tests.allocate.graphs import Wire, wired
 
 QUICK = settings(max_examples=60, deadline=None)

@@ -24,8 +24,8 @@ from prunit.allocate import (
 )
 from prunit.allocate.at_peak import RAM, grown
 from prunit.allocate.by_complexity import MODES
+from prunit.cut.plans import Scores, Widths
 from prunit.graph import ChannelGraph
-from prunit.plans import Scores, Widths
 from prunit.recipe import within_ram
 from prunit.recipe.case import Case, Found
 from prunit.recipe.config import PruneConfig

@@ -9,10 +9,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from prunit.costs import cost_of
+from prunit.cut.plans import Plan, choose, from_zeros, keep_all
+from prunit.cut.surgery import check_runs, compact, cut_tensors, mask, mask_
 from prunit.graph import Axis, ChannelGraph, trace
-from prunit.plans import Plan, choose, from_zeros, keep_all
-from prunit.surgery import check_runs, compact, cut_tensors, mask, mask_
+from prunit.prices.costs import cost_of
 from tests.nets import furthest, images, lived_in, random_plan, run, without
 from tests.properties.networks import BLOCKS, ORDERED, TABLES, Builder, Network, named, networks
 

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 import prunit
 from prunit.allocate import Budget
 from prunit.batches import Dataset, Split
+from prunit.cut.plans import Plan
 from prunit.edge.portfolio import Portfolio
 from prunit.edge.runtimes import runtime
 from prunit.errors import BudgetError, ConfigError, DataError, DeviceError, ModelError, UnknownNameError
 from prunit.graph import trace
-from prunit.plans import Plan
 from prunit.recipe import Step
 from prunit.recipe.flow import variant_name
 from prunit.recipe.source import Source, digest_of_data, digest_of_weights

@@ -9,9 +9,9 @@ import torch
 
 from prunit import zoo
 from prunit.allocate import Budget
-from prunit.costs import cost_of
 from prunit.errors import ConfigError
 from prunit.graph import ChannelGraph, trace
+from prunit.prices.costs import cost_of
 from prunit.recipe import decide
 from prunit.recipe.choosing import Candidate, Chosen, fastest, why_not
 from prunit.recipe.config import PruneConfig

@@ -9,10 +9,10 @@ import torch
 
 from prunit import zoo
 from prunit.allocate import Budget, Constraints, Target, closer
-from prunit.edge.profile import DeviceProfile
+from prunit.edge.measuring.profile import DeviceProfile
 from prunit.errors import BudgetError, ConfigError, FileError, ModelError
 from prunit.graph import ChannelGraph, trace
-from prunit.meters import LatencyMeter, layers_of
+from prunit.prices.meters import LatencyMeter, layers_of
 from prunit.recipe import RECIPES, decide
 from prunit.recipe.config import BuildConfig, PruneConfig
 from prunit.recipe.flow import check_request, variant_name

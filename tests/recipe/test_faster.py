@@ -5,9 +5,9 @@ import torch
 
 from prunit import zoo
 from prunit.allocate import Budget, Constraints, Target
-from prunit.costs import cost_of
 from prunit.errors import BudgetError, ConfigError
 from prunit.graph import ChannelGraph, trace
+from prunit.prices.costs import cost_of
 from prunit.recipe import decide
 from prunit.recipe.choosing import Chosen
 from prunit.recipe.config import PruneConfig

@@ -8,18 +8,18 @@ import pytest
 import torch
 from torch import nn
 
+from prunit.cut.plans import Plan
+from prunit.cut.store import load
+from prunit.cut.zeros import without_small_filters
 from prunit.edge.answers import pairs
 from prunit.edge.portfolio import Portfolio
 from prunit.errors import ConfigError, UnknownNameError
 from prunit.graph import trace
-from prunit.plans import Plan
 from prunit.recipe import ladder
 from prunit.recipe import ladders as module
 from prunit.recipe.config import SparseConfig, validated
 from prunit.recipe.ladders import prunable, rewind_of, rungs_of, smallest_dropped
 from prunit.recipe.source import example_of
-from prunit.store import load
-from prunit.zeros import without_small_filters
 from tests.recipe import building
 
 CONFIG: dict[str, Any] = {

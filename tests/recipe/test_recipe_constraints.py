@@ -9,9 +9,9 @@ from torch import nn
 
 import prunit
 from prunit.allocate import Budget
-from prunit.costs import cost_of
 from prunit.errors import BudgetError, ConfigError, UnknownNameError
 from prunit.graph import ChannelGraph, trace
+from prunit.prices.costs import cost_of
 from prunit.recipe import BuildConfig, Decision, check_request, decide
 from prunit.recipe.config import PruneConfig, validated
 from prunit.recipe.folder import open_folder

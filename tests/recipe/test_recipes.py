@@ -10,10 +10,10 @@ from torch import Tensor, nn
 import prunit
 from prunit.allocate import Budget, Target
 from prunit.batches import Batch
-from prunit.costs import cost_of
+from prunit.cut.plans import Plan
 from prunit.errors import BudgetError, ConfigError, ScoreError, UnknownNameError
 from prunit.graph import ChannelGraph, trace
-from prunit.plans import Plan
+from prunit.prices.costs import cost_of
 from prunit.recipe import RECIPES, Decision, decide
 from prunit.recipe.config import PruneConfig
 from prunit.recipe.recipes import constraints_of, sparsest

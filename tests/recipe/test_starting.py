@@ -7,13 +7,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from prunit.cut.store import load
 from prunit.edge.portfolio import Portfolio
 from prunit.errors import ConfigError, TrainingError
 from prunit.recipe import build
 from prunit.recipe.folder import STATE, read_history, read_plan
 from prunit.recipe.gradual import in_one, rounds_of
 from prunit.recipe.progress import Step
-from prunit.store import load
 from prunit.train import TrainConfig, evaluate, fitted, train
 from tests.recipe import building
 from tests.train.toys import Small, small, stripes

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from prunit.edge.compare import is_noisy
+from prunit.cut.plans import Plan, keep_all
+from prunit.edge.comparing.compare import is_noisy
 from prunit.graph import trace
-from prunit.plans import Plan, keep_all
 from prunit.recipe.steady import middle, steadily
 from prunit.recipe.stopwatch import Timing
 from tests.recipe.nets import Plain

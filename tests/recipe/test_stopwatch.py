@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
+from prunit.cut.plans import Plan, keep_all
 from prunit.edge.session import Array, Session
 from prunit.errors import ConfigError, MissingExtraError, ModelError, UnknownNameError
 from prunit.export import export_onnx
 from prunit.export import untrained as exporting
 from prunit.export.translation import Translation
 from prunit.graph import ChannelGraph, trace
-from prunit.plans import Plan, keep_all
 from prunit.recipe.stopwatch import Stopwatch
 from tests.export.toynets import build, example
 

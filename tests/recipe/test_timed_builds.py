@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import prunit
+from prunit.cut.plans import Plan
 from prunit.errors import BudgetError, MissingExtraError
-from prunit.plans import Plan
 from prunit.recipe import Step, deciding
 from tests.recipe.building import CONFIG, data, model
 from tests.recipe.nets import Plain, seeded

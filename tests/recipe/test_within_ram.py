@@ -13,9 +13,9 @@ from prunit import zoo
 from prunit.allocate import Budget, Complexity, Target, by_complexity
 from prunit.allocate.at_peak import at_peak
 from prunit.allocate.by_complexity import MODES
-from prunit.costs import cost_of, width_array
 from prunit.errors import BudgetError
 from prunit.graph import ChannelGraph, trace
+from prunit.prices.costs import cost_of, width_array
 from prunit.recipe import Decision, decide
 from prunit.recipe.config import PruneConfig
 from prunit.recipe.recipes import RECIPES, constraints_of, example_batch, first_reachable

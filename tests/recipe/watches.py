@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor, nn
 
-from prunit.costs import cost_of
+from prunit.cut.plans import Plan
 from prunit.graph import ChannelGraph
-from prunit.plans import Plan
+from prunit.prices.costs import cost_of
 from prunit.recipe.stopwatch import Timing
 
 Takes = Callable[[ChannelGraph, Mapping[str, int]], float]

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from prunit.edge.comparing.verdicts import KINDS, told, verdicts
 from prunit.edge.portfolio import Portfolio
-from prunit.edge.verdicts import KINDS, told, verdicts
 from prunit.errors import FileError, MissingExtraError, UnknownNameError
 from prunit.report import numbers, write_report
 from tests.report.portfolios import HISTORY, dense, latency, mixed, portfolio, usual, variant

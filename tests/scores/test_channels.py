@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prunit.cut.plans import Plan
+from prunit.cut.surgery import compact
 from prunit.graph import ChannelGraph, trace
-from prunit.plans import Plan
 from prunit.scores import per_channel, score_weights
-from prunit.surgery import compact
 from tests.allocate.graphs import chain
 from tests.nets import (
     Concatenated,

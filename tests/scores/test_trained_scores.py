@@ -8,12 +8,12 @@ from torch.nn.functional import cross_entropy
 
 import prunit
 from prunit.batches import Batch
+from prunit.cut.plans import Scores, unread
+from prunit.cut.surgery import compact, cut_tensors
 from prunit.errors import ScoreError
 from prunit.graph import trace
-from prunit.plans import Scores, unread
 from prunit.scores import SCORES, score_channels, score_weights
 from prunit.scores.network import Network, untouched
-from prunit.surgery import compact, cut_tensors
 from tests.nets import Residual, images, lived_in
 from tests.scores.toy import CLASSIFIERS, batches, built, graph_of
 

@@ -11,20 +11,19 @@ from torch import Tensor, nn
 import prunit
 from prunit.allocate import ALLOCATORS, Budget, Constraints, Limit, Target, global_threshold
 from prunit.batches import Batch
-from prunit.edge.policy import Conditions, Option
+from prunit.cut.plans import Scores, Widths, choose
+from prunit.cut.zeros import Removed
 from prunit.edge.portfolio import Artifact, Metrics, Variant
 from prunit.edge.runtimes import runtime
-from prunit.edge.session import Array, Runtime, Session
-from prunit.edge.switch import Switcher
-from prunit.edge.wishes import Answer
+from prunit.edge.session import Answer, Array, Runtime, Session
+from prunit.edge.switching.policy import Conditions, Option
+from prunit.edge.switching.switch import Switcher
 from prunit.export import EXPORTERS, export_onnx
 from prunit.graph import Axis, Group
-from prunit.plans import Scores, Widths, choose
 from prunit.recipe import BuildConfig, Decision, decide, ladder
 from prunit.scores import SCORES, Score, score_channels
 from prunit.scores.network import Network
 from prunit.train import Epoch, TrainConfig, evaluate, train
-from prunit.zeros import Removed
 from prunit.zoo import data
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from prunit.edge.fitting import FORMATS
+from prunit.edge.pixels import FORMATS
 from prunit.errors import DataError, MissingExtraError
 from prunit.zoo import data
 from prunit.zoo.data import raw

@@ -24,8 +24,8 @@ from bench.evidence.arms.structured import (
 )
 from bench.evidence.arms.trained import group_norm, inherited, l1_filters
 from bench.evidence.case import Case, Pruned
+from prunit.cut.surgery import Rectify
 from prunit.recipe.reconvene import EVALUATORS
-from prunit.surgery import Rectify
 
 Family = Literal["dense", "mask", "reconvene", "longer", "structured", "trained", "search"]
 Amount = Literal["epochs", "time", "macs"]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from bench.evidence.case import Case, Pruned
-from prunit.costs import cost_of
 from prunit.errors import BudgetError
+from prunit.prices.costs import cost_of
 from prunit.recipe.recipes import decide, sparsest
 from prunit.scores import per_channel, score_weights
 from prunit.scores.per_cost import macs_per_weight

@@ -15,8 +15,8 @@ from bench.evidence.arms.structured import random_scores
 from bench.evidence.case import Case, Pruned, cut
 from prunit.allocate.search import widest
 from prunit.batches import Dataset, Split, stratified
-from prunit.costs import named_widths
-from prunit.plans import Plan, choose
+from prunit.cut.plans import Plan, choose
+from prunit.prices.costs import named_widths
 from prunit.recipe.source import example_of
 from prunit.scores.network import Network, untouched
 from prunit.scores.synflow import synaptic_flow

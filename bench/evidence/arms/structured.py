@@ -10,13 +10,13 @@ from torch import Tensor
 from bench.evidence.case import Case, Pruned, cut
 from prunit.allocate import Densities, by_density, global_threshold
 from prunit.batches import Batch
-from prunit.costs import cost_model
-from prunit.plans import Scores, choose
+from prunit.cut.plans import Scores, choose
+from prunit.cut.surgery import Rectify
+from prunit.prices.costs import cost_model
 from prunit.recipe.recipes import decide, sparsest
 from prunit.scores import per_channel, score_weights
 from prunit.scores.network import Network
 from prunit.scores.snip import gradient
-from prunit.surgery import Rectify
 
 Prune = Callable[[Case], Pruned]
 

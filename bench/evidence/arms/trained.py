@@ -10,14 +10,14 @@ from collections.abc import Callable
 
 from bench.coverage.theirs import classifiers
 from bench.evidence.case import Case, Pruned, Trained
-from prunit.costs import cost_of
+from prunit.cut.plans import choose
+from prunit.cut.surgery import compact
 from prunit.errors import BudgetError
 from prunit.graph import trace
-from prunit.plans import choose
+from prunit.prices.costs import cost_of
 from prunit.recipe.recipes import constraints_of, decide
 from prunit.recipe.source import example_of
 from prunit.scores import score_channels
-from prunit.surgery import compact
 
 _STEPS = 200
 """In so many steps Torch-Pruning would drop everything; the first one within the budget is taken."""

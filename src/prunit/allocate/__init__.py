@@ -16,7 +16,7 @@ from prunit.allocate.constraints import Constraints
 from prunit.allocate.global_threshold import global_threshold
 from prunit.allocate.target import Meter, Target
 from prunit.allocate.uniform import uniform
-from prunit.plans import Scores, Widths
+from prunit.cut.plans import Scores, Widths
 
 __all__ = [
     "ALLOCATORS",

@@ -14,10 +14,10 @@ import numpy as np
 from prunit.allocate.cuts import fewest, ordered
 from prunit.allocate.search import widest
 from prunit.allocate.target import Meter, Target
-from prunit.costs import CostModel, named_widths
+from prunit.cut.plans import Widths
 from prunit.errors import ConfigError
 from prunit.graph import ChannelGraph
-from prunit.plans import Widths
+from prunit.prices.costs import CostModel, named_widths
 
 Memory = Literal["activations", "training", "all"]
 Draw = Literal["expected", "sampled"]

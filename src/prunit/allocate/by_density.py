@@ -11,9 +11,9 @@ from torch import Tensor
 
 from prunit.allocate.search import widest
 from prunit.allocate.target import Target
-from prunit.costs import named_widths
+from prunit.cut.plans import Widths
 from prunit.graph import ChannelGraph
-from prunit.plans import Widths
+from prunit.prices.costs import named_widths
 
 _GRID = 160
 

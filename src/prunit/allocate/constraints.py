@@ -13,7 +13,7 @@ import numpy as np
 from prunit.allocate.allowed import Allowed
 from prunit.allocate.liked import Liked, liked
 from prunit.edge import runtimes
-from prunit.edge.widths import liking
+from prunit.edge.runtimes.widths import liking
 from prunit.errors import ConfigError, UnknownNameError
 from prunit.graph import ChannelGraph, Group, Layer
 from prunit.shown import Shown

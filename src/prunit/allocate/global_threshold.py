@@ -4,9 +4,9 @@ import numpy as np
 
 from prunit.allocate.cuts import fewest, ordered
 from prunit.allocate.target import Target
-from prunit.costs import named_widths
+from prunit.cut.plans import Scores, Widths
 from prunit.errors import PlanError
-from prunit.plans import Scores, Widths
+from prunit.prices.costs import named_widths
 
 
 def global_threshold(target: Target, scores: Scores) -> Widths:

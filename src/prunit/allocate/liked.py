@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prunit.edge.widths import Kind, liking, step_of
+from prunit.edge.runtimes.widths import Kind, liking, step_of
 from prunit.graph import ChannelGraph, Layer
 
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from prunit.allocate.budget import KEYS, Budget, Limit
 from prunit.allocate.constraints import Constraints
-from prunit.costs import Cost, CostModel, cost_model
 from prunit.errors import BudgetError, ConfigError
 from prunit.graph import ChannelGraph
+from prunit.prices.costs import Cost, CostModel, cost_model
 from prunit.units import written
 
 _FACTOR: Final = 1024
@@ -179,6 +179,6 @@ def _at_most(value: float, figure: str) -> str:
 def _meter(limit: Limit, meters: Mapping[str, Meter]) -> Meter:
     if limit.figure not in meters:
         raise ConfigError(
-            f"budget {limit}: no meter for its {limit.key}; prunit.meters makes one of a device's profile"
+            f"budget {limit}: no meter for its {limit.key}; prunit.prices.meters makes one of a device's profile"
         )
     return meters[limit.figure]

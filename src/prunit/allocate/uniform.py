@@ -2,8 +2,8 @@
 
 from prunit.allocate.search import widest
 from prunit.allocate.target import Target
-from prunit.costs import named_widths
-from prunit.plans import Scores, Widths
+from prunit.cut.plans import Scores, Widths
+from prunit.prices.costs import named_widths
 
 
 def uniform(target: Target, scores: Scores) -> Widths:

@@ -259,9 +259,9 @@ def bench(
     """Measure all variants of a portfolio on this device, taking turns in one run. Needs no torch."""
     from prunit.cli import show
     from prunit.cli.progress import Bars
-    from prunit.edge.measure import measure
+    from prunit.edge.measuring.measure import measure
+    from prunit.edge.measuring.probe import ProbeSettings
     from prunit.edge.portfolio import Portfolio
-    from prunit.edge.probe import ProbeSettings
     from prunit.errors import PortfolioError
     from prunit.report import rewrite_report
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prunit.cli.progress import Bars
-from prunit.edge.profile import DeviceProfile, LayerList, LayerShape
+from prunit.edge.measuring.profile import DeviceProfile, LayerList, LayerShape
 from prunit.errors import FileError, PlanError
 
 
@@ -14,7 +14,7 @@ def layers_of_model(name: str, shape: str, classes: int) -> LayerList:
         bars.wait("loading PyTorch")
         from prunit.cli.planning import model_and_image
         from prunit.graph import trace
-        from prunit.meters import layers_of
+        from prunit.prices.meters import layers_of
 
         model, image = model_and_image(name, shape, classes)
         bars.tell(name, "check", 0, 0)
@@ -23,7 +23,7 @@ def layers_of_model(name: str, shape: str, classes: int) -> LayerList:
 
 def probe(files: Sequence[Path], out: Path, threads: int) -> DeviceProfile:
     """The profile of this device for the layers in these files; it is written to `out`."""
-    from prunit.edge.probe_layers import LayerProbe, probe_layers
+    from prunit.edge.measuring.probe_layers import LayerProbe, probe_layers
 
     shapes: list[LayerShape] = []
     for file in files:
@@ -48,7 +48,7 @@ def check_replaces(out: Path) -> bool:
     """Whether there is a plan in this file, which a new one may replace; `FileError` if it holds something else."""
     if not out.exists():
         return False
-    from prunit.plans import Plan
+    from prunit.cut.plans import Plan
 
     try:
         Plan.from_json(out.read_text())

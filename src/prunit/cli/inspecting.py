@@ -11,7 +11,7 @@ from prunit.cli import show
 from prunit.cli.safe import safe
 from prunit.edge.install import place_of
 from prunit.edge.portfolio import MANIFEST, Portfolio
-from prunit.edge.wishes import LOG, read_events
+from prunit.edge.switching.events import LOG, read_events
 from prunit.errors import FileError, MissingExtraError, PortfolioError, PrunitError
 from prunit.files import sha256_of
 
@@ -72,9 +72,9 @@ def _measured(found: Portfolio) -> bool:
 
 def _plan(file: Path, *, as_json: bool) -> None:
     try:
-        from prunit.plans import Plan
+        from prunit.cut.plans import Plan
+        from prunit.cut.store import read_plan as read_stored_plan
         from prunit.recipe.folder import read_plan
-        from prunit.store import read_plan as read_stored_plan
     except ModuleNotFoundError as error:
         raise MissingExtraError("explaining a plan", str(error.name), "train") from error
     plan: Plan = read_stored_plan(file) if file.suffix == ".safetensors" else read_plan(file)

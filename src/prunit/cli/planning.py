@@ -10,11 +10,11 @@ from prunit import zoo
 from prunit.allocate import Budget
 from prunit.batches import Batch, Dataset
 from prunit.cli.progress import Bars
+from prunit.cut.surgery import check_runs, compact
 from prunit.errors import ConfigError
 from prunit.graph import ChannelGraph, trace
 from prunit.recipe import BuildConfig, Chosen, check_request, decide_here
 from prunit.recipe.deciding import Clock
-from prunit.surgery import check_runs, compact
 from prunit.train import device_named
 
 if TYPE_CHECKING:

@@ -76,10 +76,10 @@ def simulate(
 ) -> None:
     """What each policy would deliver on a trace of requests, from the measured times: a day in seconds."""
     from prunit.cli import show
-    from prunit.edge.policy import options_of
-    from prunit.edge.policy import policy as policy_of
     from prunit.edge.portfolio import Portfolio
-    from prunit.edge.simulate import Simulation, services_of
+    from prunit.edge.switching.policy import options_of
+    from prunit.edge.switching.policy import policy as policy_of
+    from prunit.edge.switching.simulate import Simulation, services_of
 
     portfolio = Portfolio.read(folder)
     options, services = options_of(portfolio), services_of(portfolio)
@@ -111,11 +111,11 @@ def replay(
 ) -> None:
     """Play a trace of requests in real time against the variants, and compare with what is simulated."""
     from prunit.cli import show
-    from prunit.edge.policy import options_of
-    from prunit.edge.policy import policy as policy_of
-    from prunit.edge.replay import replay as run
-    from prunit.edge.simulate import Simulation, services_of
-    from prunit.edge.switch import Switcher
+    from prunit.edge.switching.policy import options_of
+    from prunit.edge.switching.policy import policy as policy_of
+    from prunit.edge.switching.replay import replay as run
+    from prunit.edge.switching.simulate import Simulation, services_of
+    from prunit.edge.switching.switch import Switcher
 
     chosen = policy_of(policy)
     with Switcher(folder, threads=threads, resident=resident) as switcher:
@@ -135,7 +135,7 @@ def replay(
 
 
 def _sent(trace: Path, scale: float, start: int, seconds: int | None) -> Any:
-    from prunit.edge.traces import arrivals_of, rates_of
+    from prunit.edge.switching.traces import arrivals_of, rates_of
 
     if scale <= 0:
         raise ConfigError(f"--scale {scale:g}: it must be more than 0")
@@ -150,8 +150,8 @@ def _sent(trace: Path, scale: float, start: int, seconds: int | None) -> Any:
 
 
 def _link(bandwidth: Path | None, request_kb: float) -> Any:
-    from prunit.edge.link import Link
-    from prunit.edge.traces import bandwidth_of
+    from prunit.edge.switching.link import Link
+    from prunit.edge.switching.traces import bandwidth_of
 
     if bandwidth is None:
         return None

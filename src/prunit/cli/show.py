@@ -11,19 +11,19 @@ from rich.console import Console
 from rich.table import Table
 
 from prunit.cli.safe import safe
+from prunit.edge.comparing.verdicts import KINDS, told, verdicts
+from prunit.edge.measuring.profile import DeviceProfile
 from prunit.edge.portfolio import MANIFEST, Device, Latency, Portfolio
-from prunit.edge.profile import DeviceProfile
-from prunit.edge.verdicts import KINDS, told, verdicts
 from prunit.report import SummaryRow, numbers, summary_rows
 from prunit.report.headline import headline
 from prunit.report.summary import latency_key
 
 if TYPE_CHECKING:
     from prunit.cli.shrinking import Shrunk
-    from prunit.costs import Cost
-    from prunit.edge.replay import Replayed
-    from prunit.edge.simulate import Outcome
+    from prunit.edge.switching.replay import Replayed
+    from prunit.edge.switching.simulate import Outcome
     from prunit.graph import ChannelGraph
+    from prunit.prices.costs import Cost
     from prunit.recipe import Chosen, Decision
     from prunit.recipe.sweeps import Sweep
 

@@ -10,14 +10,14 @@ from prunit.batches import Dataset
 from prunit.checkpoints import read_weights
 from prunit.cli.planning import model_and_image
 from prunit.cli.progress import Bars
-from prunit.costs import Cost, cost_of
+from prunit.cut.store import save
+from prunit.cut.zeros import remove_zeros, without_small_filters
 from prunit.export import EXPORTERS
 from prunit.graph import trace
 from prunit.graph.computed import effective
+from prunit.prices.costs import Cost, cost_of
 from prunit.recipe.source import example_of
-from prunit.store import save
 from prunit.train import evaluate
-from prunit.zeros import remove_zeros, without_small_filters
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,11 @@ class Metrics(Record):
     latencies: tuple[Latency, ...] = ()
     peak_memory_bytes: NonNegativeInt | None = None
 
+    @property
+    def open_bytes(self) -> int:
+        """What a variant takes while it is open: as measured, else its weights."""
+        return self.peak_memory_bytes or self.weight_bytes
+
     def latency(self, *, batch: int = 1) -> Latency | None:
         """The latency of a batch of `batch` images, None if it was not measured."""
         return next((latency for latency in self.latencies if latency.batch == batch), None)

@@ -5,12 +5,12 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from prunit.edge.portfolio import Artifact
+from prunit.edge.portfolio import Artifact, Variant
 from prunit.errors import ConfigError, DataError, FileError, MissingExtraError, PortfolioError
 from prunit.files import inside, sha256_of
 
@@ -109,3 +109,17 @@ def as_input(x_BCHW: Array, shape: Sequence[int | str | None], path: Path) -> Ar
         wanted = ", ".join("any" if size is None else str(size) for size in shape)
         raise DataError(f"'{path}' takes input of shape ({wanted}), got {x_BCHW.shape}")
     return np.ascontiguousarray(x_BCHW, dtype=np.float32)
+
+
+class Answer(NamedTuple):
+    """The output for a batch, and the variant that gave it."""
+
+    output: Array
+    variant: str
+
+
+class Held:
+    """An open session and how many requests it answers right now."""
+
+    def __init__(self, variant: Variant, session: Session) -> None:
+        self.variant, self.session, self.users = variant, session, 0

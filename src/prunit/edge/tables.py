@@ -12,7 +12,7 @@ _HEAD: Final = ("variant", "accuracy", "latency", "params", "macs", "file")
 
 def of_portfolio(portfolio: "Portfolio") -> Table:
     """A row for each variant, with what there is to say of it in a word."""
-    from prunit.edge.verdicts import KINDS, verdicts  # it needs the records, which need this
+    from prunit.edge.comparing.verdicts import KINDS, verdicts  # it needs the records, which need this
 
     words: dict[str, list[str]] = {}
     for verdict in verdicts(portfolio):

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from prunit.cut.surgery import copied
 from prunit.edge.portfolio import Artifact
 from prunit.edge.runtimes import runtime
 from prunit.edge.session import Array
@@ -21,7 +22,6 @@ from prunit.export.proof import Figures, Trial, allowed, prove
 from prunit.export.translation import INPUT, OUTPUT, Translation, finished, gist, translated
 from prunit.files import sha256_of, staged
 from prunit.graph.finite import check_finite
-from prunit.surgery import copied
 
 LIMIT_BYTES: Final = 1_800_000_000
 """A protobuf file ends at 2 GB; the rest is room for the graph."""

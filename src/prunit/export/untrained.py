@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from prunit.cut.plans import Plan
+from prunit.cut.surgery import compact, copied
 from prunit.edge.runtimes import runtime
 from prunit.errors import MissingExtraError, ModelError
 from prunit.export.images import seeded_input
@@ -26,8 +28,6 @@ from prunit.graph import ChannelGraph
 from prunit.graph.computed import computed_weights
 from prunit.graph.running import named_tensors
 from prunit.graph.wrappers import unwrapped
-from prunit.plans import Plan
-from prunit.surgery import compact, copied
 
 TOLERANCE: Final = 1e-3
 """How far an output may be from torch's, as a share of its image's largest: rounding is a thousandth of that, and what

@@ -85,7 +85,7 @@ def _of_tensors(model: nn.Module) -> Iterator[str]:
         elif tensor.layout is not torch.strided:
             yield (
                 f"'{name}' is stored sparse ({str(tensor.layout).removeprefix('torch.')}): store it with its zeros"
-                " (to_dense); prunit.plans.from_zeros makes a plan of them"
+                " (to_dense); prunit.cut.plans.from_zeros makes a plan of them"
             )
         elif isinstance(tensor, nn.Parameter) and tensor.is_complex():
             yield f"'{name}' holds {tensor.dtype}, complex numbers: keep their real and imaginary parts as two weights"

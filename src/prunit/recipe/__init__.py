@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from prunit.allocate import Budget
     from prunit.batches import Batch
-    from prunit.plans import Plan
+    from prunit.cut.plans import Plan
     from prunit.recipe.choosing import Candidate, Chosen
     from prunit.recipe.config import BuildConfig, read_config
     from prunit.recipe.deciding import decide_here

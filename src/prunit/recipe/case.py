@@ -9,8 +9,8 @@ from torch import nn
 
 from prunit.allocate import Densities, Meter, Target
 from prunit.batches import Batch
+from prunit.cut.plans import Scores, Widths
 from prunit.graph import ChannelGraph, Group
-from prunit.plans import Scores, Widths
 from prunit.recipe.config import PruneConfig
 from prunit.scores import Score, WeightScores
 from prunit.shown import Shown

@@ -2,8 +2,8 @@
 
 import math
 
+from prunit.cut.plans import Scores
 from prunit.graph import ChannelGraph
-from prunit.plans import Scores
 
 
 def collapse(graph: ChannelGraph, scores: Scores) -> tuple[str, float]:

@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 from prunit.allocate import Budget, Limit
 from prunit.batches import Batch, Dataset
-from prunit.costs import width_array
+from prunit.cut.plans import keep_all
+from prunit.cut.surgery import copied
 from prunit.edge import runtimes
 from prunit.errors import ConfigError, ModelError
 from prunit.export.translation import Translation
 from prunit.graph import ChannelGraph
 from prunit.graph.running import example_tensors
-from prunit.plans import keep_all
+from prunit.prices.costs import width_array
 from prunit.recipe.choosing import Candidate, Chosen, candidates_of, fastest, in_words, told, with_timings
 from prunit.recipe.config import BuildConfig, PruneConfig
 from prunit.recipe.dial import Dial, limited
@@ -32,7 +33,6 @@ from prunit.recipe.source import example_of
 from prunit.recipe.steady import Watch, middle, steadily
 from prunit.recipe.stopwatch import Stopwatch
 from prunit.scores import Saliency, Score
-from prunit.surgery import copied
 from prunit.train import device_named
 
 OnTimed = Callable[[int, int], None]

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from prunit.allocate import MEASURED, Budget, Meter
 from prunit.allocate.by_complexity import MODES
-from prunit.edge.profile import DeviceProfile
+from prunit.edge.measuring.profile import DeviceProfile
 from prunit.errors import ConfigError
 from prunit.graph import ChannelGraph
-from prunit.meters import EnergyMeter, LatencyMeter
+from prunit.prices.meters import EnergyMeter, LatencyMeter
 from prunit.recipe.config import PruneConfig
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from prunit.allocate import Budget, Limit, Target
-from prunit.costs import cost_of, width_array
+from prunit.prices.costs import cost_of, width_array
 from prunit.recipe.config import PruneConfig
 from prunit.recipe.recipes import Decision, Scored
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from prunit.allocate import Budget
 from prunit.batches import Dataset
-from prunit.costs import cost_of
 from prunit.edge.portfolio import Portfolio, Variant
 from prunit.errors import ConfigError, unknown
 from prunit.graph import trace
+from prunit.prices.costs import cost_of
 from prunit.recipe.config import BuildConfig, validated
 from prunit.recipe.deciding import check_timable, decided
 from prunit.recipe.devices import profiles_of

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from prunit.cut.plans import Plan
 from prunit.edge.portfolio import Portfolio, Variant
 from prunit.errors import ConfigError, FileError, PlanError
 from prunit.files import write_atomically
-from prunit.plans import Plan
 from prunit.recipe.lock import check_free, holding
 from prunit.train import Epoch
 from prunit.version import VERSION

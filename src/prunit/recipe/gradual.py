@@ -8,8 +8,8 @@ convolutional neural networks for resource efficient inference", ICLR 2017; Zhu 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from prunit.cut.plans import Plan
 from prunit.errors import ConfigError
-from prunit.plans import Plan
 from prunit.train import Epoch, Fitted
 
 

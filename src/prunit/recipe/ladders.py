@@ -20,13 +20,14 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from prunit.batches import Dataset
-from prunit.costs import cost_of
+from prunit.cut.plans import keep_all
+from prunit.cut.zeros import remove_zeros, without_small_filters
 from prunit.edge.portfolio import Portfolio, Variant
 from prunit.errors import ConfigError, FileError, unknown
 from prunit.files import write_atomically
 from prunit.graph import ChannelGraph, trace
 from prunit.graph.computed import effective
-from prunit.plans import keep_all
+from prunit.prices.costs import cost_of
 from prunit.recipe.config import BuildConfig, SparseConfig, validated
 from prunit.recipe.folder import STATE, check_folder, held, is_started, open_folder, read_history
 from prunit.recipe.progress import OnStep, Progress
@@ -45,7 +46,6 @@ from prunit.train import Epoch, device_named, fitted_to
 from prunit.train.accuracy import check_model
 from prunit.train.checkpoint import model_tensors
 from prunit.train.sparse import Masks
-from prunit.zeros import remove_zeros, without_small_filters
 
 IMP: Final = "imp"
 RECIPE: Final = "dnnshifter"

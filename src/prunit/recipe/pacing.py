@@ -7,13 +7,13 @@ from typing import Final
 from torch import nn
 
 from prunit.batches import Dataset
-from prunit.costs import cost_of
+from prunit.cut.plans import Plan
+from prunit.cut.surgery import compact
 from prunit.errors import ConfigError
-from prunit.plans import Plan
+from prunit.prices.costs import cost_of
 from prunit.recipe.config import BuildConfig
 from prunit.recipe.effort import EXPORT_S, Effort, Pacer, ratios, written_s
 from prunit.recipe.work import DENSE, Work
-from prunit.surgery import compact
 from prunit.train import Fitted, evaluation_seconds, step_seconds
 from prunit.units import seconds_of
 

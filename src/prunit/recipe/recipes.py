@@ -19,11 +19,11 @@ from torch import nn
 
 from prunit.allocate import MEASURED, Budget, Constraints, Densities, Meter, Target, global_threshold, uniform
 from prunit.batches import Batch
-from prunit.costs import Cost, cost_of, named_widths
+from prunit.cut.plans import Plan, choose
 from prunit.errors import BudgetError, ConfigError, ModelError, PlanError, ScoreError, unknown
 from prunit.graph import ChannelGraph, Group
 from prunit.graph.running import example_tensors
-from prunit.plans import Plan, choose
+from prunit.prices.costs import Cost, cost_of, named_widths
 from prunit.recipe.case import Case, Found, rounded, told
 from prunit.recipe.complexity import complexity
 from prunit.recipe.config import PruneConfig

@@ -11,7 +11,7 @@ import numpy as np
 
 from prunit.allocate import Densities, by_density, global_threshold
 from prunit.allocate.search import widest
-from prunit.costs import named_widths
+from prunit.prices.costs import named_widths
 from prunit.recipe.case import Case, Found, rounded, threshold, told
 from prunit.recipe.collapse import collapse
 from prunit.scores import per_channel

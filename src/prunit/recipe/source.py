@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from prunit import zoo
 from prunit.batches import Dataset
 from prunit.checkpoints import read_weights
+from prunit.cut.surgery import Rectify, copied
 from prunit.errors import ConfigError, ModelError, PrunitError
 from prunit.export import export_onnx
 from prunit.export.translation import Translation
 from prunit.recipe.config import BuildConfig, PruneConfig, StartConfig
-from prunit.surgery import Rectify, copied
 from prunit.train import fitted_to
 from prunit.train.accuracy import check_scores, check_split, digest_of_images
 

@@ -16,11 +16,11 @@ import torch
 from torch import nn
 
 from prunit.batches import Dataset
+from prunit.cut.plans import Scores
 from prunit.edge.answers import Answers
-from prunit.edge.compare import by_luck
+from prunit.edge.comparing.compare import by_luck
 from prunit.errors import ConfigError, TrainingError
 from prunit.graph import ChannelGraph
-from prunit.plans import Scores
 from prunit.recipe.config import EffortConfig, PruneConfig, StartConfig
 from prunit.recipe.recipes import method_of
 from prunit.recipe.source import Source

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from prunit.edge.compare import is_noisy
-from prunit.plans import Plan
+from prunit.cut.plans import Plan
+from prunit.edge.comparing.compare import is_noisy
 from prunit.recipe.stopwatch import Timing
 
 Watch = Callable[[Mapping[str, Plan]], Mapping[str, Sequence[Timing]]]

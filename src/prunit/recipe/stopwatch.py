@@ -16,16 +16,16 @@ from typing import Any, Final
 import numpy as np
 from torch import Tensor, nn
 
-from prunit.costs import Cost, cost_of
+from prunit.cut.plans import Plan
 from prunit.edge import runtimes
-from prunit.edge.probe import ProbeSettings, Shape, turns
+from prunit.edge.measuring.probe import ProbeSettings, Shape, turns
 from prunit.edge.session import Runtime, Session
 from prunit.errors import ConfigError, MissingExtraError, ModelError, PrunitError
 from prunit.export.onnx import image_shape
 from prunit.export.translation import Translation
 from prunit.export.untrained import Untrained
 from prunit.graph import ChannelGraph
-from prunit.plans import Plan
+from prunit.prices.costs import Cost, cost_of
 
 TURNS: Final = 20
 """How many rounds there are at batch 1, at the least; a fifth of that at larger batches."""

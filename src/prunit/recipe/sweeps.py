@@ -19,11 +19,12 @@ from torch import nn
 
 from prunit.allocate import Budget
 from prunit.batches import Dataset, Split, stratified
+from prunit.cut.plans import Plan
+from prunit.cut.surgery import check_runs, compact, rectify
 from prunit.edge.portfolio import Portfolio
 from prunit.errors import BudgetError, ConfigError, TrainingError, unknown
 from prunit.files import write_atomically
 from prunit.graph import ChannelGraph, trace
-from prunit.plans import Plan
 from prunit.recipe.config import BuildConfig, PruneConfig, validated
 from prunit.recipe.deciding import decided
 from prunit.recipe.flow import build, check_request
@@ -45,7 +46,6 @@ from prunit.recipe.source import (
 )
 from prunit.recipe.work import report_on
 from prunit.shown import Shown
-from prunit.surgery import check_runs, compact, rectify
 from prunit.train import fitted_to, train
 from prunit.train.accuracy import check_model
 from prunit.train.config import final_accuracy

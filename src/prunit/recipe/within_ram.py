@@ -13,9 +13,9 @@ import numpy as np
 from prunit.allocate import Complexity, Target, by_complexity, closer
 from prunit.allocate.at_peak import RAM, at_peak, grown, narrowing_at_peak
 from prunit.allocate.by_complexity import MODES
-from prunit.costs import width_array
+from prunit.cut.plans import Scores
 from prunit.errors import BudgetError
-from prunit.plans import Scores
+from prunit.prices.costs import width_array
 from prunit.recipe.case import Case, Found
 from prunit.recipe.config import PruneConfig
 from prunit.recipe.streams import with_streams

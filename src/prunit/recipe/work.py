@@ -14,18 +14,21 @@ from torch import nn
 
 from prunit.allocate import Budget
 from prunit.batches import Dataset
-from prunit.costs import cost_of
+from prunit.cut.plans import Plan, choose, keep_all
+from prunit.cut.store import load as load_weights
+from prunit.cut.store import save as save_weights
+from prunit.cut.surgery import Rectify, check_runs, compact, rectify
 from prunit.edge.answers import Answers
-from prunit.edge.measure import measure
+from prunit.edge.measuring.measure import measure
+from prunit.edge.measuring.probe import ProbeSettings
 from prunit.edge.names import portfolio_name
 from prunit.edge.portfolio import Artifact, Metrics, Portfolio, Preprocessing, Variant
-from prunit.edge.probe import ProbeSettings
 from prunit.edge.records import StoredFile
 from prunit.export import EXPORTERS
 from prunit.export.translation import Translation
 from prunit.files import write_atomically
 from prunit.graph import ChannelGraph, trace
-from prunit.plans import Plan, choose, keep_all
+from prunit.prices.costs import cost_of
 from prunit.recipe.choosing import Chosen
 from prunit.recipe.config import BuildConfig
 from prunit.recipe.deciding import decided
@@ -35,9 +38,6 @@ from prunit.recipe.progress import Progress
 from prunit.recipe.source import Source, example_of, rectifier_for
 from prunit.recipe.starting import FROM_INIT, Start, channel_scores, score_of
 from prunit.report import write_report
-from prunit.store import load as load_weights
-from prunit.store import save as save_weights
-from prunit.surgery import Rectify, check_runs, compact, rectify
 from prunit.train import Epoch, Fitted, device_named, fitted_to, recalibrate, resolved_precision, train
 from prunit.train.accuracy import answers_of
 from prunit.train.guessing import guessing_loss, stuck

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Final
 
-from prunit.edge.paired import FEW
+from prunit.edge.comparing.paired import FEW
+from prunit.edge.comparing.verdicts import interval
 from prunit.edge.portfolio import Latency, Portfolio
-from prunit.edge.verdicts import interval
 from prunit.report import numbers
 from prunit.report.summary import SummaryRow, latency_key
 

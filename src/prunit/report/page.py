@@ -8,8 +8,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
+from prunit.edge.comparing.verdicts import KINDS, told, verdicts
 from prunit.edge.portfolio import Portfolio
-from prunit.edge.verdicts import KINDS, told, verdicts
 from prunit.errors import MissingExtraError, unknown
 from prunit.files import staged
 from prunit.report import numbers

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from prunit.edge.compare import Pace, against, better_in, dense_of, pace
-from prunit.edge.paired import Difference
+from prunit.edge.comparing.compare import Pace, against, better_in, dense_of, pace
+from prunit.edge.comparing.paired import Difference
+from prunit.edge.comparing.verdicts import Kind, Verdict, verdicts
 from prunit.edge.portfolio import Latency, Portfolio, Variant
-from prunit.edge.verdicts import Kind, Verdict, verdicts
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from prunit.batches import Batch
+from prunit.cut.plans import Scores
 from prunit.errors import PrunitError, ScoreError, unknown
 from prunit.graph import ChannelGraph
 from prunit.graph.finite import check_finite
-from prunit.plans import Scores
 from prunit.scores.activation import activation
 from prunit.scores.bn_scale import bn_scale
 from prunit.scores.channels import Gather, Scored, per_channel, summed

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prunit.cut.plans import Scores
 from prunit.graph import Axis, ChannelGraph
-from prunit.plans import Scores
 from prunit.shown import Shown, Table, count
 
 Gather = Literal["sum", "mean", "last"]

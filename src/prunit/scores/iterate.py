@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from prunit.cut.plans import unread
+from prunit.cut.surgery import compact, cut_tensors
 from prunit.graph import ChannelGraph
-from prunit.plans import unread
 from prunit.scores.network import Network
-from prunit.surgery import compact, cut_tensors
 
 Rescore = Callable[[Network, Mapping[str, Tensor]], dict[str, Tensor]]
 """Saliencies of all weights of a network whose pruned weights are zero."""

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from prunit.batches import Dataset
+from prunit.cut.surgery import copied
 from prunit.errors import ConfigError
-from prunit.surgery import copied
 from prunit.train.accuracy import check_model
 from prunit.train.checkpoint import Fingerprint, fingerprint, load, model_tensors, save
 from prunit.train.config import Epoch, TrainConfig

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from prunit.batches import Dataset
-from prunit.surgery import copied
+from prunit.cut.surgery import copied
 from prunit.train.accuracy import evaluating
 from prunit.train.checkpoint import State
 from prunit.train.config import Chosen, TrainConfig

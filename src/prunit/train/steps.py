@@ -6,7 +6,7 @@ from dataclasses import replace
 from torch import nn
 
 from prunit.batches import Dataset
-from prunit.surgery import copied
+from prunit.cut.surgery import copied
 from prunit.train.accuracy import BATCH
 from prunit.train.config import TrainConfig
 from prunit.train.defaults import Fitted, fitted_to

@@ -10,7 +10,7 @@ import pytest
 
 from prunit.edge.serve.batching import Batcher, BatchTimes, Job, Outcome, Result
 from prunit.edge.serve.settings import Refusal
-from prunit.edge.switch import Switcher
+from prunit.edge.switching.switch import Switcher
 from tests.edge.folders import FACTORS, SHAPE, X_BCHW, gives, portfolio_in
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prunit.edge.fitting import FORMATS
+from prunit.edge.pixels import FORMATS
 from tests.edge.folders import SHAPE, X_BCHW, gives, portfolio_in, variant_in
 from tests.edge.serving import TOKEN, Served, binary, output_of, serving, wait_for
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from prunit.edge.serve.settings import Refusal
 from prunit.edge.session import Array
-from prunit.edge.switch import Switcher
+from prunit.edge.switching.switch import Switcher
 from prunit.errors import PrunitError
 
 _WEIGHT: Final = 0.2

@@ -5,7 +5,7 @@ import io
 import warnings
 from typing import Final
 
-from prunit.edge.fitting import FORMATS, fitted, opened
+from prunit.edge.pixels import FORMATS, fitted, opened
 from prunit.edge.portfolio import Preprocessing
 from prunit.edge.serve.settings import Refusal
 from prunit.edge.session import Array

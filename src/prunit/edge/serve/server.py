@@ -12,13 +12,13 @@ from typing import Any
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-from prunit.edge.policy import options_of, policy
 from prunit.edge.portfolio import Portfolio
 from prunit.edge.serve import logs
 from prunit.edge.serve.app import make
 from prunit.edge.serve.guard import Guard
 from prunit.edge.serve.metrics import FOLDER_VARIABLE
 from prunit.edge.serve.settings import Settings
+from prunit.edge.switching.policy import options_of, policy
 from prunit.errors import ConfigError, DeviceError
 
 

@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Final
 
 from prunit.edge.names import published
-from prunit.edge.policy import option_of, options_of, policy
 from prunit.edge.portfolio import Portfolio, Variant
-from prunit.edge.reload import ReloadingSwitcher
 from prunit.edge.serve.batching import Batcher, Job, Outcome, Result
 from prunit.edge.serve.logs import tell
 from prunit.edge.serve.metrics import Figures
 from prunit.edge.serve.settings import Refusal, Settings
 from prunit.edge.serve.status import Board, Status, Window, resident_bytes
 from prunit.edge.session import Array
-from prunit.edge.steering import Load, Steering
-from prunit.edge.wishes import Event
+from prunit.edge.switching.events import Event
+from prunit.edge.switching.policy import option_of, options_of, policy
+from prunit.edge.switching.reload import ReloadingSwitcher
+from prunit.edge.switching.steering import Load, Steering
 from prunit.errors import ConfigError, PrunitError
 
 _TOTALS: Final = ("answered", "late", "refused", "expired", "failed")

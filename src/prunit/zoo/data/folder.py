@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from prunit.edge.fitting import FORMATS
+from prunit.edge.pixels import FORMATS
 from prunit.errors import DataError
 from prunit.zoo.data.raw import Files, Listing
 

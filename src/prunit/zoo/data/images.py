@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from prunit.batches import Split
-from prunit.edge.fitting import fitted, opened
+from prunit.edge.pixels import fitted, opened
 from prunit.errors import DataError, MissingExtraError
 from prunit.zoo.data.raw import AnyArray, Listing, Raw, refuse_too_large
 

@@ -1,0 +1,1 @@
+"""Variants compared beyond noise, and what is to be said of each."""

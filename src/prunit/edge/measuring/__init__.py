@@ -1,0 +1,1 @@
+"""What a device measures: variants and single layers, and the profile that comes of it."""

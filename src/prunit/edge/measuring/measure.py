@@ -1,0 +1,48 @@
+"""Measure all variants of a portfolio on this machine: the same on the workstation and on the device."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from prunit.edge import runtimes
+from prunit.edge.measuring.probe import ProbeSettings, device, peak_memory, probe
+from prunit.edge.portfolio import Portfolio
+from prunit.edge.session import Session, self_test
+
+Tell = Callable[[str, str, int, int], None]
+"""Called with the variant ('all' for all together), the stage ('memory' or 'probe'), and units done and in all."""
+
+
+def measure(portfolio: Portfolio, folder: Path, settings: ProbeSettings, *, tell: Tell | None = None) -> Portfolio:
+    """The portfolio with this machine's latencies, peak memory and name in it; `folder` holds its files.
+
+    Latencies of all variants come from one run in which they take turns; memory from a process for each. Raises
+    `PortfolioError` if a variant does not give its stored output here: it is not to be used.
+    """
+    tell = tell or (lambda variant, stage, done, total: None)
+    engine = runtimes.runtime()
+    files = {v.name: folder / v.artifact.path for v in portfolio.variants}
+    shapes = {v.name: v.artifact.input_shape for v in portfolio.variants}
+    memory: dict[str, int] = {}
+    for i, (name, file) in enumerate(files.items()):
+        tell(name, "memory", i, len(files))
+        memory[name] = peak_memory(file, shapes[name], threads=settings.threads)
+    sessions: dict[str, Session] = {}
+    try:
+        for v in portfolio.variants:
+            sessions[v.name] = engine.open(files[v.name], threads=settings.threads)
+            self_test(sessions[v.name], v.artifact, folder)
+        latencies = probe(sessions, shapes, settings, on_run=lambda done, total: tell("all", "probe", done, total))
+    finally:
+        for session in sessions.values():
+            session.close()
+    variants = tuple(
+        v.model_copy(
+            update={
+                "metrics": v.metrics.model_copy(
+                    update={"latencies": latencies[v.name], "peak_memory_bytes": memory[v.name]}
+                )
+            }
+        )
+        for v in portfolio.variants
+    )
+    return portfolio.model_copy(update={"variants": variants, "device": device()})
