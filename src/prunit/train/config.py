@@ -96,7 +96,8 @@ class TrainConfig(Shown, BaseModel, frozen=True):
     """auto: bf16-mixed on CUDA devices that have it and on CPUs that do where a step is faster, 16-mixed on older CUDA
     devices with tensor cores, else 32-true."""
     channels_last: bool = True
-    """Memory format of images and kernels; faster on CPU, too, for most convolutional networks."""
+    """Memory format of images and kernels; faster on CPU, too, for most convolutional networks. Networks with narrow
+    strided 1x1 convolutions are trained without it on a CPU, where oneDNN damages memory (see `train.layout`)."""
     device: str = "auto"
     """auto (CUDA if there is one), cpu, cuda or cuda:N."""
     devices: int = Field(default=1, ge=1)

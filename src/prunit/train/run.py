@@ -21,6 +21,7 @@ from prunit.train.augment import Draws, Feed, feed
 from prunit.train.checkpoint import State, model_tensors
 from prunit.train.config import Chosen, Epoch, TrainConfig, is_evaluated
 from prunit.train.defaults import Fitted
+from prunit.train.layout import layout_for
 from prunit.train.place import check_place, fabric_for, moved, seeded
 from prunit.train.processes import OnStep
 from prunit.train.schedule import lr_at
@@ -213,7 +214,7 @@ def start(job: Job) -> Run:
     except ModuleNotFoundError as error:
         raise MissingExtraError("training", error.name or "lightning-fabric", "train") from error
     config, dataset, world = job.config, job.dataset, fabric.world_size
-    layout = torch.channels_last if config.channels_last else torch.contiguous_format
+    layout = layout_for(job.model, fabric.device, channels_last=config.channels_last)
     model = moved(job.model, fabric.device, layout)
     if job.teacher is not None:
         moved(job.teacher, fabric.device, layout).eval()
@@ -235,7 +236,7 @@ def start(job: Job) -> Run:
         model,
         wrapped,
         wrapped_optimizer,
-        feed(dataset, fabric.device, augment=config.augment, channels_last=config.channels_last),
+        feed(dataset, fabric.device, augment=config.augment, channels_last=layout == torch.channels_last),
         Split(test.x_BCHW[fabric.global_rank :: world], test.y_B[fabric.global_rank :: world]).to(fabric.device),
         job,
         batch_size,

@@ -8,6 +8,7 @@ from torch import nn
 from prunit.batches import Dataset
 from prunit.cut.surgery import copied
 from prunit.train.accuracy import BATCH
+from prunit.train.augment import Feed
 from prunit.train.config import TrainConfig
 from prunit.train.defaults import Fitted, fitted_to
 from prunit.train.place import check_place, seeded
@@ -35,7 +36,7 @@ def step_seconds(
     with room_for(alone), seeded(config.seed, 0, 0, check_place(alone)):
         first, *others = (_started(model, dataset, alone) for model in models.values())
         # One copy of the images serves all.
-        runs = [first, *(replace(run, feed=first.feed, test=first.test) for run in others)]
+        runs = [first, *(replace(run, feed=_same_images(first, run), test=first.test) for run in others)]
         return dict(zip(models, times_of_steps(runs, seconds=seconds), strict=True))
 
 
@@ -59,6 +60,11 @@ def evaluation_seconds(
         runs = {name: _started(model, few, alone) for name, model in models.items()}
         found = times_in_turns({name: on_device(run, _evaluated) for name, run in runs.items()}, seconds)
     return {name: value * len(dataset.test) / images / config.devices for name, value in found.items()}
+
+
+def _same_images(first: Run, run: Run) -> Feed:
+    """The images of the first run, laid out as the other's model takes them."""
+    return replace(first.feed, channels_last=run.feed.channels_last)
 
 
 def _started(model: nn.Module, dataset: Dataset, config: Fitted) -> Run:
