@@ -54,14 +54,15 @@ def test_round_trip_is_bitwise(name: str, tmp_path: Path) -> None:
 
 
 def test_a_trained_model_in_channels_last_and_half_precision(tmp_path: Path) -> None:
-    model = lived_in(NETS["residual"][0]()).float().to(memory_format=torch.channels_last)
+    model = lived_in(NETS["residual"][0]()).float()
     graph = trace(model, images().float())
     plan = random_plan(graph)
     small = compact(model, graph, plan).train()
     optimiser = torch.optim.SGD(small.parameters(), lr=0.1)
     small(images().float()).sum().backward()
     optimiser.step()
-    small = small.to(torch.bfloat16).eval()
+    # Only now: not every backward pass is safe in this format, see train/layout.py.
+    small = small.to(torch.bfloat16, memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue, reportArgumentType]
     save(small, plan, tmp_path / "a")
     loaded = load(tmp_path / "a", NETS["residual"][0])
     example = images(dtype=torch.bfloat16)

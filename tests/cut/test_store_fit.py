@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from tests.test_store import file, rewrite
 from torch import Tensor, nn
 
 from prunit.cut.plans import Plan, keep_all
@@ -17,6 +16,7 @@ from prunit.cut.store import load, save
 from prunit.cut.surgery import compact
 from prunit.errors import FileError, PlanError
 from prunit.graph import trace
+from tests.cut.test_store import file, rewrite
 from tests.nets import Plain, conv_bn, images, lived_in
 
 __all__ = ["file"]

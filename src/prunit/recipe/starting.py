@@ -102,8 +102,7 @@ def channel_scores(
     """
     method = find(score) if score else method_of(prune)[1]
     batches = dataset.scoring_batches(per_class=prune.per_class, batch_size=256, seed=prune.seed)
-    # A round's training may have left it channels last, which not every backward pass survives: `train.layout`.
-    model.to(device=device, memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+    model.to(device)
     try:
         weights = score_weights(
             *(model, graph, method, [(x.to(device), y.to(device)) for x, y in batches]),

@@ -11,7 +11,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from prunit.graph import ChannelGraph
 from prunit.graph.computed import computed_weights, given
-from prunit.graph.running import first_names, named_modules, parameters_and_buffers, standing_in, tensors_in
+from prunit.graph.running import (
+    first_names,
+    in_plain_order,
+    named_modules,
+    parameters_and_buffers,
+    standing_in,
+    tensors_in,
+)
 from prunit.graph.wrappers import unwrapped
 
 
@@ -87,10 +94,12 @@ class Network:
     ) -> Tensor:
         """The model's (first) output with `weights`, and with `other` parameters and buffers if given.
 
-        Images are moved to the weights' device and dtype; modules run in the mode that they are in.
+        Images are moved to the weights' device and dtype; modules run in the mode that they are in. Weights are taken
+        in PyTorch's own order of dimensions: in channels last, oneDNN's backward pass of narrow strided 1x1
+        convolutions damages memory (see `train.layout`).
         """
         rest = other if other is not None else self.other | {n: b.clone() for n, b in self.buffers.items()}
-        tensors = {**rest, **weights}
+        tensors = {n: in_plain_order(t) for n, t in {**rest, **weights}.items()}
         with standing_in(self.model, {n: tensors[first] for n, first in self._first_name.items()}, training=None):
             with given((item, tensors[self._first_name[item.main]]) for item in self._computed):
                 out = self.model(x_BCHW.to(next(iter(weights.values()))))

@@ -13,10 +13,10 @@ _VECTOR: Final = 16
 def layout_for(model: nn.Module, device: torch.device, *, channels_last: bool) -> torch.memory_format:
     """The memory format in which `model` is trained on `device`: channels last where it is asked for and safe.
 
-    oneDNN 3.12 (in torch 2.13) writes past a buffer of its own in the backward pass of strided 1x1 convolutions that are
-    narrower than a vector and laid out channels last: processes abort, or go on with wrong gradients. Seen on a CPU
-    with AVX2; its tracker has it as issue 6035. Pruned projection shortcuts are such layers. In PyTorch's own order of
-    dimensions the same layers are right.
+    oneDNN 3.12 (in torch 2.13) writes past a buffer of its own in the backward pass of strided 1x1 convolutions
+    that are narrower than a vector and laid out channels last: processes abort, or go on with wrong gradients.
+    Seen on a CPU with AVX2; its tracker has it as issue 6035. Pruned projection shortcuts are such layers. In
+    PyTorch's own order of dimensions the same layers are right.
     """
     unsafe = device.type == "cpu" and any(map(_narrow_and_strided, model.modules()))
     return torch.channels_last if channels_last and not unsafe else torch.contiguous_format
