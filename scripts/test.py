@@ -1,4 +1,4 @@
-"""All checks: lint, types, import contracts, tests.
+"""All checks: lint, types, import contracts, the links of the documentation, tests.
 
     python3 scripts/test.py [ARGUMENTS OF PYTEST]
 
@@ -15,5 +15,6 @@ if len(sys.argv) == 1:
     _env.run("ruff", "format", "--check", ".")
     _env.run("basedpyright")
     _env.run("lint-imports")
+    _env.run("python", "scripts/site.py")
 # Networks as small as those of the tests only lose time with more threads.
 _env.run("pytest", *sys.argv[1:], environment={"OMP_NUM_THREADS": "1"})

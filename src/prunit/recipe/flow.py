@@ -14,28 +14,24 @@ from prunit.allocate import Budget
 from prunit.batches import Dataset
 from prunit.edge.portfolio import Portfolio, Variant
 from prunit.errors import ConfigError, unknown
-from prunit.graph import trace
 from prunit.prices.costs import cost_of
-from prunit.recipe.config import BuildConfig, validated
+from prunit.recipe.config import BuildConfig
 from prunit.recipe.deciding import check_timable, decided
 from prunit.recipe.devices import profiles_of
-from prunit.recipe.folder import check_folder, held, is_started, open_folder
+from prunit.recipe.folder import held, open_folder
+from prunit.recipe.opening import configured, opened
 from prunit.recipe.pacing import check_time, pacer_of
-from prunit.recipe.progress import OnStep, Progress
+from prunit.recipe.progress import OnStep
 from prunit.recipe.recipes import constraints_of, first_reachable, method_of
 from prunit.recipe.source import (
     ModelLike,
-    Source,
     check_exports,
     check_trains,
-    example_of,
-    loaded,
-    settings_of_build,
 )
 from prunit.recipe.starting import Start, check_start, check_taught
 from prunit.recipe.work import DENSE, Work
 from prunit.train import device_named, fitted_to
-from prunit.train.accuracy import answers_of, check_model
+from prunit.train.accuracy import answers_of
 from prunit.zoo import load as load_model
 from prunit.zoo import models as known_models
 
@@ -57,28 +53,18 @@ def build(
     NAME.plan.json and NAME.safetensors. With `resume` a build of the same configuration in `out` goes on where it
     stopped.
     """
-    config = config if isinstance(config, BuildConfig) else validated(config or {})
-    if isinstance(model, str):
-        config = config.model_copy(update={"model": model})
-    began = perf_counter()
+    config, began = configured(model, config), perf_counter()
     budgets = check_request(config)
-    check_folder(Path(out), resume=resume)
-    dataset = loaded(data, config)
-    progress = Progress(on_step)
-    progress("dense", "check", 0, 0)
-    source = Source.of(model, dataset, seed=config.seed, start=config.start)
+    begun = opened(config, model, data, Path(out), resume=resume, on_step=on_step, pin=config.prune.pin)
+    dataset, progress, source, graph, dense = begun.dataset, begun.progress, begun.source, begun.graph, begun.dense
     start = Start.of(config.start, source)
     if source.told:
         progress("all", "plan", 0, 0, source.told)
-    dense = source.make()
-    check_model(dense, dataset)
-    graph = trace(dense, example_of(dataset), pin=config.prune.pin)
     for name, budget in budgets.items():
         if budget:
             first_reachable(graph, budget.known, config.prune_of(name))
-    settings = settings_of_build(config, source, dense, dataset)
     translation, export_s = None, 0.0
-    if not (resume and is_started(Path(out))):
+    if not begun.goes_on:
         check_trains(source.make(), dataset)
         exporting = perf_counter()
         translation = check_exports(dense, dataset)
@@ -93,14 +79,14 @@ def build(
     }
     # All that can be wrong with what was asked has been found by now; only then the folder is touched.
     with held(Path(out), resume=resume):
-        folder = open_folder(Path(out), settings, resume=resume, defaults=BuildConfig().model_dump(mode="json"))
+        folder = open_folder(Path(out), begun.settings, resume=resume, defaults=BuildConfig().model_dump(mode="json"))
         work = Work(config, folder, dataset, source, graph, progress, start)
         plans = {
             name: work.plan(dense, name, budget, chosen=timed.get(name), translation=translation)
             for name, budget in budgets.items()
         }
         work = work.with_precision(dense)
-        del dense, translation
+        del begun, dense, translation
         pacer = pacer_of(work, plans, began=began, export_s=export_s)
         progress.plan_to_train(
             {name: cost_of(graph, plan).macs for name, plan in plans.items()},

@@ -25,25 +25,22 @@ from prunit.cut.zeros import remove_zeros, without_small_filters
 from prunit.edge.portfolio import Portfolio, Variant
 from prunit.errors import ConfigError, FileError, unknown
 from prunit.files import write_atomically
-from prunit.graph import ChannelGraph, trace
+from prunit.graph import ChannelGraph
 from prunit.graph.computed import effective
 from prunit.prices.costs import cost_of
-from prunit.recipe.config import BuildConfig, SparseConfig, validated
-from prunit.recipe.folder import STATE, check_folder, held, is_started, open_folder, read_history
-from prunit.recipe.progress import OnStep, Progress
+from prunit.recipe.config import BuildConfig, SparseConfig
+from prunit.recipe.folder import STATE, held, open_folder, read_history
+from prunit.recipe.opening import configured, opened
+from prunit.recipe.progress import OnStep
 from prunit.recipe.source import (
     ModelLike,
-    Source,
     check_exports,
     check_trains,
     example_of,
-    loaded,
-    settings_of_build,
 )
 from prunit.recipe.work import DENSE, Work
 from prunit.scores import SCORES, score_weights
 from prunit.train import Epoch, device_named, fitted_to
-from prunit.train.accuracy import check_model
 from prunit.train.checkpoint import model_tensors
 from prunit.train.sparse import Masks
 
@@ -66,26 +63,18 @@ def ladder(
     A variant has the outputs of the sparse model that was trained (see `remove_zeros`), unless `sparse.tolerance` is
     more than 0. How much smaller it is depends on how many filters the training emptied.
     """
-    config = config if isinstance(config, BuildConfig) else validated(config or {})
-    if isinstance(model, str):
-        config = config.model_copy(update={"model": model})
+    config = configured(model, config)
     rungs = rungs_of(config)
-    check_folder(Path(out), resume=resume)
-    dataset = loaded(data, config)
+    begun = opened(config, model, data, Path(out), resume=resume, on_step=on_step)
+    dataset, graph = begun.dataset, begun.graph
     rewind = rewind_of(config.sparse, fitted_to(config.train, dataset).epochs)
-    progress = Progress(on_step)
-    progress("dense", "check", 0, 0)
-    source = Source.of(model, dataset, seed=config.seed, start=config.start)
-    dense = source.make()
-    check_model(dense, dataset)
-    graph = trace(dense, example_of(dataset))
-    settings = {**settings_of_build(config, source, dense, dataset), "kind": "ladder"}
-    if not (resume and is_started(Path(out))):
-        check_trains(source.make(), dataset)
-        check_exports(dense, dataset)
+    settings = {**begun.settings, "kind": "ladder"}
+    if not begun.goes_on:
+        check_trains(begun.source.make(), dataset)
+        check_exports(begun.dense, dataset)
     with held(Path(out), resume=resume):
         folder = open_folder(Path(out), settings, resume=resume, defaults=BuildConfig().model_dump(mode="json"))
-        work = Work(config, folder, dataset, source, graph, progress)
+        work = Work(config, folder, dataset, begun.source, graph, begun.progress)
         portfolio = work.measure(_Climb(work, prunable(graph), rewind).variants(rungs))
         work.report(portfolio)
         return portfolio

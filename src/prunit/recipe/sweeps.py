@@ -31,6 +31,7 @@ from prunit.recipe.flow import build, check_request
 from prunit.recipe.folder import is_started, read_json
 from prunit.recipe.gradual import of_length
 from prunit.recipe.lock import LOCK, check_free, holding
+from prunit.recipe.opening import configured
 from prunit.recipe.progress import OnStep, Progress
 from prunit.recipe.recipes import RECIPES
 from prunit.recipe.source import (
@@ -102,9 +103,7 @@ def sweep(
     writes; the manifest holds the front, the report all that was tried. With `resume` a sweep of the same
     configuration goes on where it stopped. Raises `BudgetError` if no recipe meets any budget.
     """
-    config = config if isinstance(config, BuildConfig) else validated(config or {})
-    if isinstance(model, str):
-        config = config.model_copy(update={"model": model})
+    config = configured(model, config)
     settings = {text: settings_of(text) for text in recipes}
     budgets = {name: budget for name, budget in check_request(config).items() if budget}
     _check(settings, budgets, eta, held_out)
