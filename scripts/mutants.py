@@ -1,12 +1,12 @@
 """Does the test suite notice when the source is wrong? Breaks lines of it one at a time and runs the tests of each.
 
-    python3 scripts/mutants.py [--lines 40] [--seed 0] [--json FILE]        # of the files of src/prunit, drawn at random
-    python3 scripts/mutants.py --again FILE                                 # the same lines, with the tests as they are now
+    python3 scripts/mutants.py [--lines 40] [--seed 0] [--json FILE]     # of the files of src/prunit, drawn at random
+    python3 scripts/mutants.py --again FILE                              # the same lines, with the tests as they are
 
-A line is broken in one place: a comparison or an operation becomes its neighbour, a number one more, `and` becomes `or`.
-The tests that mirror the module run until one fails; where none does, or the module has none of its own, all others do
-with `--all`. Everything happens in a copy of the checkout. What no test notices is not always a fault: some changes
-leave the behaviour as it was.
+A line is broken in one place: a comparison or an operation becomes its neighbour, a number one more, `and` becomes
+`or`. The tests that mirror the module run until one fails; where none does, or the module has none of its own, all
+others do with `--all`. Everything happens in a copy of the checkout. What no test notices is not always a fault: some
+changes leave the behaviour as it was.
 """
 
 import argparse
@@ -34,7 +34,7 @@ _SWAPS: dict[type[ast.AST], type[ast.AST]] = {
 
 @dataclass(frozen=True)
 class Mutant:
-    """A change in a file: the number of the place among those of the file that can be changed, its line and what it does."""
+    """A change in a file: which of the places that can be changed, its line, and what is changed there."""
 
     file: str
     place: int

@@ -66,7 +66,10 @@ def check_start(config: StartConfig, effort: EffortConfig) -> None:
         return
     for name in ("score", "lr", "epochs", "rounds", "recalibrate"):
         if getattr(config, name) != StartConfig.model_fields[name].default:
-            raise ConfigError(f"start.{name} is for variants that begin with trained weights: add --start trained")
+            option = " (--fine-tune)" if name == "epochs" else ""
+            raise ConfigError(
+                f"start.{name}{option} is for variants that begin with trained weights: add --start trained"
+            )
 
 
 def check_taught(answers: Answers | None, *, kept: bool) -> None:
