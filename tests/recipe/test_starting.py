@@ -11,9 +11,11 @@ from prunit.cut.store import load
 from prunit.edge.portfolio import Portfolio
 from prunit.errors import ConfigError, TrainingError
 from prunit.recipe import build
+from prunit.recipe.config import StartConfig
 from prunit.recipe.folder import STATE, read_history, read_plan
 from prunit.recipe.gradual import in_one, rounds_of
 from prunit.recipe.progress import Step
+from prunit.recipe.starting import Start
 from prunit.train import TrainConfig, evaluate, fitted, train
 from tests.recipe import building
 from tests.train.toys import Small, small, stripes
@@ -98,6 +100,25 @@ def test_fine_tuning_and_a_time_contradict_each_other(tmp_path: Path) -> None:
     both = {**config(2, point="trained", epochs=3), "effort": {"time": "1m"}}
     with pytest.raises(ConfigError, match=r"start.epochs=3 .* effort.time=1m"):
         build(fresh, DATA, tmp_path / "out", config=both)
+
+
+@pytest.mark.parametrize(
+    ("kept", "dense", "epochs", "lr", "expected"),
+    [
+        (False, 12, 12, None, 0.2),
+        (False, 12, 15, None, 0.2),
+        (False, 12, 3, None, 0.05),
+        (True, 12, 3, None, 0.02),  # the dense model's own training is not known: 30 epochs stand for it
+        (True, 60, 30, None, 0.1),
+        (True, 12, 3, 0.3, 0.3),
+    ],
+)
+def test_a_short_training_begins_at_a_lower_rate(
+    kept: bool, dense: int, epochs: int, lr: float | None, expected: float
+) -> None:
+    start = Start(trained=True, kept=kept)
+    settings = fitted(TrainConfig(epochs=dense, lr=0.2, batch_size=10), 600)
+    assert start.rate(StartConfig(lr=lr), settings, epochs) == pytest.approx(expected)
 
 
 class Enough(Exception):

@@ -146,7 +146,8 @@ class StartConfig(_Section):
     score: str | None = None
     """By which score of the trained model channels stay; None is that of `prune`."""
     lr: Positive | None = None
-    """Highest learning rate of variants that begin with trained weights; None is that of `train`."""
+    """Highest learning rate of variants that begin with trained weights; None is that of `train`, or as much lower as
+    they are trained shorter than the dense model."""
     epochs: int | None = Field(default=None, ge=1)
     """Passes over the training images of each variant that begins with trained weights; None is by `effort`."""
     rounds: int = Field(default=1, ge=1, le=20)

@@ -4,7 +4,7 @@ init      cut layers are drawn anew (the rectifier) and the rest inherits: the p
 trained   the variant inherits the weights of the trained dense model. Its widths are those that were decided before
           training; which channels stay is decided again by the trained weights. Learning rate rewinding (Renda et al.,
           "Comparing rewinding and fine-tuning in neural network pruning", ICLR 2020) is the schedule of the training
-          that follows; `start.lr` lowers it.
+          that follows; the shorter that is, the lower its rate, or as `start.lr` says.
 
 The trained weights are the dense variant's: trained by this build, or those that were given and are kept.
 """
@@ -25,6 +25,8 @@ from prunit.recipe.config import EffortConfig, PruneConfig, StartConfig
 from prunit.recipe.recipes import method_of
 from prunit.recipe.source import Source
 from prunit.scores import find, per_channel, score_weights
+from prunit.train import Fitted
+from prunit.train.defaults import EPOCHS
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,17 @@ class Start:
                 f" ({', '.join(source.redrawn)}): it has to be trained, with start.dense=train"
             )
         return Start(config.point == "trained" or (config.point == "auto" and given), kept)
+
+    def rate(self, config: StartConfig, dense: Fitted, epochs: int) -> float:
+        """The highest learning rate of a variant that begins trained and is trained for so many epochs.
+
+        That of `dense`, the dense model's training, where it is as long as that; a shorter one begins lower by as much,
+        since it has not the time to find again what a high rate makes it forget. Where the dense model is not trained
+        the default length stands for its own. `start.lr` overrules it.
+        """
+        if config.lr is not None:
+            return config.lr
+        return dense.lr * min(1.0, epochs / (max(dense.epochs, EPOCHS) if self.kept else dense.epochs))
 
 
 FROM_INIT: Final = Start(trained=False, kept=False)

@@ -100,8 +100,9 @@ class Work:
         settings = of_length(self.settings, epochs)
         if name == DENSE:
             return settings.model_copy(update={"distill": 0.0})  # there is nobody to learn from
-        lr = self.config.start.lr if self.start.trained else None
-        return settings if lr is None else settings.model_copy(update={"lr": lr})
+        if not self.start.trained:
+            return settings
+        return settings.model_copy(update={"lr": self.start.rate(self.config.start, self.settings, epochs)})
 
     def plan(
         self,
