@@ -16,5 +16,6 @@ if len(sys.argv) == 1:
     _env.run("basedpyright")
     _env.run("lint-imports")
     _env.run("python", "scripts/site.py")
-# Networks as small as those of the tests only lose time with more threads.
-_env.run("pytest", *sys.argv[1:], environment={"OMP_NUM_THREADS": "1"})
+# Networks as small as those of the tests only lose time with more threads: a process for each core does better.
+whole = sys.argv[1:] or ["-n", "auto", "--dist", "worksteal"]
+_env.run("pytest", *whole, environment={"OMP_NUM_THREADS": "1"})

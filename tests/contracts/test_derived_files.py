@@ -19,16 +19,8 @@ from tests.export import toynets
 from tests.export.structures import structure
 
 IMAGES = {name: net for name, (net, example) in nets.NETS.items() if example.ndim == 4 and name != "unet"}
-TIMM = [
-    "mobilenetv3_small_100",
-    "efficientnet_lite0",
-    "mobilenetv2_100",
-    "resnet18",
-    "regnetx_002",
-    "mobileone_s0",
-    "ghostnet_100",
-    "convnext_atto",
-]
+LARGE = ("timm:mobilenetv3_small_100", "timm:convnext_atto", "torchvision:shufflenet_v2_x0_5")
+"""Gates, layer norms, shuffles: what the networks above do not have, or not so many of."""
 
 
 def derived_plans(model: nn.Module, example: Tensor, folder: Path, *, plans: int = 2) -> int:
@@ -55,12 +47,12 @@ def test_networks_of_all_layers(name: str, tmp_path: Path) -> None:
     assert derived_plans(toynets.build(name), toynets.example(), tmp_path) == 2
 
 
-@pytest.mark.parametrize("name", zoo.models())
+@pytest.mark.parametrize("name", ["vgg16", "mobilenetv2"])
 def test_the_zoo(name: str, tmp_path: Path) -> None:
     assert derived_plans(zoo.load(name), torch.zeros(1, 3, 32, 32), tmp_path, plans=1) == 1
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*(f"timm:{name}" for name in TIMM), "torchvision:shufflenet_v2_x0_5"])
+@pytest.mark.parametrize("name", LARGE)
 def test_networks_of_timm_and_torchvision(name: str, tmp_path: Path) -> None:
     assert derived_plans(zoo.load(name, image_size=96), torch.zeros(1, 3, 96, 96), tmp_path) == 2

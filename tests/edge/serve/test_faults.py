@@ -20,6 +20,9 @@ import pytest
 from tests.edge.folders import FACTORS, SHAPE, X_BCHW, gives, portfolio_in, variant_in
 from tests.edge.serving import TOKEN, binary, output_of, serving, wait_for
 
+REQUESTS = int(os.environ.get("PRUNIT_FUZZ", "500"))
+"""How many malformed ones are made, at least; before a release PRUNIT_FUZZ=2000."""
+
 
 class Load:
     """Clients that keep their connections as clients do, and check every answer."""
@@ -233,12 +236,12 @@ def _rest(link: socket.socket) -> bytes:
 
 
 def test_requests_of_random_bytes_are_refused_one_by_one(tmp_path: Path) -> None:
-    """8,000 of them: nonsense as HTTP, nonsense as a body, and good bodies with a byte changed."""
+    """Four times `REQUESTS`: nonsense as HTTP, nonsense as a body, and good bodies with a byte changed."""
     portfolio_in(tmp_path)
     rng = random.Random(0)
     with serving(tmp_path, "--slo-ms", "1000") as served, loaded(served.port, clients=2) as load:
         statuses: dict[int, int] = {}
-        for i in range(8000):
+        for i in range(4 * REQUESTS):
             status = _odd(served.port, _nonsense(rng, i))
             statuses[status] = statuses.get(status, 0) + 1
         assert served.process.poll() is None
@@ -246,9 +249,9 @@ def test_requests_of_random_bytes_are_refused_one_by_one(tmp_path: Path) -> None
         link.close()
     _LINKS.clear()
     assert (load.lost, load.wrong, load.refused) == ([], [], 0)
-    assert sum(statuses.values()) == 8000
+    assert sum(statuses.values()) == 4 * REQUESTS
     assert not [status for status in statuses if status >= 500], statuses
-    assert statuses[400] > 4000
+    assert statuses[400] > 2 * REQUESTS
 
 
 _LINKS: dict[int, socket.socket] = {}
@@ -291,11 +294,19 @@ def _nonsense(rng: random.Random, number: int) -> bytes:
 
 @pytest.mark.slow
 def test_requests_made_of_the_description_get_no_server_error(tmp_path: Path) -> None:
-    """2,000 at least by schemathesis, valid and malformed, with the token, while other clients are answered."""
+    """`REQUESTS` at least by schemathesis, valid and malformed, with the token, while other clients are answered."""
     portfolio_in(tmp_path)
     with serving(tmp_path, "--slo-ms", "1000") as served, loaded(served.port, clients=1) as load:
         command = ["run", f"http://127.0.0.1:{served.port}/openapi.json", "--checks", "not_a_server_error"]
-        more = ["--max-examples", "220", "--seed", "1", "--phases", "examples,coverage,fuzzing", "--no-color"]
+        more = [
+            "--max-examples",
+            str(REQUESTS // 9),
+            "--seed",
+            "1",
+            "--phases",
+            "examples,coverage,fuzzing",
+            "--no-color",
+        ]
         more += ["--header", f"Authorization: Bearer {TOKEN}"]
         script = "from schemathesis.cli import schemathesis; schemathesis()"
         child = subprocess.run(
@@ -309,7 +320,7 @@ def test_requests_made_of_the_description_get_no_server_error(tmp_path: Path) ->
         assert child.returncode == 0, child.stdout[-3000:] + child.stderr[-1000:]
         generated = re.search(r"(\d+) generated", child.stdout)
         assert generated is not None
-        assert int(generated[1]) >= 2000
+        assert int(generated[1]) >= REQUESTS
         assert served.process.poll() is None
         assert served.infer()[0] in FACTORS
     assert (load.lost, load.wrong) == ([], [])
