@@ -1,6 +1,5 @@
 """Where a training runs: the device, and the Fabric that holds it and the precision."""
 
-import itertools
 import logging
 import re
 import warnings
@@ -12,7 +11,6 @@ import torch
 from torch import nn
 
 from prunit.errors import ConfigError, DeviceError
-from prunit.graph.running import in_plain_order
 from prunit.train.augment import seed_of
 from prunit.train.config import Chosen, TrainConfig
 
@@ -92,11 +90,7 @@ def _quiet() -> Iterator[None]:
 
 def moved(model: nn.Module, device: torch.device, layout: torch.memory_format = torch.contiguous_format) -> nn.Module:
     """The same module, its tensors now on `device`, images' feature maps laid out as `layout`."""
-    model.to(device=device, memory_format=layout)  # pyright: ignore[reportCallIssue]  # missing in torch's types
-    if layout == torch.contiguous_format:
-        for tensor in itertools.chain(model.parameters(), model.buffers()):
-            tensor.data = in_plain_order(tensor.data)
-    return model
+    return model.to(device=device, memory_format=layout)  # pyright: ignore[reportCallIssue]  # missing in torch's types
 
 
 @contextmanager
