@@ -12,12 +12,12 @@ EDGE = (
     "edge.portfolio",
     "edge.session",
     "edge.runtimes",
-    "edge.probe",
-    "edge.probe_layers",
-    "edge.layer_times",
-    "edge.steering",
-    "edge.simulate",
-    "edge.switch",
+    "edge.measuring.probe",
+    "edge.measuring.probe_layers",
+    "edge.measuring.layer_times",
+    "edge.switching.steering",
+    "edge.switching.simulate",
+    "edge.switching.switch",
     "errors",
 )
 
