@@ -6,7 +6,8 @@ Only what stands between the markers of a benchmark is replaced; a benchmark wit
 import argparse
 import json
 import re
-from collections.abc import Callable, Mapping
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -230,25 +231,41 @@ def export_passes(result: Result) -> str:
 
 
 def readme_example(result: Result) -> str:
-    """A row for each variant, compared with the dense one, which comes first."""
-    dense = result["rows"][0]
+    """A row for each variant, the dense one first, compared with it seed by seed; latencies within the first seed."""
+    seeds = sorted({row["seed"] for row in result["rows"]})
+    of = {(row["seed"], row["name"]): row for row in result["rows"]}
+    first = seeds[0]
+    dense = of[first, "dense"]
     batches = [latency["batch"] for latency in dense["latencies"]]
-    head = ["variant", "test accuracy", "params", "macs", "ONNX file", *(f"latency, batch {b}" for b in batches)]
-    rows = [
-        (
-            row["name"],
-            f"{row['accuracy']:.2%}",
-            f"{row['params'] / 1e3:.1f} k{_times(dense['params'], row['params'])}",
-            f"{row['macs'] / 1e6:.1f} M{_times(dense['macs'], row['macs'])}",
-            f"{row['file_bytes'] / 1e3:.0f} kB{_times(dense['file_bytes'], row['file_bytes'])}",
-            *(
-                f"{a['p50_ms']:.2f} ms{_times(b['p50_ms'], a['p50_ms'])}"
-                for a, b in zip(row["latencies"], dense["latencies"], strict=True)
-            ),
+    head = ["variant", "test accuracy", "of dense, points", "epochs"]
+    head += ["params", "macs", "ONNX file", *(f"latency, batch {b}" for b in batches)]
+    rows = []
+    for row in (row for row in result["rows"] if row["seed"] == first):
+        name = row["name"]
+        accuracies = [100 * of[seed, name]["accuracy"] for seed in seeds]
+        lost = [100 * (of[seed, name]["accuracy"] - of[seed, "dense"]["accuracy"]) for seed in seeds]
+        rows.append(
+            (
+                name,
+                _mean(accuracies),
+                "" if name == "dense" else _mean(lost, sign="+"),
+                row["epochs"],
+                f"{row['params'] / 1e3:.1f} k{_times(dense['params'], row['params'])}",
+                f"{row['macs'] / 1e6:.1f} M{_times(dense['macs'], row['macs'])}",
+                f"{row['file_bytes'] / 1e3:.0f} kB{_times(dense['file_bytes'], row['file_bytes'])}",
+                *(
+                    f"{a['p50_ms']:.2f} ms{_times(b['p50_ms'], a['p50_ms'])}"
+                    for a, b in zip(row["latencies"], dense["latencies"], strict=True)
+                ),
+            )
         )
-        for row in result["rows"]
-    ]
     return table(head, rows)
+
+
+def _mean(values: Sequence[float], *, sign: str = "") -> str:
+    """The mean over the seeds, and the smallest and the largest."""
+    mean = f"{statistics.mean(values):{sign}.2f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):{sign}.2f} to {max(values):{sign}.2f})"
 
 
 def _times(dense: float, other: float) -> str:

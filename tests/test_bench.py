@@ -204,12 +204,27 @@ def test_readme_example() -> None:
         variant(name, accuracy=accuracy, cost=cost, keep=keep, latencies=(latency(ms), latency(10 * ms, batch=32)))
         for name, accuracy, cost, keep, ms in (("dense", 0.9, 8000, 1, 4), ("macs-1-2", 0.89, 2000, 0.5, 2))
     )
-    page = page_of(stored("readme_example", readme_example.rows_of(portfolio(dense, half))))
-    assert "| variant | test accuracy | params | macs | ONNX file | latency, batch 1 | latency, batch 32 |" in page
-    assert "| dense | 90.00% | 8.0 k | 8.0 M | 8 kB | 4.00 ms | 40.00 ms |" in page
+    rows = readme_example.rows_of(portfolio(dense, half))
+    page = page_of(stored("readme_example", rows))
     assert (
-        "| macs-1-2 | 89.00% | 2.0 k (4.0×) | 2.0 M (4.0×) | 2 kB (4.0×) | 2.00 ms (2.0×) | 20.00 ms (2.0×) |" in page
+        "| variant | test accuracy | of dense, points | epochs | params | macs | ONNX file | latency, batch 1 |" in page
     )
+    assert "| dense | 90.00 |  | 2 | 8.0 k | 8.0 M | 8 kB | 4.00 ms | 40.00 ms |" in page
+    small = "2.0 k (4.0×) | 2.0 M (4.0×) | 2 kB (4.0×) | 2.00 ms (2.0×) | 20.00 ms (2.0×) |"
+    assert f"| macs-1-2 | 89.00 | -1.00 | 2 | {small}" in page
+    second = [
+        row | {"seed": 1, "accuracy": row["accuracy"] + more} for row, more in zip(rows, (0.01, 0.03), strict=True)
+    ]
+    page = page_of(stored("readme_example", [*rows, *second]))
+    assert f"| macs-1-2 | 90.50 (89.00 to 92.00) | +0.00 (-1.00 to +1.00) | 2 | {small}" in page
+
+
+def test_readme_example_keeps_other_seeds_of_the_same_command(tmp_path: Path) -> None:
+    file = tmp_path / "found.json"
+    assert readme_example.kept_rows(file, "prunit build", without=0) == []
+    file.write_text(json.dumps({"config": {"command": "prunit build"}, "rows": [{"seed": 0}, {"seed": 1}]}))
+    assert readme_example.kept_rows(file, "prunit build", without=0) == [{"seed": 1}]
+    assert readme_example.kept_rows(file, "prunit build --epochs 2", without=0) == []
 
 
 def test_the_readme_shows_the_command_of_its_example() -> None:
