@@ -237,7 +237,7 @@ def readme_example(result: Result) -> str:
     first = seeds[0]
     dense = of[first, "dense"]
     batches = [latency["batch"] for latency in dense["latencies"]]
-    head = ["variant", "test accuracy", "of dense, points", "epochs"]
+    head = ["variant", "test accuracy", "of dense, points", "epochs", "training time"]
     head += ["params", "macs", "ONNX file", *(f"latency, batch {b}" for b in batches)]
     rows = []
     for row in (row for row in result["rows"] if row["seed"] == first):
@@ -250,6 +250,7 @@ def readme_example(result: Result) -> str:
                 _mean(accuracies),
                 "" if name == "dense" else _mean(lost, sign="+"),
                 row["epochs"],
+                f"{row['seconds']['train'] / dense['seconds']['train']:.2f} of dense",
                 f"{row['params'] / 1e3:.1f} k{_times(dense['params'], row['params'])}",
                 f"{row['macs'] / 1e6:.1f} M{_times(dense['macs'], row['macs'])}",
                 f"{row['file_bytes'] / 1e3:.0f} kB{_times(dense['file_bytes'], row['file_bytes'])}",

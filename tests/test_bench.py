@@ -206,17 +206,15 @@ def test_readme_example() -> None:
     )
     rows = readme_example.rows_of(portfolio(dense, half))
     page = page_of(stored("readme_example", rows))
-    assert (
-        "| variant | test accuracy | of dense, points | epochs | params | macs | ONNX file | latency, batch 1 |" in page
-    )
-    assert "| dense | 90.00 |  | 2 | 8.0 k | 8.0 M | 8 kB | 4.00 ms | 40.00 ms |" in page
+    assert "| variant | test accuracy | of dense, points | epochs | training time | params | macs | ONNX file |" in page
+    assert "| dense | 90.00 |  | 2 | 1.00 of dense | 8.0 k | 8.0 M | 8 kB | 4.00 ms | 40.00 ms |" in page
     small = "2.0 k (4.0×) | 2.0 M (4.0×) | 2 kB (4.0×) | 2.00 ms (2.0×) | 20.00 ms (2.0×) |"
-    assert f"| macs-1-2 | 89.00 | -1.00 | 2 | {small}" in page
+    assert f"| macs-1-2 | 89.00 | -1.00 | 2 | 1.00 of dense | {small}" in page
     second = [
         row | {"seed": 1, "accuracy": row["accuracy"] + more} for row, more in zip(rows, (0.01, 0.03), strict=True)
     ]
     page = page_of(stored("readme_example", [*rows, *second]))
-    assert f"| macs-1-2 | 90.50 (89.00 to 92.00) | +0.00 (-1.00 to +1.00) | 2 | {small}" in page
+    assert f"| macs-1-2 | 90.50 (89.00 to 92.00) | +0.00 (-1.00 to +1.00) | 2 | 1.00 of dense | {small}" in page
 
 
 def test_readme_example_keeps_other_seeds_of_the_same_command(tmp_path: Path) -> None:

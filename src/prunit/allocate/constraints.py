@@ -30,8 +30,8 @@ class Constraints(Shown):
     width that is no multiple may stay as it is; a group narrower than one multiple always does.
 
     With `round_to="auto"` each group goes in the steps that `engine` likes at all layers that make or read it
-    (`edge.runtimes.widths`), and no narrower than saves time there. For budgets that are out of reach so, `narrow` allows one
-    step at the least (1), and powers of two below (2).
+    (`edge.runtimes.widths`), and no narrower than saves time there. For budgets that are out of reach so, `narrow`
+    allows one step at the least (1), and powers of two below (2).
 
     Every group keeps at least `min_share` of its channels and never fewer than `min_width`: a layer with no channel
     would cut the input off from the output. `limits` give the least and the most that groups keep one of whose
