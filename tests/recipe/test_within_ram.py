@@ -110,7 +110,7 @@ def test_a_row_of_layers_keeps_what_a_common_share_takes_in_vain() -> None:
     decision = planned((net, graph), "ram=1/3", recipe="uniform")
     assert list(decision.plan.widths.values())[:5] == [21, 85, 170, 256, 512]
     assert decision.why["features.0"] == "the same share as everywhere"
-    assert decision.why["features.4"] == "the same share as everywhere; 41 more fit"
+    assert decision.why["features.4"] == "the same share as everywhere; 41 put back, which fit"
     assert decision.why["features.15"] == "whole: not alive at the peak"
 
 

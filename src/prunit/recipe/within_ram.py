@@ -137,5 +137,5 @@ def _told(case: Case, why: Mapping[str, str], more: np.ndarray | None = None) ->
     found: dict[str, str] = {}
     for i, group in enumerate(case.graph.groups):
         text = f"whole: {group.pinned}" if group.pinned else why.get(group.name, "")
-        found[group.name] = f"{text}; {more[i]} more fit" if more is not None and more[i] and text else text
+        found[group.name] = f"{text}; {more[i]} put back, which fit" if more is not None and more[i] and text else text
     return found
