@@ -50,8 +50,14 @@ def _onnx(file: Path, x_CHW: Array) -> Array:
     return onnxruntime.InferenceSession(file).run(None, {"input": x_CHW[None]})[0]
 
 
-@pytest.mark.parametrize("name", spellings(1e-8))
-@pytest.mark.parametrize("epsilon", TINY)
+@pytest.mark.parametrize(
+    ("name", "epsilon"),
+    # The smallest in every spelling; that others are kept by the same way is seen on some.
+    [
+        *((name, min(TINY)) for name in spellings(1e-8)),
+        *((name, e) for e in TINY[:2] for name in list(spellings(e))[::6]),
+    ],
+)
 def test_outputs_are_torchs_on_plain_images(name: str, epsilon: float, tmp_path: Path) -> None:
     model = _model(spellings(epsilon)[name])
     export_onnx(model, torch.zeros(1, *SHAPE), tmp_path, name="net")
