@@ -19,7 +19,7 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> st
         if marker in markdown:
             markdown = markdown.replace(marker, made())
     here = Path(page.file.abs_src_path).parent
-    base = f"{config['repo_url'].rstrip('/')}/blob/main/"
+    base = f"{config['extra']['repository'].rstrip('/')}/blob/main/"
     return _LINK.sub(lambda link: _linked(link, here, base), markdown)
 
 
