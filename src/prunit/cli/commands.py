@@ -115,10 +115,7 @@ def build(
         bars.wait(f"reading {chosen.data}")
         dataset = dataset_of(chosen, data_dir, download)
         portfolio = run(chosen.model, dataset, out, config=chosen, resume=resume, on_step=bars)
-    if as_json:
-        typer.echo(json.dumps(show.portfolio_json(portfolio, out), indent=2))
-    else:
-        show.portfolio(portfolio, out)
+    show.result(portfolio, out, as_json=as_json)
 
 
 @app.command()
@@ -276,10 +273,7 @@ def bench(
     if save:
         measured.write(folder)
         stale = rewrite_report(measured, folder)
-    if as_json:
-        typer.echo(json.dumps(show.portfolio_json(measured, folder), indent=2))
-    else:
-        show.portfolio(measured, folder, built=False)
+    show.result(measured, folder, as_json=as_json, built=False)
     if stale:
         typer.echo(harmless(f"report.html still shows the figures of before: {stale}"), err=True)
 

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -61,6 +62,14 @@ def listing(kind: str, lines: Mapping[str, str], *, as_json: bool = False) -> No
     for name, line in lines.items():
         table.add_row(safe(name), safe(line))
     out.print(table)
+
+
+def result(found: Portfolio, folder: Path, *, as_json: bool, built: bool = True) -> None:
+    """What a build or a bench ends with: the summary for people, or all of it as JSON."""
+    if as_json:
+        typer.echo(json.dumps(portfolio_json(found, folder), indent=2))
+    else:
+        portfolio(found, folder, built=built)
 
 
 def portfolio(found: Portfolio, folder: Path, *, built: bool = True) -> None:

@@ -69,10 +69,7 @@ def ladder(
         bars.wait(f"reading {chosen.data}")
         dataset = dataset_of(chosen, data_dir, download)
         portfolio = run(chosen.model, dataset, out, config=chosen, resume=resume, on_step=bars)
-    if as_json:
-        typer.echo(json.dumps(show.portfolio_json(portfolio, out), indent=2))
-    else:
-        show.portfolio(portfolio, out)
+    show.result(portfolio, out, as_json=as_json)
 
 
 def shrink(
