@@ -58,15 +58,17 @@ def kept_rows(file: Path, shown: str, *, without: int) -> list[dict[str, Any]]:
 
 
 def result_of(rows: list[dict[str, Any]], shown: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The rows of all seeds as a result, each with the machine it comes from."""
+    """The rows of all seeds as a result; where they come from several machines it names that of the latencies shown."""
+    rows = sorted(rows, key=lambda row: row["seed"])
+    where = f" on {rows[0]['cpu']}" if len({row["cpu"] for row in rows}) > 1 else ""
     latencies = [latency for row in rows for latency in row["latencies"]]
     seeds = len({row["seed"] for row in rows})
     return record(
         "readme_example",
-        sorted(rows, key=lambda row: row["seed"]),
+        rows,
         config={"command": shown, "settings": dict(settings)},
         n=min(latency["n"] for latency in latencies),
-        percentile=f"median (p50) latencies of ONNX Runtime; {seeds} seed{'s' * (seeds > 1)}, a training each",
+        percentile=f"median (p50) latencies of ONNX Runtime{where}; {seeds} seed{'s' * (seeds > 1)}, a training each",
         threads=latencies[0]["threads"],
     )
 

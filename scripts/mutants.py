@@ -4,9 +4,9 @@
     python3 scripts/mutants.py --again FILE                              # the same lines, with the tests as they are
 
 A line is broken in one place: a comparison or an operation becomes its neighbour, a number one more, `and` becomes
-`or`. The tests that mirror the module run until one fails; where none does, or the module has none of its own, all
-others do with `--all`. Everything happens in a copy of the checkout. What no test notices is not always a fault: some
-changes leave the behaviour as it was.
+`or`. The tests that mirror the module run until one fails, all tests where it has none of its own; with `--all` the
+others too where those notice nothing. Everything happens in a copy of the checkout. What no test notices is not
+always a fault: some changes leave the behaviour as it was.
 """
 
 import argparse
@@ -138,7 +138,7 @@ def main() -> None:
         for mutant in drawn:
             (copy / mutant.file).write_text(changed(texts[mutant.file], mutant.place), "utf-8")
             tests = tests_of(copy, mutant.file)
-            found = noticed(copy, tests) if tests or options.all else ""
+            found = noticed(copy, tests)  # without a folder of their own, all
             if not found and tests and options.all:
                 found = noticed(copy, [])
             (copy / mutant.file).write_text(texts[mutant.file], "utf-8")

@@ -161,7 +161,7 @@ def config_of(
         "start": ("point", "weights", "key", "dense", "rounds"),
     }
     names = {name: f"{section}.{name}" for section, those in sections.items() for name in those}
-    names["fine_tune"] = "start.epochs"
+    names["fine_tune"] = "start.epochs"  # `epochs` is the option of the section above
     given: dict[str, Any] = {
         names.get(name, name): value for name, value in options._asdict().items() if value is not None and value != []
     }

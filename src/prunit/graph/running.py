@@ -252,17 +252,3 @@ def calling_line() -> str:
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_OURS):
         frame = frame.f_back
     return linecache.getline(frame.f_code.co_filename, frame.f_lineno)
-
-
-def in_plain_order(tensor: Tensor) -> Tensor:
-    """The tensor with the strides of PyTorch's own order of dimensions; itself if it has them, else a copy.
-
-    `contiguous` leaves a kernel of 1x1 in the strides of channels last, since both orders are the same memory; a
-    convolution still reads from them which order it is to work in.
-    """
-    if tensor.ndim != 4:
-        return tensor
-    _, c, h, w = tensor.shape
-    return (
-        tensor if tensor.stride() == (c * h * w, h * w, w, 1) else tensor.clone(memory_format=torch.contiguous_format)
-    )

@@ -13,7 +13,6 @@ from prunit.graph import ChannelGraph
 from prunit.graph.computed import computed_weights, given
 from prunit.graph.running import (
     first_names,
-    in_plain_order,
     named_modules,
     parameters_and_buffers,
     standing_in,
@@ -99,7 +98,9 @@ class Network:
         convolutions damages memory (see `train.layout`).
         """
         rest = other if other is not None else self.other | {n: b.clone() for n, b in self.buffers.items()}
-        tensors = {n: in_plain_order(t) for n, t in {**rest, **weights}.items()}
+        # `contiguous` would leave kernels of 1x1 with the strides of channels last, which tell a convolution the order.
+        plain = torch.contiguous_format
+        tensors = {n: t.to(memory_format=plain) for n, t in {**rest, **weights}.items()}
         with standing_in(self.model, {n: tensors[first] for n, first in self._first_name.items()}, training=None):
             with given((item, tensors[self._first_name[item.main]]) for item in self._computed):
                 out = self.model(x_BCHW.to(next(iter(weights.values()))))

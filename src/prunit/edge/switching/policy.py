@@ -78,8 +78,7 @@ def option_of(variant: Variant) -> Option:
     if service_ms is None or metrics.accuracy is None:
         lacks = "latency" if service_ms is None else "accuracy"
         raise ConfigError(f"variant '{variant.name}' has no {lacks} in the manifest: run prunit bench DIR --save first")
-    memory = metrics.peak_memory_bytes or metrics.weight_bytes
-    return Option(variant.name, metrics.accuracy, service_ms, memory, float(metrics.macs))
+    return Option(variant.name, metrics.accuracy, service_ms, metrics.open_bytes, float(metrics.macs))
 
 
 def late_share(rate: float, service_ms: float, target_ms: float) -> float:
