@@ -4,20 +4,24 @@ Shape letters, here and everywhere: B batch, C channels, H height, W width, O ou
 K classes. Images are stored as uint8 (a quarter of the memory of float32) and normalised per batch.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from prunit.shown import Shown
+from prunit.tasks import Classification, Task
 
 Batch = tuple[Tensor, Tensor]
-"""Normalised images x_BCHW (float) and their class indices y_B (int64)."""
+"""Normalised images x_BCHW (float) and their targets y_B: class indices (int64), or what the task has in their place."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Split(Shown):
-    """One part of a data set: images x_BCHW (uint8, 0 to 255) and class indices y_B (int64)."""
+    """One part of a data set: images x_BCHW (uint8, 0 to 255) and class indices y_B (int64).
+
+    For another task than classification y_B are its targets: one tensor, whose first dimension is B too.
+    """
 
     x_BCHW: Tensor
     y_B: Tensor
@@ -35,7 +39,8 @@ class Dataset(Shown):
     """Images to train on and to test on, with what a device must know to feed the exported model.
 
     `mean_C` and `std_C` are those of the training pixels scaled to [0, 1]. `flip` says whether a mirrored image
-    keeps its class (false for digits and letters).
+    keeps its class (false for digits and letters). `task` is what models of these images are for; `classes` are then
+    the names of what it tells apart: classes, or values that are estimated.
     """
 
     name: str
@@ -45,6 +50,7 @@ class Dataset(Shown):
     mean_C: tuple[float, ...]
     std_C: tuple[float, ...]
     flip: bool = True
+    task: Task = field(default_factory=Classification)
 
     @property
     def channels(self) -> int:
@@ -66,13 +72,13 @@ class Dataset(Shown):
 
         10 per class is the field's common choice (SNIP, Lee et al. 2019; Tanaka et al. 2020).
         """
-        index = stratified(self.train.y_B, per_class * len(self.classes), seed=seed)
+        index = stratified(self.task.strata(self.train.y_B), per_class * len(self.classes), seed=seed)
         order = index[torch.randperm(len(index), generator=torch.Generator().manual_seed(seed))]
         return [(self.normalise(self.train.x_BCHW[part]), self.train.y_B[part]) for part in order.split(batch_size)]
 
     def subset(self, train: int, *, seed: int) -> "Dataset":
         """The data set with `train` training images, as many of each class as can be; the test split stays whole."""
-        index = stratified(self.train.y_B, train, seed=seed)
+        index = stratified(self.task.strata(self.train.y_B), train, seed=seed)
         return replace(self, train=Split(self.train.x_BCHW[index], self.train.y_B[index]))
 
 

@@ -3,7 +3,8 @@
 What counts is what a viewer shows: turned as the file says, on white where it is transparent, all of its depth.
 """
 
-from typing import Any, Final, cast
+from dataclasses import dataclass
+from typing import Any, Final, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +21,60 @@ FORMATS: Final = {
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
 }
 """What is read, in training and when served: Pillow's name of a format, and how the names of its files end."""
+Fit = Literal["crop", "letterbox"]
+"""How a photo is brought to a model's input: made to cover it, the centre cut out; or to fit in, grey bars around it."""
+BAR: Final = 114
+"""The grey of the bars of a letterbox, as YOLO's trainers have it."""
 _ORIENTATION: Final = 0x0112
 _WHITE: Final = (255, 255, 255, 255)
+
+
+@dataclass(frozen=True)
+class Placing:
+    """Where an upright photo lies in a model's input: pixel (x, y) of the photo at (x * scale_x + left, …)."""
+
+    photo: tuple[int, int]
+    """Height and width of the photo, turned as its EXIF orientation says."""
+    size: tuple[int, int]
+    """Height and width of the input."""
+    scale_x: float
+    scale_y: float
+    left: float
+    """Columns of the input left of the photo; negative where the photo is cut there."""
+    top: float
+
+    @staticmethod
+    def of(photo: tuple[int, int], size: tuple[int, int], fit: Fit) -> "Placing":
+        """Where `fitted` puts a photo of (height, width)."""
+        (high, wide), (height, width) = photo, size
+        if fit == "crop":
+            scale = max(width / wide, height / high)
+            new_w, new_h = max(width, round(wide * scale)), max(height, round(high * scale))
+        else:
+            scale = min(width / wide, height / high)
+            new_w, new_h = max(1, min(width, round(wide * scale))), max(1, min(height, round(high * scale)))
+        return Placing(photo, size, new_w / wide, new_h / high, (width - new_w) // 2, (height - new_h) // 2)
+
+    @property
+    def resized(self) -> tuple[int, int]:
+        """Height and width of the whole photo in pixels of the input."""
+        return round(self.photo[0] * self.scale_y), round(self.photo[1] * self.scale_x)
+
+    def to_input(self, boxes_N4: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """Boxes x1, y1, x2, y2 in pixels of the photo as pixels of the input; they may reach beyond it."""
+        return boxes_N4 * self._scale_4() + self._offset_4()
+
+    def to_photo(self, boxes_N4: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """Boxes in pixels of the input as pixels of the photo, cut where they reach beyond it."""
+        found = (boxes_N4 - self._offset_4()) / self._scale_4()
+        high, wide = self.photo
+        return np.clip(found, 0, np.array([wide, high, wide, high], np.float64))
+
+    def _scale_4(self) -> npt.NDArray[np.float64]:
+        return np.array([self.scale_x, self.scale_y] * 2, np.float64)
+
+    def _offset_4(self) -> npt.NDArray[np.float64]:
+        return np.array([self.left, self.top] * 2, np.float64)
 
 
 def opened(file: Any) -> Any:
@@ -38,9 +91,21 @@ def fitted(image: Any, size: tuple[int, int], mode: str = "RGB") -> npt.NDArray[
     white where it is transparent; 16 bits become 8 by their scale. Of several frames the first is taken. Raises
     `DataError` where white is not known: floating-point pixels and more than 16 bits.
     """
+    return placed(image, size, mode)[0]
+
+
+def placed(
+    image: Any, size: tuple[int, int], mode: str = "RGB", fit: Fit = "crop"
+) -> tuple[npt.NDArray[np.uint8], Placing]:
+    """x_CHW of an opened image of Pillow in the size (height, width) of a model's input, and where it lies there.
+
+    As `fitted`, with a letterbox too. The photo of the placing has the size that the image has in its file, upright,
+    though a JPEG may have been decoded at a fraction of it.
+    """
     from PIL import Image
 
     height, width = size
+    whole = image.size
     if image.format in ("JPEG", "MPO"):
         # One of a camera is decoded at a fraction of its size, never below twice the wanted one, however it lies.
         image.draft(mode, (2 * max(size), 2 * max(size)))
@@ -50,12 +115,21 @@ def fitted(image: Any, size: tuple[int, int], mode: str = "RGB") -> npt.NDArray[
     way = _turn(image)  # only now: Pillow turns a TIFF when it is loaded, and then takes its orientation away
     if way is not None:
         flat = flat.transpose(way)
-    scale = max(width / flat.width, height / flat.height)
-    covering = (max(width, round(flat.width * scale)), max(height, round(flat.height * scale)))
-    resized = flat.resize(covering, Image.Resampling.BILINEAR)
-    left, top = (covering[0] - width) // 2, (covering[1] - height) // 2
-    pixels = np.asarray(resized.crop((left, top, left + width, top + height)), dtype=np.uint8)
-    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    # The file's own size, which a draft divides; turned like the pixels.
+    wide, high = whole if (whole[0] >= whole[1]) == (flat.width >= flat.height) else whole[::-1]
+    placing = Placing.of((flat.height, flat.width), size, fit)
+    resized = flat.resize(placing.resized[::-1], Image.Resampling.BILINEAR)
+    left, top = int(placing.left), int(placing.top)
+    if fit == "crop":
+        pixels = np.asarray(resized.crop((-left, -top, width - left, height - top)), dtype=np.uint8)
+    else:
+        framed = Image.new(mode, (width, height), BAR if mode == "L" else (BAR,) * 3)
+        framed.paste(resized, (left, top))
+        pixels = np.asarray(framed, dtype=np.uint8)
+    if (high, wide) != placing.photo:
+        resized_h, resized_w = placing.resized
+        placing = Placing((high, wide), size, resized_w / wide, resized_h / high, placing.left, placing.top)
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1), placing
 
 
 def _turn(image: Any) -> Any:

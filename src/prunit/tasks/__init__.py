@@ -1,0 +1,22 @@
+"""What models are for: the tasks by name, each in a file of its own. Another one is a class with the methods of `Task`."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from prunit.errors import unknown
+from prunit.tasks.classification import Classification
+from prunit.tasks.task import Judging, Task
+
+__all__ = ["TASKS", "Classification", "Judging", "Task", "task_named"]
+
+TASKS: Final[Mapping[str, Callable[..., Task]]] = {
+    "classification": Classification,
+}
+"""The class of each task, which can be called without arguments."""
+
+
+def task_named(name: str, settings: Mapping[str, Any] | None = None) -> Task:
+    """The task of that name; `UnknownNameError` for one that is not there."""
+    if name not in TASKS:
+        raise unknown("task", name, TASKS, "Or path/to/file.py:FACTORY for one of your own.")
+    return TASKS[name](**(settings or {}))
