@@ -4,6 +4,7 @@ Shape letters, here and everywhere: B batch, C channels, H height, W width, O ou
 K classes. Images are stored as uint8 (a quarter of the memory of float32) and normalised per batch.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -13,7 +14,24 @@ from prunit.shown import Shown
 from prunit.tasks import Classification, Task
 
 Batch = tuple[Tensor, Tensor]
-"""Normalised images x_BCHW (float) and their targets y_B: class indices (int64), or what the task has in their place."""
+"""Normalised images x_BCHW (float) and their targets y_B: class indices (int64), or what another task has."""
+
+
+class Batches(list[Batch]):
+    """Batches of a task: a score that looks at data takes that task's loss. A plain list is one of a classifier's."""
+
+    def __init__(self, batches: Iterable[Batch], task: Task) -> None:
+        super().__init__(batches)
+        self.task = task
+
+    def to(self, device: torch.device) -> "Batches":
+        """The same on `device`."""
+        return Batches([(x_BCHW.to(device), y_B.to(device)) for x_BCHW, y_B in self], self.task)
+
+
+def task_of(batches: Sequence[Batch]) -> Task:
+    """What the models of these batches are for."""
+    return batches.task if isinstance(batches, Batches) else Classification()
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -67,14 +85,15 @@ class Dataset(Shown):
         std_C11 = torch.tensor(self.std_C, device=x_BCHW.device).view(-1, 1, 1)
         return (x_BCHW.float() / 255 - mean_C11) / std_C11
 
-    def scoring_batches(self, *, per_class: int, batch_size: int, seed: int) -> list[Batch]:
+    def scoring_batches(self, *, per_class: int, batch_size: int, seed: int) -> "Batches":
         """A few normalised training batches with `per_class` images of every class, for scores that need data.
 
         10 per class is the field's common choice (SNIP, Lee et al. 2019; Tanaka et al. 2020).
         """
         index = stratified(self.task.strata(self.train.y_B), per_class * len(self.classes), seed=seed)
         order = index[torch.randperm(len(index), generator=torch.Generator().manual_seed(seed))]
-        return [(self.normalise(self.train.x_BCHW[part]), self.train.y_B[part]) for part in order.split(batch_size)]
+        parts = order.split(batch_size)
+        return Batches([(self.normalise(self.train.x_BCHW[p]), self.train.y_B[p]) for p in parts], self.task)
 
     def subset(self, train: int, *, seed: int) -> "Dataset":
         """The data set with `train` training images, as many of each class as can be; the test split stays whole."""

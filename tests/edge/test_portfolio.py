@@ -142,8 +142,8 @@ def test_round_trip_is_exact(tmp_path: Path) -> None:
         (lambda data: data["variants"][0]["artifact"].update(sha256="abc"), "artifact.sha256: String should match"),
         (lambda data: data["variants"].append(data["variants"][0]), "variants: two variants are called 'dense'"),
         (lambda data: data.update(format="onnx"), "field 'format' is not 'prunit-portfolio'"),
-        (lambda data: data.update(version=3), "field 'version' is 3 and this prunit reads up to 2; upgrade prunit"),
-        (lambda data: data.update(version="1"), "version: Input should be 1 or 2"),
+        (lambda data: data.update(version=4), "field 'version' is 4 and this prunit reads up to 3; upgrade prunit"),
+        (lambda data: data.update(version="1"), "version: Input should be 1, 2 or 3"),
         (lambda data: data.update(name=3, model=4), r"name: Input .* \(and 1 more\)"),
     ],
 )
@@ -160,13 +160,16 @@ def test_a_wrong_field_is_named_in_one_line(tmp_path: Path, change: Any, message
 def test_a_manifest_of_the_version_before_is_read_and_written_as_one_of_today(tmp_path: Path) -> None:
     def older(data: Any) -> None:
         data["version"] = 1
-        del data["variants"][0]["metrics"]["answers"]
+        for added in ("answers", "scores", "interval", "against"):
+            del data["variants"][0]["metrics"][added]
+        del data["task"], data["preprocessing"]["fit"]
 
     read = Portfolio.read(broken(tmp_path, older))
     assert (read.version, read.variants[0].metrics.answers) == (1, None)
+    assert (read.task.name, read.task.metric, read.preprocessing.fit) == ("classification", "accuracy", "crop")
     read.write(tmp_path)
     again = Portfolio.read(tmp_path)
-    assert again.version == 2
+    assert again.version == 3
     assert again.variants == read.variants
 
 

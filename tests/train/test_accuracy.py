@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from prunit.batches import Dataset, Split
 from prunit.errors import DataError, ModelError
 from prunit.train import evaluate
-from prunit.train.accuracy import answers_of, digest_of_images
+from prunit.train.accuracy import digest_of_images, judge
 from tests.train.toys import small, stripes
 
 
@@ -129,7 +129,7 @@ def test_a_model_for_other_images_is_an_error() -> None:
 @pytest.mark.parametrize("batch_size", [1, 2, 512])
 def test_answers_say_which_images_were_right(batch_size: int) -> None:
     dataset = two_shades([0, 1, 1, 1, 0])
-    found = answers_of(Brightness(), dataset, device="cpu", batch_size=batch_size)
+    found = judge(Brightness(), dataset, device="cpu", batch_size=batch_size).answers
     assert found.right_N.tolist() == [True, True, False, True, True]
     assert found.accuracy == evaluate(Brightness(), dataset, device="cpu")
     assert (found.images, found.commonest) == (5, 3)

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from prunit.tasks.classification import guessing_loss
 from prunit.train import Epoch
-from prunit.train.guessing import guessing_loss, stuck
+from prunit.train.guessing import stuck
 
 
 def epoch(index: int, epochs: int, loss: float) -> Epoch:

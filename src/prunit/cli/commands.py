@@ -30,6 +30,7 @@ from prunit.cli.options import (
     Seed,
     Settings,
     Subset,
+    TaskName,
     Threads,
     Time,
     TrainedWeights,
@@ -63,6 +64,7 @@ def _version(
 def build(
     model: Model = None,
     data: DataName = None,
+    task: TaskName = None,
     budget: Budgets = None,
     out: Annotated[Path, typer.Option(help="Folder of the portfolio.")] = Path("portfolio"),
     data_dir: DataDir = None,
@@ -103,6 +105,7 @@ def build(
         dense=dense,
         rounds=rounds,
         fine_tune=fine_tune,
+        task=task,
     )
     chosen = config_of(options, config, settings)
     with Bars() as bars:
@@ -122,6 +125,7 @@ def build(
 def sweep(
     model: Model = None,
     data: DataName = None,
+    task: TaskName = None,
     budgets: Budgets = None,
     recipes: Annotated[
         str | None,
@@ -150,7 +154,9 @@ def sweep(
     from prunit.cli import show
     from prunit.cli.progress import Bars
 
-    options = Options(*(model, data, budgets, None, None, None, seed, device, image_size, round_to, subset, epochs))
+    options = Options(
+        *(model, data, budgets, None, None, None, seed, device, image_size, round_to, subset, epochs), task=task
+    )
     chosen = config_of(options, config, settings)
     with Bars() as bars:
         bars.wait("loading PyTorch")
@@ -184,6 +190,7 @@ def plan(
     data: Annotated[
         str | None, typer.Option("--data", help="As for build; needed by scores that look at data, and sets the shape.")
     ] = None,
+    task: TaskName = None,
     budget: Budgets = None,
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("plan.json"),
     data_dir: DataDir = None,
@@ -210,7 +217,7 @@ def plan(
     from prunit.cli.progress import Bars
     from prunit.files import write_atomically
 
-    options = Options(model, data, budget, recipe, mode, score, seed, device, image_size, round_to)
+    options = Options(model, data, budget, recipe, mode, score, seed, device, image_size, round_to, task=task)
     chosen = config_of(options, config, settings)
     check_writable(out, "plan.json")
     with Bars() as bars:

@@ -27,6 +27,14 @@ DataName = Annotated[
         help="digits, cifar10, cifar100, fashion-mnist, tiny-imagenet, a folder, FILE.py:FACTORY. (default: digits)",
     ),
 ]
+TaskName = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        help="What the model is for: classification, multilabel, regression, segmentation, detection, or"
+        " FILE.py:FACTORY. (default: classification)",
+    ),
+]
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Where data sets lie. (default: $PRUNIT_DATA, else ./data)")
 ]
@@ -140,6 +148,7 @@ class Options(NamedTuple):
     dense: str | None = None
     rounds: int | None = None
     fine_tune: int | None = None
+    task: str | None = None
 
 
 def config_of(
@@ -171,7 +180,13 @@ def config_of(
 def dataset_of(config: "BuildConfig", data_dir: Path | None, download: bool) -> "Dataset":
     """The data set that a configuration names."""
     from prunit import zoo
+    from prunit.recipe.source import task_of
 
     return zoo.data.load(
-        config.data, data_dir=data_dir, download=download, subset=config.subset, image_size=config.image_size
+        config.data,
+        data_dir=data_dir,
+        download=download,
+        subset=config.subset,
+        image_size=config.image_size,
+        task=task_of(config.task),
     )

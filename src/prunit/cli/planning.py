@@ -8,13 +8,14 @@ import torch
 
 from prunit import zoo
 from prunit.allocate import Budget
-from prunit.batches import Batch, Dataset
+from prunit.batches import Batches, Dataset
 from prunit.cli.progress import Bars
 from prunit.cut.surgery import check_runs, compact
 from prunit.errors import ConfigError
 from prunit.graph import ChannelGraph, trace
 from prunit.recipe import BuildConfig, Chosen, check_request, decide_here
 from prunit.recipe.deciding import Clock
+from prunit.recipe.source import task_of
 from prunit.train import device_named
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def decide_plan(
         model,
         graph,
         image_1CHW,
-        [(x.to(place), y.to(place)) for x, y in batches],
+        batches.to(place),
         budget,
         config.prune,
         measure=measure or bool(config.prune.measure),
@@ -76,10 +77,10 @@ def model_and_image(name: str, shape: str, classes: int, seed: int = 0) -> "tupl
 
 def _model_and_batches(
     config: BuildConfig, dataset: Dataset | None, shape: str, classes: int
-) -> "tuple[nn.Module, list[Batch]]":
+) -> tuple["nn.Module", Batches]:
     if dataset is None:
         model, image_1CHW = model_and_image(config.model, shape, classes, config.seed)
-        return model, [(image_1CHW, torch.empty(0, dtype=torch.int64))]
+        return model, Batches([(image_1CHW, torch.empty(0, dtype=torch.int64))], task_of(config.task))
     batches = dataset.scoring_batches(per_class=config.prune.per_class, batch_size=256, seed=config.prune.seed)
     model = zoo.load(
         config.model,

@@ -111,7 +111,8 @@ def _summary_table(rows: Sequence[SummaryRow], *, wide: bool) -> Table:
     table.add_column("variant", no_wrap=wide, overflow="fold")
     batches = sorted({latency.batch for row in rows for latency in row.latencies})
     timed = [f"batch {batch}\n{'p50 / p99 ms' if wide else 'p50 ms'}" for batch in batches]
-    for column in ("accuracy", "params", "macs", "file", *timed, "peak\nmemory"):
+    metric = rows[0].metric if rows else "accuracy"
+    for column in (metric, "params", "macs", "file", *timed, "peak\nmemory"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(safe(row.name), *_cells(row, batches, wide=wide))

@@ -19,6 +19,7 @@ from prunit.cli.options import (
     Seed,
     Settings,
     Subset,
+    TaskName,
     config_of,
     dataset_of,
 )
@@ -28,6 +29,7 @@ from prunit.errors import ConfigError
 def ladder(
     model: Model = None,
     data: DataName = None,
+    task: TaskName = None,
     density: Annotated[
         list[str] | None,
         typer.Option(
@@ -55,7 +57,7 @@ def ladder(
     from prunit.cli import show
     from prunit.cli.progress import Bars
 
-    options = Options(*(model, data, None, None, None, None, seed, device, image_size, None, subset, epochs))
+    options = Options(*(model, data, None, None, None, None, seed, device, image_size, None, subset, epochs), task=task)
     own = {"sparse.densities": tuple(density or ()), "sparse.method": method}
     chosen = config_of(options, config, settings, {name: value for name, value in own.items() if value})
     with Bars() as bars:

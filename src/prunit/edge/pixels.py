@@ -22,7 +22,7 @@ FORMATS: Final = {
 }
 """What is read, in training and when served: Pillow's name of a format, and how the names of its files end."""
 Fit = Literal["crop", "letterbox"]
-"""How a photo is brought to a model's input: made to cover it, the centre cut out; or to fit in, grey bars around it."""
+"""How a photo is brought to a model's input: made to cover it, the centre cut out; or to fit in, with grey bars."""
 BAR: Final = 114
 """The grey of the bars of a letterbox, as YOLO's trainers have it."""
 _ORIENTATION: Final = 0x0112

@@ -3,10 +3,9 @@
 Every record is frozen plain data. Reading checks everything and changes nothing; writing is atomic.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, cast, get_args
+from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -21,14 +20,17 @@ from pydantic import (
 
 from prunit.edge import tables
 from prunit.edge.answers import Answers
+from prunit.edge.pixels import Fit
+from prunit.edge.problems import check_version, first_problem, text_of
 from prunit.edge.records import Record, RelativePath, Sha256, StoredFile
 from prunit.errors import PortfolioError, unknown
 from prunit.files import inside, sha256_of, staged
 from prunit.shown import Table
 
 MANIFEST: Final = "portfolio.json"
-VERSION: Final = 2
-"""Of what is written. Version 1 is the same without `answers`, and is read too."""
+VERSION: Final = 3
+"""Of what is written. Version 2 is of classifiers only: without `task`, `fit` and further metrics; version 1 is without
+`answers` too. Both are read."""
 
 
 class Artifact(Record):
@@ -61,14 +63,28 @@ class Latency(Record):
     p99_ms: NonNegativeFloat
 
 
+class Comparison(Record):
+    """The main metric less that of another variant on the same images, with its 95 % interval."""
+
+    of: str
+    difference: float
+    low: float
+    high: float
+
+
 class Metrics(Record):
     """What a variant was measured to be and cost. `accuracy` is a share (0 to 1) of the test images.
 
-    `answers` say which of those images were right; manifests of older versions have none.
+    `answers` say which of those images were right; manifests of older versions have none. For another task than
+    classification `accuracy` is its main metric (1 is perfect, more is better; the portfolio's task names it), with its
+    95 % interval, and `against` compares it with the dense variant's. `scores` are all metrics of the task by name.
     """
 
-    accuracy: float | None = Field(default=None, ge=0, le=1)
+    accuracy: float | None = Field(default=None, le=1)
     answers: Answers | None = None
+    scores: dict[str, float] = Field(default={})
+    interval: tuple[float, float] | None = None
+    against: Comparison | None = None
     params: NonNegativeInt
     macs: NonNegativeInt
     weight_bytes: NonNegativeInt
@@ -106,7 +122,8 @@ class Device(Record):
 class Preprocessing(Record):
     """How uint8 images become the model's input: `(x * scale - mean) / std` per channel.
 
-    `channels` is the order the model was trained with: RGB, L (grey), or what the data set holds. `size` is (H, W).
+    `channels` is the order the model was trained with: RGB, L (grey), or what the data set holds. `size` is (H, W), to
+    which a photo is brought by `fit`: made to cover it and its centre cut out, or made to fit in with grey bars around.
     """
 
     mean: tuple[float, ...]
@@ -114,6 +131,7 @@ class Preprocessing(Record):
     scale: float = Field(default=1 / 255, gt=0)
     channels: str = "RGB"
     size: tuple[PositiveInt, PositiveInt]
+    fit: Fit = "crop"
 
     def normalise(self, x_BCHW: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Images (0 to 255) as the float32 input of the model."""
@@ -162,14 +180,29 @@ _METRICS: Final[Mapping[str, Callable[[Variant], float | None]]] = {
 }
 
 
+class TaskRecord(Record):
+    """What the models are for: a task by its name, its main metric's, and the settings that a device makes it from.
+
+    A task of the user's own has a name that no device knows: it serves plain numbers.
+    """
+
+    name: str = "classification"
+    metric: str = "accuracy"
+    settings: dict[str, Any] = Field(default={})
+
+
 class Portfolio(Record):
-    """The variants that a device holds, with all it must know to feed them. `created` is an ISO 8601 time."""
+    """The variants that a device holds, with all it must know to feed them. `created` is an ISO 8601 time.
+
+    `classes` are the names of what the task tells apart: classes, or values that are estimated.
+    """
 
     format: Literal["prunit-portfolio"] = "prunit-portfolio"
-    version: Literal[1, 2] = VERSION
+    version: Literal[1, 2, 3] = VERSION
     name: str
     model: str
     data: str
+    task: TaskRecord = TaskRecord()
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     variants: tuple[Variant, ...] = ()
@@ -190,12 +223,12 @@ class Portfolio(Record):
     def read(cls, folder: Path | str) -> Self:
         """The portfolio whose manifest lies in `folder`; nothing is written and no other file is opened."""
         path = Path(folder) / MANIFEST
-        text = _text(path)
-        _check_version(path, text)
+        text = text_of(path)
+        check_version(path, text, VERSION)
         try:
             return cls.model_validate_json(text, strict=True)
         except ValidationError as error:
-            raise PortfolioError(f"cannot read '{path}': {_first_problem(error)}") from None
+            raise PortfolioError(f"cannot read '{path}': {first_problem(error, cls)}") from None
 
     def write(self, folder: Path | str) -> Path:
         """The manifest's path, after the manifest took the place of an older one in one step."""
@@ -307,69 +340,3 @@ def file_problem(folder: Path, path: str, size: int | None, sha256: str) -> str 
     except OSError as error:
         return f"'{path}' cannot be read: {error.strerror or error}"
     return None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError):
-        if path.parent.is_file():
-            raise PortfolioError(
-                f"'{path.parent}' is no portfolio: it is a file; name the folder that holds {MANIFEST}"
-            ) from None
-        raise PortfolioError(
-            f"'{path.parent}' is no portfolio: it holds no {MANIFEST}; 'prunit build … --out DIR' writes one"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise PortfolioError(f"cannot read '{path}': it is not text ({error.reason})") from None
-    except OSError as error:
-        raise PortfolioError(f"cannot read '{path}': {error.strerror or error}") from error
-
-
-def _check_version(path: Path, text: str) -> None:
-    """Refuses what is not a manifest, or is one of a newer prunit, before its fields are looked at."""
-    try:
-        data: Any = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise PortfolioError(f"cannot read '{path}': it is not JSON or was cut short ({error})") from None
-    head = cast("dict[str, object]", data) if isinstance(data, dict) else {}
-    if head.get("format") != "prunit-portfolio":
-        raise PortfolioError(
-            f"cannot read '{path}': its field 'format' is not 'prunit-portfolio', so it is another program's file"
-        )
-    version = head.get("version")
-    if isinstance(version, int) and version > VERSION:
-        raise PortfolioError(
-            f"cannot read '{path}': its field 'version' is {version} and this prunit reads up to {VERSION}; "
-            "upgrade prunit: pip install --upgrade prunit"
-        )
-
-
-def _first_problem(error: ValidationError) -> str:
-    """One line: the field, as `variants[0].metrics.macs`, and what is wrong with it."""
-    problems = error.errors(include_url=False, include_context=False)
-    # A misspelt key is also a missing one; the misspelling is what helps.
-    first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
-    where, message = first["loc"], first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        message = str(unknown("key", str(where[-1]), _record_at(where[:-1]).model_fields))
-        where = where[:-1]
-    path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in where).lstrip(".")
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{path or 'top level'}: {message}{more}"
-
-
-def _record_at(where: tuple[int | str, ...]) -> type[Record]:
-    """The kind of record that lies at a place in a manifest."""
-    record: type[Record] = Portfolio
-    for step in where:
-        if isinstance(step, str):
-            record = _record_in(record.model_fields[step].annotation) or record
-    return record
-
-
-def _record_in(annotation: object) -> type[Record] | None:
-    """The record in a field's type: itself, or what a tuple or an optional of it holds."""
-    if isinstance(annotation, type) and issubclass(annotation, Record):
-        return annotation
-    return next((found for part in get_args(annotation) if (found := _record_in(part))), None)

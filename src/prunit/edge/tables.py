@@ -22,10 +22,11 @@ def of_portfolio(portfolio: "Portfolio") -> Table:
     device = portfolio.device
     notes = (f"measured on {device.name} with {device.engine}",) if device else ()
     rows = [(variant.name, *_figures(variant)) for variant in portfolio.variants]
+    head = tuple(portfolio.task.metric if name == "accuracy" else name for name in _HEAD)
     if not words:
-        return Table(title, _HEAD, rows, notes)
+        return Table(title, head, rows, notes)
     told = [(*row, ", ".join(words.get(row[0], ()))) for row in rows]
-    return Table(title, (*_HEAD, ""), told, notes)
+    return Table(title, (*head, ""), told, notes)
 
 
 def of_variant(variant: "Variant") -> Table:

@@ -17,9 +17,16 @@ class Exporter(Protocol):
     """Writes a model into a folder, as a file an engine opens, with its self-test."""
 
     def __call__(
-        self, model: nn.Module, example_BCHW: Tensor, folder: Path, *, name: str, tolerance: float = 1e-4
+        self,
+        model: nn.Module,
+        example_BCHW: Tensor,
+        folder: Path,
+        *,
+        name: str,
+        output: str = "logits",
+        tolerance: float = 1e-4,
     ) -> Artifact:
-        """The record of the files written.
+        """The record of the files written; `output` is what the file calls the model's output.
 
         `tolerance` is how far an output may be from torch's, as a share of the largest output; the artifact holds it
         in absolute terms.

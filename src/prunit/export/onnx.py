@@ -33,12 +33,14 @@ def export_onnx(
     folder: Path,
     *,
     name: str,
+    output: str = OUTPUT,
     tolerance: float = 1e-4,
     on_translated: Callable[[Translation], None] | None = None,
 ) -> Artifact:
     """The record of NAME.onnx and NAME.selftest.npz in `folder`; the model, its modes included, stays as it was.
 
-    Only the shape of `example_BCHW` matters. Both files are the same bytes for the same model. They appear only after
+    Only the shape of `example_BCHW` matters; `output` is what the file calls the model's output. Both files are the
+    same bytes for the same model. They appear only after
     the ONNX file gave torch's outputs in ONNX Runtime on noise and on plain images, alone and in a batch, to within
     `tolerance` of an image's largest output; if it does not, ModelError says on which image and by how much.
     `on_translated` gets a copy of what torch makes of the model, which an `Untrained` need not do again.
@@ -59,7 +61,7 @@ def export_onnx(
             Trial([name], x_CHW[None], outputs(still, x_CHW[None]), stored=name in STORED)
             for name, x_CHW in pictures.items()
         ]
-        data = _serialised(still, x_BCHW, on_translated)
+        data = _serialised(still, x_BCHW, output, on_translated)
         # Where torch itself gives NaN there is nothing that a device could be held to.
         defined = np.isfinite(together.expected).reshape(len(x_BCHW), -1).all(axis=1)
         expected = together.expected[defined]
@@ -72,7 +74,7 @@ def export_onnx(
                 np.savez_compressed(file, input=x_BCHW[defined], expected=expected)
             session = runtime("onnxruntime").open(model_file)
             try:
-                prove(session, [*trials, together], tolerance, partial(_in_double, still), output=OUTPUT)
+                prove(session, [*trials, together], tolerance, partial(_in_double, still), output=output)
             finally:
                 session.close()
     return Artifact(
@@ -81,7 +83,7 @@ def export_onnx(
         bytes=len(data),
         input_name=INPUT,
         input_shape=shape_CHW,
-        output_name=OUTPUT,
+        output_name=output,
         self_test=f"{name}.selftest.npz",
         self_test_sha256=sha256_of(folder / f"{name}.selftest.npz"),
         tolerance=float(allowed(expected, tolerance).max()),
@@ -161,8 +163,10 @@ def _in_double(model: nn.Module, x_BCHW: Array) -> Figures | None:
     return found.numpy() if isinstance(found, Tensor) else None
 
 
-def _serialised(model: nn.Module, x_BCHW: Array, on_translated: Callable[[Translation], None] | None) -> bytes:
-    translation = translated(model, torch.from_numpy(x_BCHW))
+def _serialised(
+    model: nn.Module, x_BCHW: Array, output: str, on_translated: Callable[[Translation], None] | None
+) -> bytes:
+    translation = translated(model, torch.from_numpy(x_BCHW), output=output)
     if on_translated is not None:
         on_translated(translation.copy())
     return finished(translation)

@@ -44,7 +44,7 @@ class Translation:
         return Translation(onnx_ir.from_proto(onnx_ir.to_proto(network)), self.of)  # onnx_ir before 0.1.14
 
 
-def translated(model: nn.Module, x_BCHW: Tensor) -> Translation:
+def translated(model: nn.Module, x_BCHW: Tensor, *, output: str = OUTPUT) -> Translation:
     """The model, in the mode that it is in, as torch translates it; the number of images stays free.
 
     The program is captured here and not by torch.onnx, which on failure tries again in other, slower ways.
@@ -62,7 +62,7 @@ def translated(model: nn.Module, x_BCHW: Tensor) -> Translation:
                 program,
                 dynamo=True,
                 input_names=[INPUT],
-                output_names=[OUTPUT],
+                output_names=[output],
                 opset_version=OPSET,
                 dynamic_shapes=shapes,  # here they only carry the name of the dimension into the file
                 external_data=False,

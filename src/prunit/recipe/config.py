@@ -183,6 +183,8 @@ class BuildConfig(_Section):
     """Zoo name, `timm:NAME`, `torchvision:NAME`, `path/to/file.py:factory` or `package.module:factory`."""
     data: str = "digits"
     """Data set name, image folder, or a factory as for the model."""
+    task: str = "classification"
+    """What the model is for: classification, or another name of `prunit.tasks`, or `path/to/file.py:factory`."""
     budgets: Budgets = ("params=1/4", "params=1/16")
     """One variant each, besides the dense one."""
     subset: int | None = Field(default=None, ge=1)

@@ -252,7 +252,7 @@ def decided(
             dense.to(place),
             graph,
             example_of(dataset),
-            [(x.to(place), y.to(place)) for x, y in batches],
+            batches.to(place),
             budget,
             prune,
             measure=prune.measure is not False if measure is None else measure,

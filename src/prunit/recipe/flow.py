@@ -31,7 +31,7 @@ from prunit.recipe.source import (
 from prunit.recipe.starting import Start, check_start, check_taught
 from prunit.recipe.work import DENSE, Work
 from prunit.train import device_named, fitted_to
-from prunit.train.accuracy import answers_of
+from prunit.train.accuracy import judge
 from prunit.zoo import load as load_model
 from prunit.zoo import models as known_models
 
@@ -70,7 +70,7 @@ def build(
         translation = check_exports(dense, dataset)
         export_s = perf_counter() - exporting
         if start.trained and start.kept:
-            check_taught(answers_of(dense, dataset, device=config.train.device), kept=True)
+            check_taught(judge(dense, dataset, device=config.train.device).answers, kept=True)
         check_time(config, dense, dataset, fitted_to(config.train, dataset), began=began, export_s=export_s)
     timed = {
         name: decided(config, dataset, graph, dense, name, budget, progress, translation=translation)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +15,14 @@ from prunit import zoo
 from prunit.batches import Dataset
 from prunit.checkpoints import read_weights
 from prunit.cut.surgery import Rectify, copied
+from prunit.edge.tasks import DeviceTask
 from prunit.errors import ConfigError, ModelError, PrunitError
 from prunit.export import export_onnx
 from prunit.export.translation import Translation
 from prunit.recipe.config import BuildConfig, PruneConfig, StartConfig
+from prunit.tasks import Task, task_named
 from prunit.train import fitted_to
-from prunit.train.accuracy import check_scores, check_split, digest_of_images
+from prunit.train.accuracy import check_split, digest_of_images
 
 ModelLike = str | nn.Module | Callable[[], nn.Module]
 """A name that `zoo.load` knows, a model, or a callable that returns one."""
@@ -114,8 +116,9 @@ def example_of(dataset: Dataset) -> Tensor:
 
 def loaded(data: str | Dataset, config: BuildConfig) -> Dataset:
     """The data set by that name, or the one given; cut to `config.subset` and found complete."""
+    task = task_of(config.task)
     if isinstance(data, str):
-        dataset = zoo.data.load(data, subset=config.subset, image_size=config.image_size)
+        dataset = zoo.data.load(data, subset=config.subset, image_size=config.image_size, task=task)
     else:
         dataset = data
         if config.image_size not in (None, dataset.image_size):
@@ -123,11 +126,28 @@ def loaded(data: str | Dataset, config: BuildConfig) -> Dataset:
                 f"image_size={config.image_size}, but the images of '{dataset.name}' have {dataset.image_size} pixels a"
                 " side and a Dataset that is passed in is not resized: load it by its name, or resize it before"
             )
+    if dataset.task.name == "classification" and task.name != "classification":
+        dataset = replace(dataset, task=task)  # a factory, or arrays, of which only the settings say what they are for
     if config.subset and len(dataset.train) > config.subset:
         dataset = dataset.subset(config.subset, seed=0)
     check_split(dataset, "train")
     check_split(dataset, "test")
     return dataset
+
+
+def task_of(name: str) -> Task:
+    """The task of that name, or what a factory of the user's (FILE.py:FACTORY) returns, found to be complete."""
+    if ":" not in name:
+        return task_named(name)
+    made = zoo.user.call(name, {}, error=ConfigError)
+    needed = [n for n in (*vars(Task), *vars(DeviceTask)) if not n.startswith("_")]
+    missing = sorted({n for n in needed if not hasattr(made, n)})
+    if missing:
+        raise ConfigError(
+            f"task '{name}' is a {type(made).__name__} without {', '.join(missing)}: inherit from one of"
+            " prunit.tasks, or from prunit.tasks.Judging, and add them"
+        )
+    return cast("Task", made)
 
 
 def check_exports(dense: nn.Module, dataset: Dataset) -> Translation:
@@ -143,22 +163,39 @@ def check_exports(dense: nn.Module, dataset: Dataset) -> Translation:
 
 
 def check_trains(model: nn.Module, dataset: Dataset) -> None:
-    """`ModelError` unless the model in training mode, too, gives scores of classes; its statistics may change."""
-    x_BCHW = dataset.normalise(dataset.train.x_BCHW[:2])
+    """`ModelError` unless the model in training mode, too, gives what its task has a loss for; statistics may change.
+
+    And `ConfigError` unless that loss is one finite number, which can be lowered.
+    """
+    task, images = dataset.task, min(2, len(dataset.train))
+    x_BCHW, y_B = dataset.normalise(dataset.train.x_BCHW[:images]), dataset.train.y_B[:images]
     where = f"in training mode the model fails on images of shape {tuple(x_BCHW.shape)}"
-    try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with torch.random.fork_rng(devices=[]):
+        try:
             found = model.train()(x_BCHW)
+        except PrunitError:
+            raise
+        except Exception as error:
+            raise ModelError(f"{where}: {type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
+        task.check_training_outputs(found, images, dataset.classes, dataset.image_size, where="in training mode")
+        _check_loss(task, found, y_B)
+
+
+def _check_loss(task: Task, outputs: Any, y_B: Tensor) -> None:
+    where = f"the loss of task '{task.name}' on {len(y_B)} training images (targets {tuple(y_B.shape)})"
+    try:
+        loss = task.loss(outputs, y_B, smoothing=0.0)
     except PrunitError:
         raise
     except Exception as error:
-        raise ModelError(f"{where}: {type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
-    if not isinstance(found, Tensor):
-        raise ModelError(
-            f"in training mode the model returns a {type(found).__name__}, not one tensor of class scores: switch off"
-            " its further outputs, or wrap it in a module that returns the scores alone"
-        )
-    check_scores(found, len(x_BCHW), dataset, where="in training mode")
+        raise ConfigError(f"{where} fails: {type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.is_floating_point():
+        given = f"{loss.dtype} {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+        raise ConfigError(f"{where} is {given}: it must be one floating-point number, their mean")
+    if not bool(torch.isfinite(loss)):
+        raise ConfigError(f"{where} is {float(loss)} before any training: nothing can be learnt from it")
+    if not loss.requires_grad:
+        raise ConfigError(f"{where} does not depend on the model's weights: compute it from what the model returned")
 
 
 def digest_of_weights(model: nn.Module) -> str:

@@ -121,7 +121,7 @@ def channel_scores(
     model.to(device)
     try:
         weights = score_weights(
-            *(model, graph, method, [(x.to(device), y.to(device)) for x, y in batches]),
+            *(model, graph, method, batches.to(device)),
             density=min(max(share / 8, 1e-4), 1.0),
             seed=prune.seed,
         )

@@ -160,7 +160,7 @@ def _own(config: BuildConfig, variant: str, recipe: Mapping[str, str]) -> dict[s
 def held(dataset: Dataset, share: float, seed: int) -> Dataset:
     """The data set whose test images are a share of the training images, as many of each class as can be."""
     y_B = dataset.train.y_B
-    judging = stratified(y_B, max(round(share * len(y_B)), 1), seed=seed)
+    judging = stratified(dataset.task.strata(y_B), max(round(share * len(y_B)), 1), seed=seed)
     rest = torch.ones(len(y_B), dtype=torch.bool)
     rest[judging] = False
     parts = (Split(dataset.train.x_BCHW[part], y_B[part]) for part in (rest, judging))

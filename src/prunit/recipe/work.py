@@ -18,12 +18,10 @@ from prunit.cut.plans import Plan, choose, keep_all
 from prunit.cut.store import load as load_weights
 from prunit.cut.store import save as save_weights
 from prunit.cut.surgery import Rectify, check_runs, compact, rectify
-from prunit.edge.answers import Answers
 from prunit.edge.measuring.measure import measure
 from prunit.edge.measuring.probe import ProbeSettings
 from prunit.edge.names import portfolio_name
-from prunit.edge.portfolio import Artifact, Metrics, Portfolio, Preprocessing, Variant
-from prunit.edge.records import StoredFile
+from prunit.edge.portfolio import Portfolio, Preprocessing, TaskRecord, Variant
 from prunit.export import EXPORTERS
 from prunit.export.translation import Translation
 from prunit.files import write_atomically
@@ -35,33 +33,18 @@ from prunit.recipe.deciding import decided
 from prunit.recipe.folder import STATE, intact_variant, read_history, read_json, read_plan
 from prunit.recipe.gradual import in_one, of_length, rounds_of
 from prunit.recipe.progress import Progress
+from prunit.recipe.quality import Quality, variant_record
 from prunit.recipe.source import Source, example_of, rectifier_for
 from prunit.recipe.starting import FROM_INIT, Start, channel_scores, score_of
 from prunit.report import write_report
 from prunit.train import Epoch, Fitted, device_named, fitted_to, recalibrate, resolved_precision, train
-from prunit.train.accuracy import answers_of
-from prunit.train.guessing import guessing_loss, stuck
+from prunit.train.accuracy import Judged, judge
+from prunit.train.guessing import stuck
 from prunit.train.sparse import Masks
 from prunit.version import VERSION
 
 DENSE: Final = "dense"
 """The name of the variant that is not pruned."""
-
-_TOLD: Final = (
-    "start",
-    "channels",
-    "method",
-    "density",
-    "tolerance",
-    "score",
-    "evaluator",
-    "mode",
-    "draw",
-    "shares",
-    "residual",
-    "constraints",
-)
-"""What a plan's origin says that the manifest tells of a variant."""
 
 
 @dataclass(frozen=True)
@@ -252,8 +235,9 @@ class Work:
             yield epoch
 
     def _told_stuck(self, name: str, epoch: Epoch, settings: Fitted) -> bool:
-        counts_K = self.dataset.train.y_B.bincount(minlength=len(self.dataset.classes)).tolist()
-        found = stuck(epoch, guessing_loss(counts_K, settings.smoothing))
+        task, dataset = self.dataset.task, self.dataset
+        guessing = task.guessing_loss(dataset.train.y_B, len(dataset.classes), smoothing=settings.smoothing)
+        found = "" if guessing is None else stuck(epoch, guessing)
         if found:
             logging.getLogger(__name__).warning("%s: %s", name, found)
         return bool(found)
@@ -287,75 +271,54 @@ class Work:
         """The variant's record, without latencies; what is exported is what was saved."""
         file = self._state(name, "variant.json")
         # A record of an older version lacks the answers, by which variants are compared: it is made again.
-        if file.exists() and (found := intact_variant(file, self.folder)) and found.metrics.answers:
+        if file.exists() and (found := intact_variant(file, self.folder)) and found.metrics.scores:
             self.progress.exported(name)
             return found
         self.progress(name, "evaluate", 0, 0)
         model = load_weights(self.folder / f"{name}.safetensors", self.source.make)
-        answers = answers_of(model, self.dataset, device=self.config.train.device)
+        judged = judge(model, self.dataset, device=self.config.train.device)
+        quality = Quality.of(judged, self._dense_judged() if name != DENSE and judged.answers is None else None)
         self.progress(name, "export", 0, 0)
         started = perf_counter()
-        artifact = EXPORTERS["onnx"](model, example_of(self.dataset), self.folder, name=name)
+        artifact = EXPORTERS["onnx"](
+            *(model, example_of(self.dataset), self.folder), name=name, output=self.dataset.task.output
+        )
         seconds = {
             **read_json(self._state(name, "seconds.json")),
             "train": sum(e.seconds for e in epochs),
             "export": perf_counter() - started,
         }
-        variant = self._record(name, plan, budget, artifact, seconds, answers, len(epochs))
+        variant = variant_record(
+            *(name, plan, budget, cost_of(self.graph, plan), artifact, quality),
+            rectifier=self._rectifier(name),
+            folder=self.folder,
+            seconds=seconds,
+            epochs=len(epochs),
+            seed=self.config.seed,
+        )
         write_atomically(file, variant.model_dump_json(indent=2))
         self.progress.exported(name)
         return variant
 
-    def _record(
-        self,
-        name: str,
-        plan: Plan,
-        budget: Budget | None,
-        artifact: Artifact,
-        seconds: Mapping[str, float],
-        answers: Answers,
-        epochs: int,
-    ) -> Variant:
-        cost = cost_of(self.graph, plan)
-        return Variant(
-            name=name,
-            recipe=str(plan.origin.get("recipe", "dense")),
-            settings={n: str(plan.origin[n]) for n in _TOLD if n in plan.origin}
-            | ({"rectifier": self._rectifier(name)} if budget else {})
-            | ({"timed": str(plan.origin["measured"])} if "measured" in plan.origin else {}),
-            budget=budget.as_dict if budget else {},
-            keep=sum(plan.widths.values()) / sum(plan.dense.values()),
-            widths={n: (plan.dense[n], len(c)) for n, c in plan.keep.items()},
-            plan=StoredFile.of(self.folder, f"{name}.plan.json"),
-            weights=StoredFile.of(self.folder, f"{name}.safetensors"),
-            artifact=artifact,
-            metrics=Metrics(
-                accuracy=answers.accuracy,
-                answers=answers,
-                params=cost.params,
-                macs=cost.macs,
-                weight_bytes=cost.weight_bytes,
-                activation_bytes=cost.activation_bytes,
-                file_bytes=artifact.bytes,
-            ),
-            seconds=dict(seconds),
-            epochs=epochs,
-            seed=self.config.seed,
-        )
+    def _dense_judged(self) -> Judged:
+        """What the dense variant's outputs say, for comparisons; of evidence there may be too much to store it."""
+        return judge(self.taught(), self.dataset, device=self.config.train.device)
 
     def measure(self, variants: Sequence[Variant]) -> Portfolio:
         """The portfolio with latencies and memory measured here, all variants in one run; written to the folder."""
-        size = self.dataset.image_size
+        size, task = self.dataset.image_size, self.dataset.task
         portfolio = Portfolio(
             name=portfolio_name(self.source.name, self.dataset.name),
             model=self.source.name,
             data=self.dataset.name,
+            task=TaskRecord(name=task.name, metric=task.metric, settings=dict(task.settings())),
             classes=self.dataset.classes,
             preprocessing=Preprocessing(
                 mean=self.dataset.mean_C,
                 std=self.dataset.std_C,
                 channels={1: "L", 3: "RGB"}.get(self.dataset.channels, str(self.dataset.channels)),
                 size=(size, size),
+                fit=task.fit,
             ),
             variants=tuple(variants),
             prunit_version=VERSION,

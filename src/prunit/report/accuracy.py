@@ -97,7 +97,9 @@ def figures_of(row: SummaryRow) -> list[str]:
         return f"{title} {text}" + (f" ({numbers.times(ratio)})" if ratio else "")
 
     change = f" ({numbers.points(row.accuracy_change)})" if row.accuracy_change is not None else ""
-    lines = ["accuracy not measured" if row.accuracy is None else f"accuracy {numbers.percent(row.accuracy)}{change}"]
+    lines = [
+        f"{row.metric} " + ("not measured" if row.accuracy is None else f"{numbers.percent(row.accuracy)}{change}")
+    ]
     lines += [
         line("params", numbers.count(row.params), "params"),
         line("macs", numbers.count(row.macs), "macs"),

@@ -22,7 +22,7 @@ class _Epoch:
 
     index: int
     loss: float
-    train_accuracy: float
+    train_accuracy: float | None
     test_accuracy: float | None
 
 
@@ -57,7 +57,7 @@ def _epochs(folder: Path, path: str) -> list[_Epoch] | None:
     try:
         found: Any = json.loads(inside(folder, path).read_text("utf-8"))
         return [
-            _Epoch(int(e["index"]), float(e["loss"]), float(e["train_accuracy"]), _maybe(e["test_accuracy"]))
+            _Epoch(int(e["index"]), float(e["loss"]), _maybe(e["train_accuracy"]), _maybe(e["test_accuracy"]))
             for e in found
         ]
     except (PortfolioError, OSError, ValueError, TypeError, KeyError):
@@ -65,7 +65,7 @@ def _epochs(folder: Path, path: str) -> list[_Epoch] | None:
 
 
 def _maybe(accuracy: Any) -> float | None:
-    """None for an epoch after which no test images were classified."""
+    """None for an epoch after which no test images were seen, or of a task that counts no hits in training."""
     return None if accuracy is None else float(accuracy)
 
 

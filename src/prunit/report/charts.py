@@ -27,7 +27,7 @@ class EpochRecord(Protocol):
     @property
     def loss(self) -> float: ...
     @property
-    def train_accuracy(self) -> float: ...
+    def train_accuracy(self) -> float | None: ...
     @property
     def test_accuracy(self) -> float | None: ...
 
@@ -152,8 +152,9 @@ def training_figures(trainings: Sequence[Curve]) -> dict[str, Figure]:
             for curve in trainings
         ),
         *(
-            _line(curve, [(e.index, _percent(e.train_accuracy)) for e in curve.epochs], "train", "dot")
+            _line(curve, [(e.index, _percent(e.train_accuracy or 0.0)) for e in curve.epochs], "train", "dot")
             for curve in trainings
+            if all(e.train_accuracy is not None for e in curve.epochs)
         ),
     ]
     loss = [_line(curve, [(e.index, _finite(e.loss)) for e in curve.epochs], "loss", "solid") for curve in trainings]

@@ -40,8 +40,10 @@ def pick(rows: Sequence[SummaryRow]) -> tuple[SummaryRow, str] | None:
     near = [row for row in rated if row.accuracy_change is not None and row.accuracy_change >= -NEAR]
     if dense is None or not near:
         which = "pruned variant" if len(found) == len(pruned) else "variant worth using"
-        return max(rated, key=lambda row: row.accuracy or 0), f"the most accurate {which}"
-    within = f"within {100 * NEAR:.0f} points of the dense accuracy"
+        return max(
+            rated, key=lambda row: row.accuracy or 0
+        ), f"the {'most accurate' if rated[0].metric == 'accuracy' else 'best'} {which}"
+    within = f"within {100 * NEAR:.0f} points of the dense {near[0].metric}"
     timed = [(latency.p50_ms, row) for row in near if row.pace in ("faster", "same") and (latency := row.latency())]
     if timed:
         return min(timed, key=lambda pair: pair[0])[1], f"the fastest variant {within}"
@@ -110,15 +112,15 @@ def _accuracy(row: SummaryRow, dense: SummaryRow) -> str:
     """'; accuracy 88.0 % against 90.0 %: −2.0 points (95 % interval −2.9 to −1.1)', as far as it was measured."""
     if row.accuracy is None:
         return ""
-    said = f"; accuracy {numbers.percent(row.accuracy)}"
+    said = f"; {row.metric} {numbers.percent(row.accuracy)}"
     if dense.accuracy is None:
         return said
     said += f" against {numbers.percent(dense.accuracy)}"
     found = row.difference
     if found is None:
         return said
-    remarks = f"{interval(found)} points, {found.images:,} test images"
-    if found.differing < FEW:
+    remarks = f"{interval(found)} points" + (f", {found.images:,} test images" if found.images else "")
+    if found.p is not None and found.differing < FEW:
         remarks += f", exact McNemar p = {found.p:.2g}"
     word = numbers.points(found.value) if found.measurable else "no measurable difference"
     return f"{said}: {word} ({remarks})"
@@ -150,7 +152,7 @@ def _fewer_macs(row: SummaryRow) -> str:
 
 
 def _figures(row: SummaryRow) -> str:
-    accuracy = "accuracy not measured" if row.accuracy is None else f"accuracy {numbers.percent(row.accuracy)}"
+    accuracy = f"{row.metric} " + ("not measured" if row.accuracy is None else numbers.percent(row.accuracy))
     latency = row.latency()
     speed = f", {numbers.milliseconds(latency.p50_ms)} at batch 1 ({_threads(latency)})" if latency else ""
     return f"{accuracy}, {numbers.size(row.file_bytes)} on disk{speed}"

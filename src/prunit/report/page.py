@@ -17,7 +17,15 @@ from prunit.report.accuracy import AXES, Figure, accuracy_plot
 from prunit.report.charts import Curve, EpochRecord, curves, training_figures, width_figures, widths_note
 from prunit.report.headline import headline, pick
 from prunit.report.summary import SummaryRow, summary_rows
-from prunit.report.tables import differences_table, latencies_table, recipes_table, summary_table, text, widths_table
+from prunit.report.tables import (
+    capitalised,
+    differences_table,
+    latencies_table,
+    recipes_table,
+    summary_table,
+    text,
+    widths_table,
+)
 from prunit.report.trials import Trial, trials_figure, trials_table
 
 REPORT: Final = "report.html"
@@ -181,24 +189,29 @@ def _plot(name: str, figure: Figure, label: str, figures: dict[str, Figure]) -> 
 def _accuracy_section(portfolio: Portfolio, rows: Sequence[SummaryRow], figures: dict[str, Figure]) -> str:
     if not rows:
         return ""
-    title = "Accuracy against cost"
+    name = capitalised(rows[0].metric)
+    title = f"{name} against cost"
     if all(row.accuracy is None for row in rows):
-        return _section(title, '<p class="note">No accuracy was measured, so there is nothing to plot.</p>')
+        return _section(
+            title, f'<p class="note">No {text(rows[0].metric)} was measured, so there is nothing to plot.</p>'
+        )
     cards = []
     for axis in AXES:
         figure = accuracy_plot(portfolio, rows, axis)
         if figure is None and axis.metric == "train_seconds":
             continue  # nothing that can be measured later
-        label = f"Accuracy against {axis.title}; the table of figures holds the same numbers"
+        label = f"{name} against {axis.title}; the table of figures holds the same numbers"
         plot = (
             _plot(f"accuracy-{axis.metric}", figure, label, figures)
             if figure
             else _empty(f"No {axis.title} yet: {BENCH}.")
         )
-        cards.append(_card(f"Accuracy and {axis.title}", plot))
+        cards.append(_card(f"{name} and {axis.title}", plot))
     key = _key(rows) if len(rows) > 1 else ""
     unrated = sum(row.accuracy is None for row in rows)
-    note = f'<p class="note">Not drawn, for want of a measured accuracy: {unrated}.</p>' if unrated else ""
+    note = (
+        f'<p class="note">Not drawn, for want of a measured {text(rows[0].metric)}: {unrated}.</p>' if unrated else ""
+    )
     table = ""
     if any(row.difference for row in rows):
         table = f"<details><summary>Differences and their intervals</summary>{differences_table(rows)}</details>"

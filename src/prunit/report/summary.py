@@ -24,6 +24,8 @@ class SummaryRow:
     is_dense: bool
     keep: float
     """Share of all channels kept."""
+    metric: str
+    """What `accuracy` is: the name of the task's main metric."""
     accuracy: float | None
     accuracy_change: float | None
     """Accuracy minus the dense model's."""
@@ -68,11 +70,18 @@ def summary_rows(portfolio: Portfolio) -> list[SummaryRow]:
     dense = dense_of(portfolio)
     order = sorted(portfolio.variants, key=lambda v: (v is not dense, -v.metrics.macs, -v.metrics.file_bytes))
     best, found = _best(order), verdicts(portfolio)
-    return [_row(variant, dense, best, [v for v in found if v.variant == variant.name]) for variant in order]
+    return [
+        _row(variant, dense, best, [v for v in found if v.variant == variant.name], portfolio.task.metric)
+        for variant in order
+    ]
 
 
 def _row(
-    variant: Variant, dense: Variant | None, best: Mapping[str, Sequence[str]], found: Sequence[Verdict]
+    variant: Variant,
+    dense: Variant | None,
+    best: Mapping[str, Sequence[str]],
+    found: Sequence[Verdict],
+    metric: str,
 ) -> SummaryRow:
     metrics, other = variant.metrics, None if variant is dense else dense
     reference = other.metrics.accuracy if other else None
@@ -81,6 +90,7 @@ def _row(
         name=variant.name,
         is_dense=variant is dense,
         keep=variant.keep,
+        metric=metric,
         accuracy=metrics.accuracy,
         accuracy_change=change,
         difference=against(variant, other) if other else None,

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from prunit.edge.comparing.paired import Difference
 from prunit.edge.portfolio import Latency, Portfolio, Variant
 from prunit.report import numbers
 from prunit.report.charts import dense_widths, group_names
@@ -126,16 +127,29 @@ def differences_table(rows: Sequence[SummaryRow]) -> str:
             numbers.points(found.value),
             f"{numbers.signed(found.low)} to {numbers.signed(found.high)}",
             "yes" if found.measurable else "no",
-            f"{found.first:,}",
-            f"{found.second:,}",
-            f"{found.images:,}",
-            f"{found.p:.2g}" if found.p >= _SMALL_P else text(f"< {_SMALL_P}"),
+            *_mcnemar(found),
         ]
         for row in rows
         if (found := row.difference)
     )
-    heads = ["variant", "accuracy", "95 % interval, points", "measurable", "only it is right", f"only {dense} is"]
-    return simple_table(f"Accuracy against “{text(dense)}”", [*heads, "images", "p (McNemar, exact)"], body)
+    metric = rows[0].metric
+    heads = ["variant", text(metric), "95 % interval, points", "measurable"]
+    if any(row.difference and row.difference.p is not None for row in rows):
+        heads += ["only it is right", f"only {text(dense)} is", "images", "p (McNemar, exact)"]
+    return simple_table(f"{text(capitalised(metric))} against “{text(dense)}”", heads, body)
+
+
+def _mcnemar(found: Difference) -> list[str]:
+    """How many images only one of both has right, of how many, and the test of it; nothing where there is none."""
+    if found.p is None:
+        return []
+    p = f"{found.p:.2g}" if found.p >= _SMALL_P else text(f"< {_SMALL_P}")
+    return [f"{found.first:,}", f"{found.second:,}", f"{found.images:,}", p]
+
+
+def capitalised(metric: str) -> str:
+    """The name as a sentence begins with it: 'Accuracy', 'mAP'."""
+    return metric if any(letter.isupper() for letter in metric) else metric.capitalize()
 
 
 def latencies_table(rows: Sequence[SummaryRow]) -> str:
@@ -157,8 +171,9 @@ def latencies_table(rows: Sequence[SummaryRow]) -> str:
 
 
 def _columns(rows: Sequence[SummaryRow]) -> list[Column]:
+    metric = rows[0].metric if rows else "accuracy"
     columns = [
-        Column("accuracy", lambda row: None if row.accuracy is None else numbers.percent(row.accuracy), "accuracy"),
+        Column(metric, lambda row: None if row.accuracy is None else numbers.percent(row.accuracy), "accuracy"),
         Column("params", lambda row: numbers.count(row.params), "params"),
         Column("macs", lambda row: numbers.count(row.macs), "macs"),
         Column("file size", lambda row: numbers.size(row.file_bytes), "file_bytes"),

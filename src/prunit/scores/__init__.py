@@ -14,7 +14,7 @@ from typing import Final, Protocol
 import torch
 from torch import Tensor, nn
 
-from prunit.batches import Batch
+from prunit.batches import Batch, task_of
 from prunit.cut.plans import Scores
 from prunit.errors import PrunitError, ScoreError, unknown
 from prunit.graph import ChannelGraph
@@ -189,7 +189,10 @@ def _network(
 ) -> Iterator[Network]:
     """The network while it is scored; what goes wrong meanwhile becomes a `ScoreError`."""
     check_finite(model)
-    with untouched(model, batch_statistics=find(score).batch_statistics, seed=seed):
+    method = find(score)
+    # What a detector, say, returns for its loss it returns in training mode only; scores without data need no loss.
+    for_loss = method.needs_data and task_of(batches).name != "classification"
+    with untouched(model, batch_statistics=method.batch_statistics, training_outputs=for_loss, seed=seed):
         net = Network(model, graph)
         if not net.weights:
             raise ScoreError(f"{type(model).__name__} has no convolution or linear weight to score")

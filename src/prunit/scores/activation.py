@@ -12,11 +12,10 @@ from typing import Any, Final
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from prunit.batches import Batch
+from prunit.batches import Batch, task_of
 from prunit.errors import ScoreError
 from prunit.graph.running import tensors_in
 from prunit.scores.network import Network
@@ -40,13 +39,12 @@ def activation(
     """
     seen = _Seen(weights)
     used: set[str] = set()
-    for i, (x_BCHW, y_B) in enumerate(batches):
+    for i, batch in enumerate(batches):
         live = {n: w.detach().requires_grad_(i == 0) for n, w in weights.items()}
         seen.names = {id(w): n for n, w in live.items()}
         with torch.set_grad_enabled(i == 0):
             with seen:
-                out = net.forward(live, x_BCHW)
-            loss = cross_entropy(out, y_B.to(net.device))
+                loss = net.loss(live, batch, task_of(batches))
         if i == 0:
             gradients = torch.autograd.grad(loss, list(live.values()), allow_unused=True)
             used = {name for name, g in zip(live, gradients, strict=True) if g is not None}

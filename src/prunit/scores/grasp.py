@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from prunit.batches import Batch
+from prunit.batches import Batch, task_of
 from prunit.scores.network import Network
 from prunit.scores.snip import gradient
 
@@ -23,9 +22,9 @@ def grasp(
     """w (H g), signed: H g is the gradient of <g of all batches, held fixed; g of one batch>, summed over batches."""
     fixed = gradient(net, weights, batches, temperature=TEMPERATURE)
     total: dict[str, Tensor] = {}
-    for x_BCHW, y_B in batches:
+    for batch in batches:
         live = {n: w.detach().requires_grad_() for n, w in weights.items()}
-        loss = cross_entropy(net.forward(live, x_BCHW) / TEMPERATURE, y_B.to(net.device))
+        loss = net.loss(live, batch, task_of(batches), temperature=TEMPERATURE)
         g = torch.autograd.grad(loss, list(live.values()), create_graph=True, materialize_grads=True)
         product = torch.stack([(fixed[n] * g_n).sum() for n, g_n in zip(live, g, strict=True)]).sum()
         second = torch.autograd.grad(product, list(live.values()), materialize_grads=True)

@@ -3,12 +3,15 @@
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
+from prunit.batches import Batch
 from prunit.graph import ChannelGraph
 from prunit.graph.computed import computed_weights, given
 from prunit.graph.running import (
@@ -19,6 +22,7 @@ from prunit.graph.running import (
     tensors_in,
 )
 from prunit.graph.wrappers import unwrapped
+from prunit.tasks import Classification, Task
 
 
 class Network:
@@ -91,7 +95,29 @@ class Network:
     def forward(
         self, weights: Mapping[str, Tensor], x_BCHW: Tensor, *, other: Mapping[str, Tensor] | None = None
     ) -> Tensor:
-        """The model's (first) output with `weights`, and with `other` parameters and buffers if given.
+        """The model's (first) output: see `outputs`."""
+        return tensors_in(self.outputs(weights, x_BCHW, other=other))[0]
+
+    def loss(
+        self,
+        weights: Mapping[str, Tensor],
+        batch: Batch,
+        task: Task,
+        *,
+        temperature: float = 1.0,
+        other: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        """The task's mean loss on a batch; a classifier's scores are divided by `temperature` before."""
+        x_BCHW, y_B = batch
+        found = self.outputs(weights, x_BCHW, other=other)
+        if isinstance(task, Classification):
+            found = tensors_in(found)[0] / temperature
+        return task.loss(found, y_B.to(self.device), smoothing=0.0)
+
+    def outputs(
+        self, weights: Mapping[str, Tensor], x_BCHW: Tensor, *, other: Mapping[str, Tensor] | None = None
+    ) -> Any:
+        """What the model returns with `weights`, and with `other` parameters and buffers if given.
 
         Images are moved to the weights' device and dtype; modules run in the mode that they are in. Weights are taken
         in PyTorch's own order of dimensions: in channels last, oneDNN's backward pass of narrow strided 1x1
@@ -103,13 +129,17 @@ class Network:
         tensors = {n: t.to(memory_format=plain) for n, t in {**rest, **weights}.items()}
         with standing_in(self.model, {n: tensors[first] for n, first in self._first_name.items()}, training=None):
             with given((item, tensors[self._first_name[item.main]]) for item in self._computed):
-                out = self.model(x_BCHW.to(next(iter(weights.values()))))
-        return tensors_in(out)[0]
+                return self.model(x_BCHW.to(next(iter(weights.values()))))
 
 
 @contextmanager
-def untouched(model: nn.Module, *, batch_statistics: bool, seed: int = 0) -> Iterator[None]:
+def untouched(
+    model: nn.Module, *, batch_statistics: bool, training_outputs: bool = False, seed: int = 0
+) -> Iterator[None]:
     """Evaluation mode, with batch norm on the batch's own statistics if asked; modes and random state come back.
+
+    With `training_outputs` all modules but norms and dropout are in training mode, in which some models return what a
+    loss takes and others what is judged.
 
     Inside, gradients can be taken whatever the caller's mode, and a model that draws random numbers even in evaluation
     mode draws those of `seed`.
@@ -122,7 +152,9 @@ def untouched(model: nn.Module, *, batch_statistics: bool, seed: int = 0) -> Ite
             torch.default_generator.manual_seed(seed)
             for device in devices:
                 torch.cuda.default_generators[device].manual_seed(seed)
-            _set_modes([(m, batch_statistics and isinstance(m, _BatchNorm)) for m, _ in modes])
+            for_loss = training_outputs
+            _set_modes([(m, batch_statistics if isinstance(m, _BatchNorm) else for_loss) for m, _ in modes])
+            _set_modes([(m, False) for m, _ in modes if isinstance(m, _DropoutNd)])
             yield
     finally:
         _set_modes(modes)

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from prunit.batches import Batch
+from prunit.batches import Batch, task_of
 from prunit.scores.network import Network
 
 
@@ -33,11 +32,11 @@ def force(
 def gradient(
     net: Network, weights: Mapping[str, Tensor], batches: Sequence[Batch], *, temperature: float = 1.0
 ) -> dict[str, Tensor]:
-    """dL/dw summed over batches, L the mean cross-entropy of the logits divided by `temperature`."""
+    """dL/dw summed over batches, L the task's mean loss; of a classifier the logits are divided by `temperature`."""
     total: dict[str, Tensor] = {}
-    for x_BCHW, y_B in batches:
+    for batch in batches:
         live = {n: w.detach().requires_grad_() for n, w in weights.items()}
-        loss = cross_entropy(net.forward(live, x_BCHW) / temperature, y_B.to(net.device))
+        loss = net.loss(live, batch, task_of(batches), temperature=temperature)
         # A weight that the first output does not depend on (an auxiliary head's) has gradient zero.
         for name, g in zip(live, torch.autograd.grad(loss, list(live.values()), materialize_grads=True), strict=True):
             total[name] = total[name] + g if name in total else g

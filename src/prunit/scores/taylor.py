@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from prunit.batches import Batch
+from prunit.batches import Batch, task_of
 from prunit.scores.network import Network
 from prunit.scores.spread import along, spread, summed_up
 
@@ -29,10 +28,10 @@ def taylor(
     squares = np.zeros(net.channels)
     of_none: dict[tuple[str, int], np.ndarray] = {}  # the same for positions of no channel
     size = {n: torch.zeros_like(w) for n, w in weights.items()}
-    for x_BCHW, y_B in batches:
+    for batch in batches:
         live = {n: p.detach().requires_grad_() for n, p in {**rest, **weights}.items()}
         other = {**net.other, **live, **{n: b.clone() for n, b in net.buffers.items()}}
-        loss = cross_entropy(net.forward({n: live[n] for n in weights}, x_BCHW, other=other), y_B.to(net.device))
+        loss = net.loss({n: live[n] for n in weights}, batch, task_of(batches), other=other)
         gradients = torch.autograd.grad(loss, list(live.values()), materialize_grads=True)
         terms = {n: p.detach() * g for (n, p), g in zip(live.items(), gradients, strict=True)}
         sums = {key: along(terms[key[0]], key[1]) for key in net.makers if key[0] in terms}

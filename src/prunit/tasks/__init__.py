@@ -1,4 +1,4 @@
-"""What models are for: the tasks by name, each in a file of its own. Another one is a class with the methods of `Task`."""
+"""What models are for: tasks by name, each in a file of its own. Another one is a class with the methods of `Task`."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final

@@ -60,9 +60,7 @@ class Classification(DeviceClassification):
                 f"{few}: build it with num_classes={number}"
             )
 
-    def check_training_outputs(
-        self, found: Any, images: int, classes: Sequence[str], size: int, *, where: str
-    ) -> None:
+    def check_training_outputs(self, found: Any, images: int, classes: Sequence[str], size: int, *, where: str) -> None:
         if not isinstance(found, Tensor):
             raise ModelError(
                 f"{where} the model returns a {type(found).__name__}, not one tensor of class scores: switch off"

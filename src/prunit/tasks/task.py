@@ -17,7 +17,7 @@ from prunit.graph.running import tensors_in
 
 
 class Task(DeviceTask, Protocol):
-    """A task with what a training needs. Targets y (B, …) are one tensor, whose first dimension is that of the images."""
+    """A task with what a training needs. Targets y (B, …) are one tensor; its first dimension is that of the images."""
 
     @property
     def output(self) -> str:
@@ -47,9 +47,7 @@ class Task(DeviceTask, Protocol):
         """`ModelError` unless what a model gave in evaluation mode for so many images can be judged."""
         ...
 
-    def check_training_outputs(
-        self, found: Any, images: int, classes: Sequence[str], size: int, *, where: str
-    ) -> None:
+    def check_training_outputs(self, found: Any, images: int, classes: Sequence[str], size: int, *, where: str) -> None:
         """`ModelError` unless `loss` takes what a model gave in training mode."""
         ...
 

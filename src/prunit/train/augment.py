@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from prunit.batches import Batch, Dataset, Split
+from prunit.tasks import Task
 
 
 def seed_of(*parts: int | str) -> int:
@@ -70,6 +71,7 @@ class Feed:
     padding: int
     flip: bool
     channels_last: bool
+    task: Task
 
     def draws(self, *, seed: int, epoch: int) -> Draws:
         """The draws of an epoch, on the device."""
@@ -78,9 +80,12 @@ class Feed:
         return Draws(order_N, draws.shift_N2.to(self.device), draws.flip_N.to(self.device))
 
     def batch(self, draws: Draws) -> Batch:
-        """Normalised, augmented images and their classes, on the device."""
+        """Normalised, augmented images and their targets, on the device."""
         x_BCHW = self.split.x_BCHW[draws.order_N].to(self.device)
         y_B = self.split.y_B[draws.order_N].to(self.device)
+        if self.padding or self.flip:
+            size = x_BCHW.shape[2]
+            y_B = self.task.moved(y_B, draws.shift_N2, draws.flip_N, padding=self.padding, size=size)
         if self.padding:
             x_BCHW = crop(x_BCHW, draws.shift_N2, self.padding)
         if self.flip:
@@ -103,4 +108,5 @@ def feed(dataset: Dataset, device: torch.device, *, augment: bool, channels_last
         padding=dataset.image_size // 8 if augment else 0,
         flip=dataset.flip and augment,
         channels_last=channels_last,
+        task=dataset.task,
     )

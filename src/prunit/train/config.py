@@ -32,11 +32,11 @@ class Epoch:
     """How many there will be."""
     loss: float
     """Mean over the epoch's training images, label smoothing included."""
-    train_accuracy: float
-    """Top-1, 0 to 1, on the augmented images as they were trained on."""
+    train_accuracy: float | None
+    """Top-1, 0 to 1, on the augmented images as they were trained on; None for another task than classification."""
     test_accuracy: float | None
-    """Top-1, 0 to 1, after the epoch; None where it was not asked for. Of the last epoch in float32, else to watch the
-    training, in its own precision."""
+    """Top-1, 0 to 1 (the task's main metric, for another one), after the epoch; None where it was not asked for. Of the
+    last epoch in float32, else to watch the training, in its own precision."""
     lr: float
     """Learning rate of the epoch's last step."""
     seconds: float
@@ -54,7 +54,7 @@ def is_evaluated(index: int, epochs: int) -> bool:
 
 
 def final_accuracy(epochs: Sequence[Epoch]) -> float:
-    """The test accuracy of the last of a training's epochs, 0 to 1, which always has one."""
+    """The test accuracy (the main metric) of the last of a training's epochs, which always has one."""
     accuracy = epochs[-1].test_accuracy
     assert accuracy is not None
     return accuracy

@@ -1,16 +1,8 @@
 """Whether a training has learnt anything yet: its loss beside that of guessing. No torch."""
 
 import math
-from collections.abc import Sequence
 
 from prunit.train.config import Epoch
-
-
-def guessing_loss(counts: Sequence[int], smoothing: float = 0.0) -> float:
-    """The least cross-entropy, in nats, of one answer for all images, with so many of each class."""
-    total, classes = sum(counts), len(counts)
-    shares = [(1 - smoothing) * count / total + smoothing / classes for count in counts]
-    return -sum(share * math.log(share) for share in shares if share)
 
 
 def stuck(epoch: Epoch, guessing: float) -> str:

@@ -3,6 +3,7 @@
 A step asks the device for nothing: loss and hits are summed there and read once per epoch.
 """
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -10,13 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, kl_div, log_softmax
+from torch.nn.functional import kl_div, log_softmax
 
 from prunit.batches import Dataset, Split
+from prunit.edge.tasks import Evidence
 from prunit.errors import DataError, DeviceError, MissingExtraError, ModelError, TrainingError
-from prunit.train.accuracy import check_model, check_split, correct_of
+from prunit.train.accuracy import check_model, check_split, evidence_of, main_metric
 from prunit.train.augment import Draws, Feed, feed
 from prunit.train.checkpoint import State, model_tensors
 from prunit.train.config import Chosen, Epoch, TrainConfig, is_evaluated
@@ -111,13 +114,13 @@ class Run:
         self._check_finite(loss, index, lr)
         seen = self.steps * self.batch_size
         last = index + 1 == config.epochs
-        correct = self._over_processes(self.test_hits(exactly=last)) if is_evaluated(index + 1, config.epochs) else None
+        tested = is_evaluated(index + 1, config.epochs)
         return Epoch(
             index=index + 1,
             epochs=config.epochs,
             loss=loss / seen,
-            train_accuracy=hits / seen,
-            test_accuracy=None if correct is None else int(correct) / len(self.job.dataset.test),
+            train_accuracy=hits / seen if math.isfinite(hits) else None,
+            test_accuracy=self.tested(exactly=last) if tested else None,
             lr=lr,
             seconds=time.perf_counter() - started,
         )
@@ -127,18 +130,20 @@ class Run:
         return slice(first + self.fabric.global_rank, first + self.batch_size, self.fabric.world_size)
 
     def step(self, draws: Draws, lr: float) -> Tensor:
-        """Sum of the losses and number of hits of one batch, after a step on it."""
+        """Sum of the losses and number of hits (NaN where a task tells none) of one batch, after a step on it."""
         x_BCHW, y_B = self.feed.batch(draws)
+        task = self.job.dataset.task
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        logits_BK = self.wrapped(x_BCHW)
-        loss = cross_entropy(logits_BK, y_B, label_smoothing=self.job.config.smoothing)
+        outputs = self.wrapped(x_BCHW)
+        loss = task.loss(outputs, y_B, smoothing=self.job.config.smoothing)
         if self.job.teacher is not None:
-            loss = self._distilled(loss, logits_BK, self.job.teacher, x_BCHW)
+            loss = self._distilled(loss, outputs, self.job.teacher, x_BCHW)
         self.fabric.backward(loss)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return torch.stack([loss.detach() * len(y_B), (logits_BK.detach().argmax(1) == y_B).sum()])
+        hits = task.hits(outputs, y_B)
+        return torch.stack([loss.detach() * len(y_B), hits if hits is not None else loss.detach() * float("nan")])
 
     def _distilled(self, loss: Tensor, logits_BK: Tensor, teacher: nn.Module, x_BCHW: Tensor) -> Tensor:
         """The loss mixed with the divergence from a teacher's answers, times T squared as in Hinton et al. 2015."""
@@ -153,14 +158,22 @@ class Run:
         )
         return (1 - weight) * loss + weight * temperature**2 * divergence
 
-    def test_hits(self, *, exactly: bool) -> Tensor:
-        """Right answers on this process's test images: in float32, or in the training's precision, which is faster."""
+    def tested(self, *, exactly: bool) -> float:
+        """The main metric on the test images: in float32, or in the training's precision, which is faster."""
+        parts = [self.evidence(exactly=exactly)]
+        if self.fabric.world_size > 1:
+            mine, parts = parts[0], parts * self.fabric.world_size
+            torch.distributed.all_gather_object(parts, mine)
+        return main_metric(self.job.dataset.task, np.concatenate(parts))
+
+    def evidence(self, *, exactly: bool) -> Evidence:
+        """What the task says of this process's test images."""
         if self.fabric.world_size > 1:  # running statistics differ: the first process's are the model's
             for buffer in self.model.buffers():
                 torch.distributed.broadcast(buffer, 0)
         # Not of the wrapped model: it would wait for other processes, which may have a batch less.
         with nullcontext() if exactly else self.fabric.autocast():
-            return correct_of(self.model, self.job.dataset, self.test)
+            return evidence_of(self.model, self.job.dataset, self.test)
 
     def _over_processes(self, sums: Tensor) -> Tensor:
         if self.fabric.world_size > 1:

@@ -73,4 +73,4 @@ def _started(model: nn.Module, dataset: Dataset, config: Fitted) -> Run:
 
 
 def _evaluated(run: Run, _: int) -> object:
-    return run.test_hits(exactly=False)
+    return run.evidence(exactly=False)

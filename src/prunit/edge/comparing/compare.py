@@ -31,9 +31,19 @@ def dense_of(portfolio: Portfolio) -> Variant | None:
 
 
 def against(variant: Variant, other: Variant) -> Difference | None:
-    """The variant's accuracy minus the other's with its interval; None if they did not answer the same images."""
+    """The variant's accuracy minus the other's with its interval; None if they did not answer the same images.
+
+    For another task than classification that is its main metric, and only differences to the dense variant are known.
+    """
     found = pairs(variant.metrics.answers, other.metrics.answers)
-    return difference(found) if found else None
+    if found:
+        return difference(found)
+    mine, theirs = variant.metrics.against, other.metrics.against
+    if mine and mine.of == other.name:
+        return Difference(mine.difference, mine.low, mine.high)
+    if theirs and theirs.of == variant.name:
+        return Difference(-theirs.difference, -theirs.high, -theirs.low)
+    return None
 
 
 class Spread(Protocol):

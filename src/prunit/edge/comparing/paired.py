@@ -24,16 +24,17 @@ _NOTHING: Final = 1e-17
 class Difference:
     """The first variant's accuracy minus the second one's, as a share of the images, with its interval.
 
-    `p` is the exact p-value of McNemar's test, `first` and `second` how many images only one of both has right.
+    `p` is the exact p-value of McNemar's test, `first` and `second` how many images only one of both has right. Where
+    images are not just right or wrong, the interval is a bootstrap's and there is no such test.
     """
 
     value: float
     low: float
     high: float
-    p: float
-    images: int
-    first: int
-    second: int
+    p: float | None = None
+    images: int = 0
+    first: int = 0
+    second: int = 0
 
     @property
     def differing(self) -> int:
@@ -45,7 +46,7 @@ class Difference:
         """Whether 0 is outside of the interval, and, where few images differ, the exact test says so too."""
         if self.low <= 0 <= self.high:
             return False
-        return self.differing >= FEW or self.p <= 1 - LEVEL
+        return self.p is None or self.differing >= FEW or self.p <= 1 - LEVEL
 
 
 def difference(found: Pairs) -> Difference:

@@ -56,9 +56,11 @@ class Verdict:
 def verdicts(portfolio: Portfolio) -> tuple[Verdict, ...]:
     """All there is to say, in the order of the variants; what a manifest does not hold is not judged."""
     dense, beaten_by = dense_of(portfolio), beaten(portfolio)
+    # What guessing gets is known of classes only.
+    classes = len(portfolio.classes) if portfolio.task.name == "classification" else 0
     found: list[Verdict | None] = []
     for variant in portfolio.variants:
-        chance = _chance(variant, dense, len(portfolio.classes))
+        chance = _chance(variant, dense, classes)
         found.append(chance)
         if dense and variant is not dense:
             found.append(_slower(variant, dense))

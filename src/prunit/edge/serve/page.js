@@ -137,7 +137,8 @@ function drawVariants(status) {
     svg("line", { class: "axis", x1: left, x2: left, y1: top, y2: bottom })];
   for (const value of ticks(most)) parts.push(svg("text", { x: x(value), y: bottom + 16, "text-anchor": "middle" }, `${value}`));
   parts.push(svg("text", { x: (left + right) / 2, y: bottom + 34, "text-anchor": "middle" }, "measured latency, ms"));
-  parts.push(svg("text", { x: 4, y: 14 }, "accuracy"));
+  parts.push(svg("text", { x: 4, y: 14 }, status.metric));
+  byId("metric").textContent = status.metric;
   for (const value of low === high ? [low] : [low, high]) {
     parts.push(svg("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, `${(100 * value).toFixed(1)} %`));
   }

@@ -253,6 +253,7 @@ class Service:
             "throttled": readings.throttled,
             "switches": self.steering.switches,
             "totals": dict(self.totals),
+            "metric": self.portfolio.task.metric,
             "variants": self._variants(),
             "events": [asdict(event) for event in events if event.kind != "loaded"][-_EVENTS:],
         }

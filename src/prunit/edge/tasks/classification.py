@@ -44,7 +44,7 @@ class DeviceClassification:
 
     def by_class(self, evidence: Evidence, classes: Sequence[str]) -> Mapping[str, Mapping[str, float]]:
         """Recall (the class's accuracy), precision and F1 of each class that has images or is named."""
-        found = {}
+        found: dict[str, dict[str, float]] = {}
         for index, f1 in _f1(evidence).items():
             mine, said = evidence[:, _TRUTH] == index, evidence[:, _SAID] == index
             hits = int((mine & said).sum())
@@ -86,7 +86,7 @@ def softmax(scores_BK: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
 
 def _f1(evidence: Evidence) -> dict[int, float]:
     """F1 of each class that has images or is named, by its index."""
-    found = {}
+    found: dict[int, float] = {}
     for index in np.unique(evidence[:, :_RANK]).tolist():
         mine, said = evidence[:, _TRUTH] == index, evidence[:, _SAID] == index
         found[int(index)] = 2 * int((mine & said).sum()) / (int(mine.sum()) + int(said.sum()))

@@ -14,6 +14,7 @@ from typing import Final
 
 from prunit.batches import Dataset
 from prunit.errors import ConfigError, DataError, unknown
+from prunit.tasks import Task
 from prunit.zoo import user
 from prunit.zoo.data import arrays, cifar, digits, folder, idx, images
 from prunit.zoo.data.download import Source, fetch
@@ -89,6 +90,7 @@ def load(
     subset: int | None = None,
     image_size: int | None = None,
     seed: int = 0,
+    task: Task | None = None,
 ) -> Dataset:
     """The data set `name`, looked for in `data_dir` (default: the folder PRUNIT_DATA, else ./data).
 

@@ -1,0 +1,103 @@
+"""What the manifest says of a variant: how it came about, what it costs, and how good it is on the test images."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from prunit.allocate import Budget
+from prunit.cut.plans import Plan
+from prunit.edge.answers import Answers
+from prunit.edge.comparing.resampling import interval, paired_difference
+from prunit.edge.portfolio import Artifact, Comparison, Metrics, Variant
+from prunit.edge.records import StoredFile
+from prunit.prices.costs import Cost
+from prunit.train.accuracy import Judged
+
+_TOLD: Final = (
+    "start",
+    "channels",
+    "method",
+    "density",
+    "tolerance",
+    "score",
+    "evaluator",
+    "mode",
+    "draw",
+    "shares",
+    "residual",
+    "constraints",
+)
+"""What a plan's origin says that the manifest tells of a variant."""
+
+
+@dataclass(frozen=True)
+class Quality:
+    """The main metric and all others; for another task than classification also how sure they are."""
+
+    main: float
+    scores: dict[str, float]
+    answers: Answers | None = None
+    """Of a classifier: its answers say image by image what intervals and comparisons are computed from."""
+    interval: tuple[float, float] | None = None
+    against: Comparison | None = None
+
+    @classmethod
+    def of(cls, judged: Judged, dense: Judged | None = None) -> Self:
+        """What the judgement of a variant says, and how it compares with that of the dense one on the same images."""
+        answers = judged.answers
+        if answers is not None:
+            return cls(answers.accuracy, judged.metrics, answers)
+        main = judged.main
+        against = None
+        if dense is not None:
+            found = paired_difference(judged.task, judged.evidence, dense.evidence)
+            if found is not None:
+                difference, low, high = found
+                against = Comparison(of="dense", difference=difference, low=low, high=high)
+        return cls(main, judged.metrics, None, interval(judged.task, judged.evidence), against)
+
+
+def variant_record(
+    name: str,
+    plan: Plan,
+    budget: Budget | None,
+    cost: Cost,
+    artifact: Artifact,
+    quality: Quality,
+    *,
+    rectifier: str,
+    folder: Path,
+    seconds: Mapping[str, float],
+    epochs: int,
+    seed: int,
+) -> Variant:
+    """The record of a variant whose files lie in `folder`, without what is measured on a device."""
+    return Variant(
+        name=name,
+        recipe=str(plan.origin.get("recipe", "dense")),
+        settings={n: str(plan.origin[n]) for n in _TOLD if n in plan.origin}
+        | ({"rectifier": rectifier} if budget else {})
+        | ({"timed": str(plan.origin["measured"])} if "measured" in plan.origin else {}),
+        budget=budget.as_dict if budget else {},
+        keep=sum(plan.widths.values()) / sum(plan.dense.values()),
+        widths={n: (plan.dense[n], len(c)) for n, c in plan.keep.items()},
+        plan=StoredFile.of(folder, f"{name}.plan.json"),
+        weights=StoredFile.of(folder, f"{name}.safetensors"),
+        artifact=artifact,
+        metrics=Metrics(
+            accuracy=quality.main,
+            answers=quality.answers,
+            scores=quality.scores,
+            interval=quality.interval,
+            against=quality.against,
+            params=cost.params,
+            macs=cost.macs,
+            weight_bytes=cost.weight_bytes,
+            activation_bytes=cost.activation_bytes,
+            file_bytes=artifact.bytes,
+        ),
+        seconds=dict(seconds),
+        epochs=epochs,
+        seed=seed,
+    )
