@@ -5,12 +5,27 @@ from typing import Any, Final
 
 from prunit.errors import unknown
 from prunit.tasks.classification import Classification
+from prunit.tasks.multilabel import Multilabel
+from prunit.tasks.regression import Regression
+from prunit.tasks.segmentation import Segmentation
 from prunit.tasks.task import Judging, Task
 
-__all__ = ["TASKS", "Classification", "Judging", "Task", "task_named"]
+__all__ = [
+    "TASKS",
+    "Classification",
+    "Judging",
+    "Multilabel",
+    "Regression",
+    "Segmentation",
+    "Task",
+    "task_named",
+]
 
 TASKS: Final[Mapping[str, Callable[..., Task]]] = {
     "classification": Classification,
+    "multilabel": Multilabel,
+    "regression": Regression,
+    "segmentation": Segmentation,
 }
 """The class of each task, which can be called without arguments."""
 

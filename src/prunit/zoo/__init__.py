@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from prunit.errors import ConfigError, ModelError, unknown
-from prunit.zoo import data, external, mobilenetv2, resnet, user, vgg
+from prunit.zoo import data, external, mobilenetv2, resnet, unet, user, vgg
 
 __all__ = ["data", "factory", "load", "models"]
 
@@ -25,6 +25,7 @@ class _Model:
     build: Callable[..., nn.Module]
     takes_image_size: bool
     about: str
+    task: str = "classification"
 
 
 _MODELS: Final[Mapping[str, _Model]] = {
@@ -35,6 +36,10 @@ _MODELS: Final[Mapping[str, _Model]] = {
     "resnet18": _Model(resnet.resnet18, True, "residual network of pairs of 3x3 convolutions, 11.2 M parameters"),
     "resnet50": _Model(resnet.resnet50, True, "residual network of bottlenecks, 23.5 M parameters"),
     "mobilenetv2": _Model(mobilenetv2.mobilenetv2, True, "inverted residuals, depthwise, 2.2 M parameters"),
+    "unet": _Model(unet.unet, False, "a class for each pixel, four resolutions, 1.8 M parameters", "segmentation"),
+    "unet-tiny": _Model(
+        unet.unet_tiny, False, "the same at a quarter of the widths, 0.11 M parameters", "segmentation"
+    ),
 }
 _FORMS = "Or timm:NAME, torchvision:NAME, path/to/file.py:FACTORY, package.module:FACTORY."
 

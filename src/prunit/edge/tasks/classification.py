@@ -42,6 +42,11 @@ class DeviceClassification:
             "macro_f1": float(np.mean(f1)) if f1 else float("nan"),
         }
 
+    def resampled(self, evidence: Evidence, counts_RN: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Accuracy of resamples, (R,): of the images as often as `counts_RN` says."""
+        right_N = (evidence[:, _TRUTH] == evidence[:, _SAID]).astype(np.float64)
+        return counts_RN @ right_N / counts_RN.sum(axis=1)
+
     def by_class(self, evidence: Evidence, classes: Sequence[str]) -> Mapping[str, Mapping[str, float]]:
         """Recall (the class's accuracy), precision and F1 of each class that has images or is named."""
         found: dict[str, dict[str, float]] = {}
