@@ -5,12 +5,14 @@ from typing import Any, Final
 
 from prunit.errors import unknown
 from prunit.tasks.classification import Classification
+from prunit.tasks.detection import Detection
 from prunit.tasks.task import Judging, Task
 
-__all__ = ["TASKS", "Classification", "Judging", "Task", "task_named"]
+__all__ = ["TASKS", "Classification", "Detection", "Judging", "Task", "task_named"]
 
 TASKS: Final[Mapping[str, Callable[..., Task]]] = {
     "classification": Classification,
+    "detection": Detection,
 }
 """The class of each task, which can be called without arguments."""
 
