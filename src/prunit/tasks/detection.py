@@ -66,9 +66,9 @@ class Detection(DeviceDetection, Judging):
     def check_targets(self, targets: Tensor, classes: Sequence[str], size: int, *, what: str) -> None:
         if targets.ndim != 3 or targets.shape[2] != _COLUMNS or not targets.is_floating_point():
             raise DataError(
-                f"{what} targets are {str(targets.dtype).removeprefix('torch.')} {tuple(targets.shape)}: detection takes"
-                f" float32 (images, boxes, {_COLUMNS}), rows of x1, y1, x2, y2, label, ignored; -1 as the label of a"
-                " row that is none"
+                f"{what} targets are {str(targets.dtype).removeprefix('torch.')} {tuple(targets.shape)}: detection"
+                f" takes float32 (images, boxes, {_COLUMNS}), rows of x1, y1, x2, y2, label, ignored; -1 as the label of"
+                " a row that is none"
             )
         there_NM = targets[..., 4] != -1
         if not there_NM.any():
@@ -78,7 +78,7 @@ class Detection(DeviceDetection, Judging):
         names = len(classes)
         for wrong_NM, says in (
             (~targets.isfinite().all(2), "is not all finite numbers"),
-            ((label < 0) | (label >= names) | (label != label.floor()), f"has a label that is none of 0 to {names - 1}"),
+            ((label < 0) | (label >= names) | (label % 1 != 0), f"has a label that is none of 0 to {names - 1}"),
             ((x2 <= x1) | (y2 <= y1), "has no area (x2 > x1 and y2 > y1 are needed)"),
             (
                 (x1 < low) | (y1 < low) | (x2 > high) | (y2 > high),
@@ -116,9 +116,7 @@ class Detection(DeviceDetection, Judging):
                 " needs them from 0 to 1: end them with a sigmoid, or a softmax without the background's column"
             )
 
-    def check_training_outputs(
-        self, found: Any, images: int, classes: Sequence[str], size: int, *, where: str
-    ) -> None:
+    def check_training_outputs(self, found: Any, images: int, classes: Sequence[str], size: int, *, where: str) -> None:
         if getattr(self, "_loss") is not None:  # noqa: B009
             return
         pair = cast("Sequence[Any]", found) if isinstance(found, tuple | list) else ()
@@ -132,7 +130,7 @@ class Detection(DeviceDetection, Judging):
             )
 
     def moved(self, targets: Tensor, shift_B2: Tensor, flip_B: Tensor, *, padding: int, size: int) -> Tensor:
-        """Boxes move with their pixels and end at the image; of those cut to under a quarter or 2 pixels none is left."""
+        """Boxes move with their pixels and end at the image; those cut to under a quarter or 2 pixels are gone."""
         boxes_BM4 = targets[..., :4]
         corner_B14 = shift_B2.flip(1).repeat(1, 2)[:, None].to(targets.dtype)
         cut_BM4 = (boxes_BM4 + padding - corner_B14).clamp(0, size)

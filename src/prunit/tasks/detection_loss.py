@@ -1,4 +1,4 @@
-"""The loss of detectors without anchors, after FCOS (Tian et al., 2019): which points stand for which box, and how far off.
+"""The loss of detectors without anchors, after FCOS (Tian et al., 2019): which points stand for which box, how well.
 
 Classes by focal loss (Lin et al., 2017), boxes by generalised IoU (Rezatofighi et al., 2019). The last logit learns the
 IoU of the box that was said instead of the centre-ness of its point: by it boxes are ranked, and it is known for every
@@ -20,7 +20,7 @@ RADIUS: Final = 1.5
 SPAN: Final = 8.0
 """A map is for boxes of which no side is further from the point than so many of its strides, and not less than half."""
 SCALE: Final = 1.0
-"""By which the whole is multiplied: with it the learning rates of `TrainConfig`, made for classifiers, suit detectors."""
+"""By which all is multiplied: so that learning rates of `TrainConfig`, made for classifiers, suit detectors."""
 BACKGROUND: Final = -1
 IGNORED: Final = -2
 
@@ -89,7 +89,7 @@ def assign(points_N3: Tensor, targets_BM6: Tensor) -> Assigned:
 
 
 def _suits(reach_BMN: Tensor, stride_N: Tensor) -> Tensor:
-    """Whether a box that reaches so far from a point is one for the point's map; the finest and coarsest take the rest."""
+    """Whether a box that reaches so far from a point is one for its map; the finest and the coarsest take the rest."""
     least = torch.where(stride_N == stride_N.min(), 0.0, SPAN / 2 * stride_N)
     most = torch.where(stride_N == stride_N.max(), torch.inf, SPAN * stride_N)
     return (reach_BMN >= least) & (reach_BMN < most)

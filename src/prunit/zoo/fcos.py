@@ -7,6 +7,8 @@ FCOS has group norms, which leave groups of channels that cannot be cut one by o
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +67,8 @@ class Tower(nn.Module):
         self.norms = nn.ModuleList(nn.ModuleList(nn.BatchNorm2d(width) for _ in range(depth)) for _ in range(maps))
 
     def forward(self, x_BCHW: Tensor, index: int) -> Tensor:
-        for conv, norm in zip(self.convs, self.norms[index], strict=True):
+        norms = cast("nn.ModuleList", self.norms[index])
+        for conv, norm in zip(self.convs, norms, strict=True):
             x_BCHW = relu(norm(conv(x_BCHW)))
         return x_BCHW
 
@@ -102,9 +105,7 @@ class FCOS(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """In training mode raw_BNC and points_N3, else (B, N, 4 + num_classes)."""
         classes, sides, fits, points = [], [], [], []
-        for index, (stride, y_BCHW) in enumerate(
-            zip(STRIDES, self.pyramid(self.backbone(x_BCHW)), strict=True)
-        ):
+        for index, (stride, y_BCHW) in enumerate(zip(STRIDES, self.pyramid(self.backbone(x_BCHW)), strict=True)):
             box_BCHW = self.of_box(y_BCHW, index)
             classes.append(self.classes(self.of_class(y_BCHW, index)).flatten(2))
             sides.append(softplus(self.box(box_BCHW)).flatten(2))
@@ -159,5 +160,5 @@ def fcos_mobilenetv2(*, num_classes: int = 10, in_channels: int = 3) -> nn.Modul
     blocks = list(net.blocks)
     ends = [sum(number for _, _, number, _ in STAGES[: stage + 1]) for stage in (2, 4, 6)]
     rows = [nn.Sequential(net.stem, *blocks[: ends[0]])]
-    rows += [nn.Sequential(*blocks[start:end]) for start, end in zip(ends, ends[1:], strict=False)]
+    rows += [nn.Sequential(*blocks[start:end]) for start, end in pairwise(ends)]
     return FCOS(Backbone(rows), [STAGES[stage][1] for stage in (2, 4, 6)], num_classes=num_classes, width=64, depth=2)

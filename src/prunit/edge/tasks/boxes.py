@@ -8,7 +8,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 BEFORE: Final = 1000
-"""Boxes of an image that are compared with each other, those with the highest scores (as in RetinaNet, Lin et al. 2017)."""
+"""Boxes of an image that are compared with each other: the highest scores (RetinaNet, Lin et al. 2017)."""
 
 
 def corners(boxes_N4: npt.NDArray[Any]) -> npt.NDArray[Any]:

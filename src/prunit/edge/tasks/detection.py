@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -38,9 +38,9 @@ class DeviceDetection:
     done here. Raises `ConfigError` for settings out of their range.
     """
 
-    name: ClassVar[str] = "detection"
-    metric: ClassVar[str] = "mAP"
-    fit: ClassVar[Fit] = "letterbox"
+    # Without annotations: they are no settings.
+    name = "detection"
+    metric = "mAP"
 
     size: int | Sequence[int] | None = None
     """Height and width of the input in pixels, or one number for both: by it shares are compared with targets."""
@@ -69,7 +69,11 @@ class DeviceDetection:
             if getattr(self, key) not in known:
                 raise ConfigError(f"detection setting '{key}' = {getattr(self, key)!r}: use {' or '.join(known)}")
         if self.size is not None and (len(self._size()) != 2 or min(self._size()) < 1):
-            raise ConfigError(f"detection setting 'size' = {self.size}: use height and width in pixels, or one for both")
+            raise ConfigError(f"detection setting 'size' = {self.size}: use height and width, or one number for both")
+
+    @property
+    def fit(self) -> Fit:
+        return "letterbox"
 
     def settings(self) -> Mapping[str, Any]:
         size = self.size if self.size is None or isinstance(self.size, int) else list(self.size)
@@ -142,13 +146,13 @@ class DeviceDetection:
         return resampled_mean(matches(evidence.tolist()), counts_RN)
 
     def answer(self, outputs: Outputs, classes: Sequence[str], placing: Placing) -> Mapping[str, Any]:
-        """{"boxes": [{"label", "score", "x1", "y1", "x2", "y2"}, …]}, the highest score first, in the photo's pixels."""
+        """{"boxes": [{"label", "score", "x1", "y1", "x2", "y2"}, …]} in the photo's pixels, the highest score first."""
         boxes_D4, scores_D, labels_D = self._on_photo(outputs, placing)
         rows = zip(boxes_D4.tolist(), scores_D.tolist(), labels_D.tolist(), strict=True)
         return {
             "boxes": [
-                {"label": _named(label, classes), "score": score, **dict(zip(("x1", "y1", "x2", "y2"), box, strict=True))}
-                for box, score, label in rows
+                {"label": _named(label, classes), "score": score, "x1": x1, "y1": y1, "x2": x2, "y2": y2}
+                for (x1, y1, x2, y2), score, label in rows
             ]
         }
 
