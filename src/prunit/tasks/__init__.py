@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from prunit.errors import unknown
 from prunit.tasks.classification import Classification
+from prunit.tasks.detection import Detection
 from prunit.tasks.multilabel import Multilabel
 from prunit.tasks.regression import Regression
 from prunit.tasks.segmentation import Segmentation
@@ -13,6 +14,7 @@ from prunit.tasks.task import Judging, Task
 __all__ = [
     "TASKS",
     "Classification",
+    "Detection",
     "Judging",
     "Multilabel",
     "Regression",
@@ -26,6 +28,7 @@ TASKS: Final[Mapping[str, Callable[..., Task]]] = {
     "multilabel": Multilabel,
     "regression": Regression,
     "segmentation": Segmentation,
+    "detection": Detection,
 }
 """The class of each task, which can be called without arguments."""
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from prunit.edge.tasks.classification import DeviceClassification
+from prunit.edge.tasks.detection import DeviceDetection
 from prunit.edge.tasks.multilabel import DeviceMultilabel
 from prunit.edge.tasks.regression import DeviceRegression
 from prunit.edge.tasks.segmentation import DeviceSegmentation
@@ -16,6 +17,7 @@ DEVICE_TASKS: Final[Mapping[str, Callable[..., DeviceTask]]] = {
     "multilabel": DeviceMultilabel,
     "regression": DeviceRegression,
     "segmentation": DeviceSegmentation,
+    "detection": DeviceDetection,
 }
 """The class of each task, called with the settings that the manifest holds."""
 Settings = Mapping[str, Any]
