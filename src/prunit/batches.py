@@ -69,6 +69,8 @@ class Dataset(Shown):
     std_C: tuple[float, ...]
     flip: bool = True
     task: Task = field(default_factory=Classification)
+    told: str = ""
+    """In a line what was read, where that was files of images: how many, which parts, what was left out."""
 
     @property
     def channels(self) -> int:

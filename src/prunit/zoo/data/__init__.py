@@ -12,13 +12,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from prunit.batches import Dataset
+import numpy as np
+import torch
+
+from prunit.batches import Dataset, stratified
+from prunit.edge import reading
+from prunit.edge.reading import Listing, Values
+from prunit.edge.reading.folders import tiny_imagenet
 from prunit.errors import ConfigError, DataError, unknown
-from prunit.tasks import Task
+from prunit.tasks import Task, task_named
 from prunit.zoo import user
-from prunit.zoo.data import arrays, cifar, digits, folder, idx, images
+from prunit.zoo.data import arrays, cifar, digits, idx, images
 from prunit.zoo.data.download import Source, fetch
-from prunit.zoo.data.raw import Listing, Raw, refuse_too_large
+from prunit.zoo.data.raw import Raw, refuse_too_large
 
 __all__ = ["datasets", "load"]
 
@@ -90,35 +96,69 @@ def load(
     subset: int | None = None,
     image_size: int | None = None,
     seed: int = 0,
-    task: Task | None = None,
+    task: str | Task = "classification",
+    skip_broken: bool = False,
 ) -> Dataset:
     """The data set `name`, looked for in `data_dir` (default: the folder PRUNIT_DATA, else ./data).
 
     `subset` keeps at most so many training images, as equally many of each class as can be (drawn with `seed`); the
-    test images stay. `image_size` resizes; for a folder the default is the size that all images have, else 64 or 224.
-    A user's factory is called with those of data_dir, image_size and seed that its signature names.
+    test images stay. `image_size` resizes; for a folder the default is the size that all images have, else 64 or 224,
+    and for boxes and masks the images' usual short side, 256 at most. A user's factory is called with those of
+    data_dir, image_size and seed that its signature names.
+
+    A folder, or a file that lists images, is read as the `task` needs it (layouts: `edge.reading`). Where nothing in it
+    is kept to judge models by, a fifth of its images is, always the same. With `skip_broken` images that cannot be used
+    are left out. `told` of the result says in a line what was read.
     """
     for setting, value in (("subset", subset), ("image_size", image_size)):
         if value is not None and value < 1:
             raise ConfigError(f"{setting}={value} for data set '{name}': it must be at least 1")
+    asked = task_named(task) if isinstance(task, str) else task
     place = Path(data_dir or os.environ.get("PRUNIT_DATA") or "data").expanduser().absolute()
+    if name in _ON_DISK or name in _OTHERS:
+        _refuse_task(name, asked)
     if name in _ON_DISK:
         found: Dataset | Raw = _read(name, place, download=download)
     elif name == "digits":
         found = digits.read()
-    elif (listing := _listing(name, place)) is not None:
-        part = listing if subset is None else replace(listing, train=listing.train.subset(subset, seed=seed))
+    elif (listing := _listing(name, place, asked)) is not None:
         # photos/, as shells complete it, and ./photos are photos: a build may be resumed under any of these names.
         name = str(Path(name))
-        found = images.decode(part, name=name, image_size=image_size)
+        if isinstance(task, str):
+            asked = _fitting(asked, listing)
+        part = listing if subset is None else _subset(listing, subset, seed=seed)
+        found = images.decode(part, name=name, image_size=image_size, fit=asked.fit, skip_broken=skip_broken)
     elif ":" in name:
         offered = {"data_dir": place, "image_size": image_size, "seed": seed}
         found = arrays.from_factory(user.call(name, offered, error=DataError), name)
     else:
         raise _no_such(name, place)
     if isinstance(found, Raw):
-        found = Dataset(name, found.train, found.test, found.classes, (), (), found.flip)
+        found = Dataset(name, found.train, found.test, found.classes, (), (), found.flip, asked, found.told)
     return _finished(found, subset=subset, image_size=image_size, seed=seed)
+
+
+def _refuse_task(name: str, task: Task) -> None:
+    if task.name in reading.READ and task.name != "classification":
+        raise DataError(f"data set '{name}' is for classification, not for {task.name}: give a folder of your own")
+
+
+def _fitting(task: Task, listing: Listing) -> Task:
+    """The task with what it must know of its training targets: mean and deviation of values that are estimated."""
+    targets = listing.train.targets
+    if task.name != "regression" or not isinstance(targets, Values):
+        return task
+    values_ND = targets.values.astype(np.float64)
+    # A value that never differs is estimated by its mean alone.
+    std = tuple(float(one) or 1.0 for one in values_ND.std(axis=0))
+    return task_named("regression", {"mean": tuple(values_ND.mean(axis=0).tolist()), "std": std})
+
+
+def _subset(listing: Listing, n: int, *, seed: int) -> Listing:
+    """At most `n` of the training images, as many of each stratum as can be."""
+    train = listing.train
+    index = stratified(torch.from_numpy(train.targets.strata()), n, seed=seed)
+    return replace(listing, parts={**listing.parts, "train": train.taken(index.tolist())})
 
 
 def _finished(found: Dataset, *, subset: int | None, image_size: int | None, seed: int) -> Dataset:
@@ -153,13 +193,13 @@ def _read(name: str, place: Path, *, download: bool) -> Raw:
     return one.read(where)
 
 
-def _listing(name: str, place: Path) -> Listing | None:
-    """The image files that `name` stands for; None if it names no folder."""
+def _listing(name: str, place: Path, task: Task) -> Listing | None:
+    """The image files that `name` stands for; None if it names no folder and no file that lists images."""
     if name == "tiny-imagenet":
-        return folder.tiny_imagenet(place)
+        return tiny_imagenet(place)
     for path in (Path(name).expanduser(), place / name):
-        if path.is_dir():
-            return folder.image_folder(path)
+        if path.is_dir() or (path.suffix.lower() in reading.LISTS and path.is_file()):
+            return reading.read(path, task.name)
     return None
 
 

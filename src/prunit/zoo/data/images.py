@@ -1,47 +1,98 @@
-"""Image files as uint8 tensors: short side to the wanted size, centre cut out."""
+"""Image files as uint8 tensors of the size of a model's input, and their targets in its pixels."""
 
 import importlib.util
 import os
 import statistics
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from prunit.batches import Split
-from prunit.edge.pixels import fitted, opened
+from prunit.edge.pixels import Fit, opened, placed
+from prunit.edge.reading import Files, Listing, Masks, Misfit
 from prunit.errors import DataError, MissingExtraError
-from prunit.zoo.data.raw import AnyArray, Listing, Raw, refuse_too_large
+from prunit.zoo.data.raw import AnyArray, Raw, refuse_too_large
 
 HEADERS = 1000
 """Files whose size is looked up to settle the common one; spread over the whole list."""
 PART = 256
 """Files per task of a decoding thread."""
+LARGEST: Final = 256
+"""The most that the side of an image is where boxes or masks are learnt and no size was asked for."""
+STEP: Final = 32
+"""Such a side is a multiple of it: what networks for boxes and masks halve five times."""
 
 
-def decode(listing: Listing, *, name: str, image_size: int | None) -> Raw:
-    """The images of `listing` (what a subset needs is cut from the listing, before anything is decoded)."""
+_FITTED: Final = {"crop": "short side fitted, centre cut out", "letterbox": "long side fitted, bars beside"}
+
+
+class Problem(NamedTuple):
+    """Why an image cannot be used."""
+
+    text: str
+    misfit: bool
+    """The image is whole, but what it is labelled with does not fit it."""
+
+
+def decode(listing: Listing, *, name: str, image_size: int | None, fit: Fit = "crop", skip_broken: bool = False) -> Raw:
+    """The images of `listing` (what a subset needs is cut from the listing, before anything is decoded).
+
+    Broken files, and targets that do not fit their image, are all found before the first ones are named; with
+    `skip_broken` they are left out. Without `image_size` it is `common_size`, or `rounded_size` with a letterbox.
+    """
     if importlib.util.find_spec("PIL") is None:
         raise MissingExtraError(f"reading the images of '{name}'", "pillow", "train")
-    paths = (*listing.train.paths, *listing.test.paths)
-    with warnings.catch_warnings():
-        # Pillow's remarks on odd files (palettes with transparency, extra bytes in tags) change no pixel.
-        warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
-        size = image_size or common_size(paths)
-        refuse_too_large(name, (len(listing.train.paths), len(listing.test.paths)), (3, size, size))
-        x_BCHW = _pixels(paths, size)
-    cut = len(listing.train.paths)
-    return Raw(
-        Split(x_BCHW[:cut], listing.train.y_B), Split(x_BCHW[cut:], listing.test.y_B), listing.classes, flip=True
-    )
+    train, test = listing.train, listing.judged
+    paths = (*train.paths, *test.paths)
+    with quiet():
+        size = image_size or (common_size if fit == "crop" else rounded_size)(paths)
+        channels = 4 if isinstance(train.targets, Masks) else 3
+        refuse_too_large(name, (len(train), len(test)), (channels, size, size))
+        (x_train, problems), (x_test, more) = (_part(files, size, fit) for files in (train, test))
+    parts, problems = (x_train, x_test), problems + more
+    notes = [f"{size}x{size} px, {_FITTED[fit]}"]
+    if problems and not skip_broken:
+        raise DataError(named(problems))
+    if problems:
+        notes.insert(0, f"left out: {named(problems)}")
+        empty = next((what for what, part in zip(("training", "test"), parts, strict=True) if not len(part)), None)
+        if empty is not None:
+            raise DataError(f"data set '{name}': of its {empty} images none can be used; {named(problems)}")
+    return Raw(*parts, listing.classes, flip=True, told="; ".join([listing.told, *notes]))
 
 
 def common_size(paths: Sequence[Path]) -> int:
     """The side of the images if they are squares of one size, else 64 or 224, whichever is nearer to their use."""
+    sizes = _sizes(paths)
+    if len(set(sizes)) == 1 and sizes[0][0] == sizes[0][1]:
+        return sizes[0][0]
+    return 64 if not sizes or statistics.median(min(size) for size in sizes) <= 64 else 224
+
+
+def rounded_size(paths: Sequence[Path]) -> int:
+    """The median of the images' short sides or 256, whichever is less, made a multiple of 32."""
+    sizes = _sizes(paths)
+    side = min(int(statistics.median(min(size) for size in sizes)), LARGEST) if sizes else LARGEST
+    return -(-side // STEP) * STEP
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Inside, Pillow's remarks on odd files are not shown: they change no pixel."""
+    with warnings.catch_warnings():
+        # Palettes with transparency, extra bytes in tags.
+        warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
+        yield
+
+
+def _sizes(paths: Sequence[Path]) -> list[tuple[int, int]]:
+    """Width and height of files spread over the list, as far as they can be opened."""
     sizes: list[tuple[int, int]] = []
     for path in paths[:: max(1, len(paths) // HEADERS)]:
         try:
@@ -49,37 +100,52 @@ def common_size(paths: Sequence[Path]) -> int:
                 sizes.append(image.size)
         except Exception:  # a broken image is named when it is decoded
             continue
-    if len(set(sizes)) == 1 and sizes[0][0] == sizes[0][1]:
-        return sizes[0][0]
-    return 64 if not sizes or statistics.median(min(size) for size in sizes) <= 64 else 224
+    return sizes
 
 
-def _pixels(paths: Sequence[Path], size: int) -> Tensor:
-    """x_BCHW (uint8). Broken files are all found before the first ones are named."""
-    x_BCHW = np.empty((len(paths), 3, size, size), np.uint8)
+def _part(files: Files, size: int, fit: Fit) -> tuple[Split, list[Problem]]:
+    """The images of a part and their targets, without those that cannot be used, and these."""
+    x_BCHW = np.empty((len(files), 3, size, size), np.uint8)
 
-    def fill(start: int) -> list[str]:
-        problems = (_fill(x_BCHW[i], paths[i], size) for i in range(start, min(start + PART, len(paths))))
-        return [problem for problem in problems if problem]
+    def fill(start: int) -> list[AnyArray | Problem]:
+        return [filled(x_BCHW[i], files, i, fit) for i in range(start, min(start + PART, len(files)))]
 
     # Pillow decodes outside Python's lock, so threads share the work without copying pixels between processes.
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        broken = [problem for part in pool.map(fill, range(0, len(paths), PART)) for problem in part]
-    if broken:
-        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
-        raise DataError(f"broken image{'s' if len(broken) > 1 else ''}: {'; '.join(broken[:3])}{more}")
-    return torch.from_numpy(x_BCHW)
+        found = [one for part in pool.map(fill, range(0, len(files), PART)) for one in part]
+    problems = [one for one in found if isinstance(one, Problem)]
+    targets = [one for one in found if not isinstance(one, Problem)]
+    if problems:
+        x_BCHW = x_BCHW[[i for i, one in enumerate(found) if not isinstance(one, Problem)]]
+    y_B = torch.from_numpy(files.targets.together(targets))
+    return Split(torch.from_numpy(x_BCHW), y_B), problems
 
 
-def _fill(out_CHW: AnyArray, path: Path, size: int) -> str | None:
-    """Write one image to `out_CHW`; what is wrong with it, if anything."""
+def filled(out_CHW: AnyArray, files: Files, i: int, fit: Fit) -> AnyArray | Problem:
+    """Write an image to `out_CHW`; its target, or what is wrong with it."""
     from PIL import UnidentifiedImageError
 
+    path = files.paths[i]
     try:
         with opened(path) as image:
-            out_CHW[:] = fitted(image, (size, size))
+            pixels_CHW, placing = placed(image, (out_CHW.shape[1], out_CHW.shape[2]), fit=fit)
+        out_CHW[:] = pixels_CHW
+        return files.targets.of(i, placing)
     except UnidentifiedImageError:
-        return f"'{path}' (not an image of a known format, {path.stat().st_size} bytes)"
+        return Problem(f"'{path}' (not an image of a known format, {path.stat().st_size} bytes)", misfit=False)
+    except Misfit as cause:
+        return Problem(f"'{path}': {cause}", misfit=True)
     except Exception as cause:  # decoders fail in many ways
-        return f"'{path}' ({' '.join(str(cause).split()) or type(cause).__name__})"
-    return None
+        return Problem(f"'{path}' ({' '.join(str(cause).split()) or type(cause).__name__})", misfit=False)
+
+
+def named(problems: Sequence[Problem]) -> str:
+    """The first of many problems, and how many more."""
+    found = []
+    for misfit, what in ((False, "broken image"), (True, "label that does not fit its image")):
+        texts = [problem.text for problem in problems if problem.misfit == misfit]
+        more = f" and {len(texts) - 3} more" if len(texts) > 3 else ""
+        several = what.replace("image", "images", 1) if not misfit else "labels that do not fit their images"
+        if texts:
+            found.append(f"{several if len(texts) > 1 else what}: {'; '.join(texts[:3])}{more}")
+    return "; ".join(found)

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from prunit.batches import Split, stratified
+from prunit.batches import Split
 from prunit.errors import DataError
 
 LIMIT_BYTES = 8 * 10**9
@@ -23,28 +22,7 @@ class Raw:
     test: Split
     classes: tuple[str, ...]
     flip: bool = True
-
-
-@dataclass(frozen=True, eq=False)
-class Files:
-    """The image files of one split and their class indices y_B."""
-
-    paths: tuple[Path, ...]
-    y_B: torch.Tensor
-
-    def subset(self, n: int, *, seed: int) -> "Files":
-        """At most `n` of the files, as many of each class as can be."""
-        index = stratified(self.y_B, n, seed=seed)
-        return Files(tuple(self.paths[i] for i in index.tolist()), self.y_B[index])
-
-
-@dataclass(frozen=True)
-class Listing:
-    """A data set of image files, none of them opened yet."""
-
-    train: Files
-    test: Files
-    classes: tuple[str, ...]
+    told: str = ""
 
 
 def split_of(x_BCHW: AnyArray, y_B: Iterable[int]) -> Split:
@@ -53,14 +31,20 @@ def split_of(x_BCHW: AnyArray, y_B: Iterable[int]) -> Split:
     return Split(x, torch.as_tensor(list(y_B), dtype=torch.int64))
 
 
+def needed_bytes(images: tuple[int, int], shape: tuple[int, int, int]) -> int:
+    """Of memory for `images` training and test images of `shape` (C, H, W)."""
+    channels, height, width = shape
+    return sum(images) * channels * height * width
+
+
 def refuse_too_large(name: str, images: tuple[int, int], shape: tuple[int, int, int]) -> None:
     """Refuse a data set of `images` training and test images of `shape` (C, H, W) that would not fit into memory."""
     train, test = images
-    channels, height, width = shape
-    needed_bytes = (train + test) * channels * height * width
-    if needed_bytes > LIMIT_BYTES:
+    _, height, width = shape
+    needed = needed_bytes(images, shape)
+    if needed > LIMIT_BYTES:
         raise DataError(
-            f"data set '{name}' would need {needed_bytes / 1e9:.1f} GB of memory ({train} training and {test} test"
+            f"data set '{name}' would need {needed / 1e9:.1f} GB of memory ({train} training and {test} test"
             f" images at {height}x{width}), more than {LIMIT_BYTES / 1e9:.0f} GB: take part of it with --subset N,"
             " or smaller images with --image-size N"
         )

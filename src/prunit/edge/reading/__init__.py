@@ -1,0 +1,86 @@
+"""Labelled images as people have them on disk, read for a task: one file for each layout, without torch.
+
+read(Path("bccd"), "detection")       VOC, COCO or YOLO, whichever lies there
+read(Path("cells"), "segmentation")   images/ and masks/
+read(Path("photos"), "classification")
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from prunit.edge.reading import folders, masks, voc
+from prunit.edge.reading.listing import Files, Listing, split
+from prunit.edge.reading.targets import IGNORED, NO_BOX, Boxes, Masks, Misfit, Targets, Values
+from prunit.errors import DataError, unknown
+
+__all__ = [
+    "IGNORED",
+    "LISTS",
+    "NO_BOX",
+    "READ",
+    "Boxes",
+    "Files",
+    "Listing",
+    "Masks",
+    "Misfit",
+    "Targets",
+    "Values",
+    "read",
+    "split",
+]
+
+_Look = Callable[[Path], bool]
+_Read = Callable[..., Listing]
+
+
+def _any(place: Path) -> bool:
+    return place.is_dir()
+
+
+_LAYOUTS: Final[Mapping[str, Sequence[tuple[_Look, _Read, str]]]] = {
+    "classification": ((_any, folders.image_folder, folders.LAYOUT),),
+    "segmentation": ((masks.looks_so, masks.read, masks.LAYOUT),),
+    "detection": ((voc.looks_so, voc.read, voc.LAYOUT),),
+}
+"""For each task its layouts: does a place look so, what reads it, and the layout in words."""
+READ: Final = frozenset(_LAYOUTS)
+"""The tasks whose labels can be read from files."""
+LISTS: Final = frozenset((".json", ".csv", ".yaml", ".yml"))
+"""The endings of files that list images."""
+_TELLING: Final = ("segmentation", "detection")
+"""Tasks whose layouts look like no other's."""
+
+
+def read(place: Path, task: str, *, classes: Sequence[str] | None = None, train: bool = True) -> Listing:
+    """The labelled images at `place`, a folder or a file that lists them, as the task of that name needs them.
+
+    `classes`: the names in the order of their numbers, where a model knows them already; else they are what is found.
+    `train=False`: for judging a model, a place without training images will do. Raises `DataError` for a layout that
+    the task does not read, with the task that would where one does, and for labels that cannot be meant.
+    """
+    if task not in READ:
+        hint = "Data of a task of one's own come from path/to/file.py:FACTORY."
+        raise unknown("task to read files for", task, READ, hint)
+    other = next((name for name in _TELLING if name != task and _reader(place, name)), None)
+    reader = None if task == "classification" and other else _reader(place, task)
+    if reader is not None:
+        return reader(place, known=classes, train=train)
+    if other is not None:
+        raise DataError(f"'{place}' holds data for {other}, not for {task}: write --task {other}")
+    if task in _TELLING and _looks_classified(place):
+        raise DataError(f"'{place}' holds images in class folders, not data for {task}: write --task classification")
+    wanted = "; or ".join(layout for _, _, layout in _LAYOUTS[task])
+    raise DataError(f"'{place}' holds no data for {task} in a layout that is known; expected {wanted}")
+
+
+def _reader(place: Path, task: str) -> _Read | None:
+    return next((reader for looks_so, reader, _ in _LAYOUTS[task] if looks_so(place)), None)
+
+
+def _looks_classified(place: Path) -> bool:
+    try:
+        folders.image_folder(place)
+    except DataError:
+        return False
+    return True
