@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunit.edge.reading.listing import Files, Listing, arranged, some
-from prunit.edge.reading.places import PARTS, WHOLE, by_stem, child, class_names, images_in, parts_of
+from prunit.edge.reading.places import PARTS, WHOLE, by_stem, child, class_names, images_in, parts_of, perhaps_parts
 from prunit.edge.reading.targets import IGNORED, Masks, mask_values
 from prunit.errors import DataError
 
@@ -26,7 +26,7 @@ _SUFFIXES: Final = ("_mask", "-mask", "_seg")
 
 def looks_so(folder: Path) -> bool:
     """Whether images and masks lie in the folder or in one of its parts."""
-    return bool(_places(folder))
+    return any(child(place, IMAGES) and child(place, MASKS) for place in perhaps_parts(folder))
 
 
 def read(folder: Path, *, known: Sequence[str] | None = None, train: bool = True) -> Listing:
