@@ -1,6 +1,7 @@
 """A CSV whose first column names an image: for regression, multilabel and classification."""
 
 import csv
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -118,9 +119,9 @@ def _table(file: Path) -> _Table:
     text = read_text(file)
     first = next(iter(text.splitlines()), "")
     delimiter = max(_DELIMITERS, key=first.count)
-    rows = csv.reader(text.splitlines(), delimiter=delimiter)
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
-        header = [name.strip() for name in next(rows, [])]
+        header = [name.strip() for name in next(rows, list[str]())]
         lines = [(rows.line_num, [cell.strip() for cell in row]) for row in rows if any(cell.strip() for cell in row)]
     except csv.Error as cause:
         raise DataError(f"'{file}' is no CSV: {cause}") from cause
