@@ -83,16 +83,20 @@ def _pairs(images: Path, masks: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def _values(files: Sequence[Path]) -> npt.NDArray[np.bool_]:
-    """(N, 256): whether the mask has that value."""
+    """(N, 256): whether the mask has that value; of one that cannot be read nothing is known until it is used."""
 
-    def of(path: Path) -> npt.NDArray[np.bool_]:
+    def of(path: Path) -> npt.NDArray[np.bool_] | Exception:
         try:
             return np.bincount(mask_values(path).ravel(), minlength=256) > 0
         except Exception as cause:  # decoders fail in many ways
-            raise DataError(f"mask '{path}' cannot be used: {' '.join(str(cause).split())}") from cause
+            return cause
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return np.stack(list(pool.map(of, files)))
+        found = list(pool.map(of, files))
+    read = [one for one in found if not isinstance(one, Exception)]
+    if not read:
+        raise DataError(f"mask '{files[0]}' cannot be used: {' '.join(str(found[0]).split())}")
+    return np.stack([np.zeros(256, np.bool_) if isinstance(one, Exception) else one for one in found])
 
 
 def _meaning(
