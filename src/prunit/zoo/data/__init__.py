@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from torch import Tensor
 
 from prunit.batches import Dataset, stratified
 from prunit.edge import reading
