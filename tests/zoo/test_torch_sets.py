@@ -35,7 +35,7 @@ def loaders(): return tuple(DataLoader(one, batch_size=3, shuffle=True) for one 
 def pictures(): return both(*((Image.fromarray(x[i].byte().permute(1, 2, 0).numpy()), int(y[i])) for i in range(4)))
 def boxes(): return both((x[0].byte(), {"boxes": torch.tensor([[0.0, 1, 4, 5]]), "labels": torch.tensor([2])}),
     (x[1].byte(), {"boxes": np.zeros((0, 4)), "labels": np.zeros(0), "iscrowd": np.zeros(0)}))
-def masks(): return both((x[0].byte(), torch.ones(1, 8, 8, dtype=torch.uint8)), (x[1].byte(), np.zeros((8, 8), np.uint8)))
+def masks(): return both((x[0].byte(), torch.ones(1, 8, 8).byte()), (x[1].byte(), np.zeros((8, 8), np.uint8)))
 def normalised(): return both((x[0] / 64 - 2, 0))
 def alone(): return both(x[0])
 def flat(): return both((x[0].flatten(), 0))

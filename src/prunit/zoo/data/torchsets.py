@@ -31,7 +31,7 @@ def held(made: Any, reference: str, task: Task) -> tuple[Split, Split, tuple[str
     for detection the target is a mapping with `boxes` (M, 4) and `labels` (M,) as torchvision's models take it. What
     the data set draws at random is drawn once: augmentation is the training's.
     """
-    sets = [one.dataset if isinstance(one, DataLoader) else one for one in made]
+    sets: list[Any] = [one.dataset if isinstance(one, DataLoader) else one for one in made]
     for part, one in zip(("train", "test"), sets, strict=True):
         if isinstance(one, IterableDataset) or not hasattr(one, "__len__") or not len(one):
             raise DataError(f"'{reference}' {part}: {type(one).__name__} has no images that can be asked for by number")
