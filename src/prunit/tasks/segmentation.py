@@ -1,7 +1,7 @@
 """Segmentation: cross-entropy and soft Dice, and mIoU as the main metric."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final, Self, cast
 
 import numpy as np
 import torch
@@ -29,6 +29,9 @@ class Segmentation(DeviceSegmentation):
         if not 0 <= dice < float("inf"):
             raise ConfigError(f"segmentation with dice={dice}: the weight of the Dice part of the loss is 0 or more")
         super().__init__(dice)
+
+    def fitted(self, targets: Tensor, size: int) -> Self:
+        return self
 
     def loss(self, outputs: Any, targets: Tensor, *, smoothing: float) -> Tensor:
         """Cross-entropy plus `dice` times the soft Dice loss, over the pixels that count.
