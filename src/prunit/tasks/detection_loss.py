@@ -21,6 +21,8 @@ SPAN: Final = 8.0
 """A map is for boxes of which no side is further from the point than so many of its strides, and not less than half."""
 SCALE: Final = 2.0
 """By which all is multiplied: so that learning rates of `TrainConfig`, made for classifiers, suit detectors."""
+AT_ONCE: Final = 4_000_000
+"""Pairs of a point and a box in a table."""
 BACKGROUND: Final = -1
 IGNORED: Final = -2
 
@@ -62,8 +64,15 @@ def assign(points_N3: Tensor, targets_BM6: Tensor) -> Assigned:
     """For each point the smallest of the boxes that it lies in, near whose centre it is, and whose size suits its map.
 
     A box that no point stands for, being smaller than the points are apart, gets the nearest point of the finest map.
-    Points in ignored boxes that stand for no other count neither way.
+    Points in ignored boxes that stand for no other count neither way. A few images are done at a time, so that tables
+    of all points beside all boxes stay small.
     """
+    images = max(1, AT_ONCE // max(1, targets_BM6.shape[1] * len(points_N3)))
+    parts = [_assigned(points_N3, some_BM6) for some_BM6 in targets_BM6.split(images)]
+    return Assigned(torch.cat([part.label_BN for part in parts]), torch.cat([part.box_BN4 for part in parts]))
+
+
+def _assigned(points_N3: Tensor, targets_BM6: Tensor) -> Assigned:
     boxes_BM4, label_BM = targets_BM6[..., :4].float(), targets_BM6[..., 4].long()
     real_BM = (label_BM >= 0) & (targets_BM6[..., 5] == 0)
     ignored_BM = (label_BM >= 0) & (targets_BM6[..., 5] != 0)
