@@ -94,6 +94,18 @@ def test_images_are_assigned_alike_together_and_one_by_one(monkeypatch: pytest.M
     found = together.label_BN >= 0
     assert found.any()
     assert torch.equal(together.box_BN4[found], alone.box_BN4[found])
+    assert torch.equal(together.share_BN, alone.share_BN)
+
+
+def test_every_box_weighs_the_same() -> None:
+    points_N3 = points_of(64)
+    small, large = (2.0, 2.0, 8.0, 8.0, 1.0, 0.0), (20.0, 20.0, 60.0, 60.0, 0.0, 0.0)
+    found = assign(points_N3, targets_of([small, large], []))
+    label_N, share_N = found.label_BN[0], found.share_BN[0]
+    assert (label_N == 0).sum() > (label_N == 1).sum()
+    assert [float(share_N[label_N == label].sum()) for label in (0, 1)] == pytest.approx([1, 1])
+    assert (share_N[label_N < 0] == 0).all()
+    assert (found.share_BN[1] == 0).all()
 
 
 def test_focal_loss_is_its_formula_and_cross_entropy_where_it_asks_for_no_focus() -> None:
