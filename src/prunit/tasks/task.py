@@ -17,7 +17,10 @@ from prunit.graph.running import tensors_in
 
 
 class Task(DeviceTask, Protocol):
-    """A task with what a training needs. Targets y (B, …) are one tensor; its first dimension is that of the images."""
+    """A task with what a training needs. Targets y (B, …) are one tensor; its first dimension is that of the images.
+
+    One may also have an attribute `lr`: the highest rate of SGD that suits its loss in batches of 16.
+    """
 
     @property
     def output(self) -> str:
