@@ -3,19 +3,18 @@
 import importlib.util
 import os
 import statistics
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import torch
 
 from prunit.batches import Split
-from prunit.edge.pixels import Fit, opened, placed
-from prunit.edge.reading import Files, Listing, Masks, Misfit
+from prunit.edge.pixels import Fit, opened
+from prunit.edge.reading import Files, Listing, Masks
+from prunit.edge.reading.photos import Problem, filled, named, quiet
 from prunit.errors import DataError, MissingExtraError
 from prunit.zoo.data.raw import AnyArray, Raw, refuse_too_large
 
@@ -30,14 +29,6 @@ STEP: Final = 32
 
 
 _FITTED: Final = {"crop": "short side fitted, centre cut out", "letterbox": "long side fitted, bars beside"}
-
-
-class Problem(NamedTuple):
-    """Why an image cannot be used."""
-
-    text: str
-    misfit: bool
-    """The image is whole, but what it is labelled with does not fit it."""
 
 
 def decode(listing: Listing, *, name: str, image_size: int | None, fit: Fit = "crop", skip_broken: bool = False) -> Raw:
@@ -82,15 +73,6 @@ def rounded_size(paths: Sequence[Path]) -> int:
     return -(-side // STEP) * STEP
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Inside, Pillow's remarks on odd files are not shown: they change no pixel."""
-    with warnings.catch_warnings():
-        # Palettes with transparency, extra bytes in tags.
-        warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
-        yield
-
-
 def _sizes(paths: Sequence[Path]) -> list[tuple[int, int]]:
     """Width and height of files spread over the list, as far as they can be opened."""
     sizes: list[tuple[int, int]] = []
@@ -119,33 +101,3 @@ def _part(files: Files, size: int, fit: Fit) -> tuple[Split, list[Problem]]:
         x_BCHW = x_BCHW[[i for i, one in enumerate(found) if not isinstance(one, Problem)]]
     y_B = torch.from_numpy(files.targets.together(targets))
     return Split(torch.from_numpy(x_BCHW), y_B), problems
-
-
-def filled(out_CHW: AnyArray, files: Files, i: int, fit: Fit) -> AnyArray | Problem:
-    """Write an image to `out_CHW`; its target, or what is wrong with it."""
-    from PIL import UnidentifiedImageError
-
-    path = files.paths[i]
-    try:
-        with opened(path) as image:
-            pixels_CHW, placing = placed(image, (out_CHW.shape[1], out_CHW.shape[2]), fit=fit)
-        out_CHW[:] = pixels_CHW
-        return files.targets.of(i, placing)
-    except UnidentifiedImageError:
-        return Problem(f"'{path}' (not an image of a known format, {path.stat().st_size} bytes)", misfit=False)
-    except Misfit as cause:
-        return Problem(f"'{path}': {cause}", misfit=True)
-    except Exception as cause:  # decoders fail in many ways
-        return Problem(f"'{path}' ({' '.join(str(cause).split()) or type(cause).__name__})", misfit=False)
-
-
-def named(problems: Sequence[Problem]) -> str:
-    """The first of many problems, and how many more."""
-    found = []
-    for misfit, what in ((False, "broken image"), (True, "label that does not fit its image")):
-        texts = [problem.text for problem in problems if problem.misfit == misfit]
-        more = f" and {len(texts) - 3} more" if len(texts) > 3 else ""
-        several = what.replace("image", "images", 1) if not misfit else "labels that do not fit their images"
-        if texts:
-            found.append(f"{several if len(texts) > 1 else what}: {'; '.join(texts[:3])}{more}")
-    return "; ".join(found)
