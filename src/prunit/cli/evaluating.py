@@ -11,12 +11,13 @@ from rich.table import Table
 
 from prunit.cli.options import AsJson, Threads
 from prunit.cli.safe import safe
+from prunit.report import numbers
 
 if TYPE_CHECKING:
     from prunit.edge.judging.evaluation import Evaluation, Judgement
 
-_SHARES: Final = ("r2", "mae", "rmse")
-"""Metrics that are no shares: R² may be far below 0, errors have the user's units. All others are shown in percent."""
+_PICTURES: Final = 10
+"""Of each variant, in the report."""
 _LONG: Final = 40
 """The most classes that are printed; the rest is in the JSON."""
 
@@ -76,10 +77,6 @@ def evaluate(
         typer.echo(harmless(f"report.html stays without it: {stale}"), err=True)
 
 
-_PICTURES: Final = 10
-"""Of each variant, in the report."""
-
-
 def _show(found: "Evaluation") -> None:
     from prunit.cli import show
 
@@ -89,7 +86,7 @@ def _show(found: "Evaluation") -> None:
     compared = "; the difference on the same images" if any(v.against for v in found.variants) else ""
     out.print(f"[dim]intervals of 95 %, by {by}{compared}[/]")
     if any(v.by_class for v in found.variants):
-        out.print(_by_class(found, out))
+        out.print(_by_class(found))
     for one in found.variants:
         if one.confusion is not None:
             out.print(_confusion(one, found.classes, out))
@@ -107,55 +104,49 @@ def _show(found: "Evaluation") -> None:
 def _judgements(found: "Evaluation") -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("variant", overflow="fold")
-    others = [name for name in found.variants[0].scores if name != found.metric]
-    for column in (
-        found.metric,
-        "95 % interval",
-        "to dense",
-        "interval, points",
-        *others,
-        "manifest",
-        "engine\nimages/s",
-    ):
+    metric = found.metric
+    others = [name for name in found.score_names if name != metric]
+    compared = ["to dense", "interval, points"] if any(v.against for v in found.variants) else []
+    for column in (metric, "95 % interval", *compared, *others, "manifest", "engine\nimages/s"):
         table.add_column(column, justify="right", no_wrap=True)
     for one in found.variants:
-        interval = "–" if one.interval is None else _between(found.metric, one.interval)
-        gap = one.against
-        compared = ("–", "–")
-        if gap is not None:
-            word = "" if gap.measurable else " [dim](may be chance)[/]"
-            compared = (_points(found.metric, gap.difference), _span(found.metric, gap.low, gap.high) + word)
-        recorded = "–" if one.recorded is None else figure(found.metric, one.recorded)
-        table.add_row(
-            safe(one.variant),
-            *(figure(found.metric, one.value), interval, *compared),
-            *("–" if name not in one.scores else figure(name, one.scores[name]) for name in others),
-            *(recorded, f"{one.engine_images_per_s:,.0f}"),
-        )
+        cells = [numbers.score(metric, one.value)]
+        cells.append("–" if one.interval is None else numbers.score_span(metric, *one.interval))
+        if compared:
+            cells += _against(metric, one)
+        cells += [numbers.score(name, one.scores.get(name)) for name in others]
+        cells += [numbers.score(metric, one.recorded), f"{one.engine_images_per_s:,.0f}"]
+        table.add_row(safe(one.variant), *map(_spaced, cells))
     return table
 
 
-def _by_class(found: "Evaluation", out: Console) -> Table:
+def _against(metric: str, one: "Judgement") -> tuple[str, str]:
+    gap = one.against
+    if gap is None:
+        return "–", "–"
+    word = "" if gap.measurable else " [dim](may be chance)[/]"
+    span = f"{numbers.change(metric, gap.low)} to {numbers.change(metric, gap.high)}"
+    return numbers.change(metric, gap.difference), span + word
+
+
+def _by_class(found: "Evaluation") -> Table:
     """The main figure of each class and variant; all figures of one variant where there is no other."""
-    labels = list(dict.fromkeys(label for one in found.variants for label in one.by_class))
-    first = found.variants[0]
+    labels, keys, first = found.labels, found.class_score_names, found.variants[0]
     alone = len(found.variants) == 1
-    keys = list(next(iter(first.by_class.values()), {}))
-    counts = [key for key in keys if key in ("images", "objects", "pixels")]
-    shown = keys if alone else keys[:1]
+    counts = [key for key in keys if key in numbers.COUNTS]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("class" if found.task != "regression" else "value", overflow="fold")
-    heads = keys if alone else [*counts, *(f"{safe(v.variant)}\n{shown[0]}" for v in found.variants)]
+    heads = keys if alone else [*counts, *(f"{safe(v.variant)}\n{keys[0]}" for v in found.variants)]
     for head in heads:
         table.add_column(head, justify="right", no_wrap=True)
     for label in labels[:_LONG]:
         if alone:
-            cells = [figure(key, first.by_class[label].get(key)) for key in keys]
+            cells = [numbers.score(key, first.by_class[label].get(key)) for key in keys]
         else:
             known = [one.by_class.get(label, {}) for one in found.variants]
-            cells = [figure(key, next((of[key] for of in known if of), None)) for key in counts]
-            cells += [figure(shown[0], of.get(shown[0])) for of in known]
-        table.add_row(safe(label), *cells)
+            cells = [numbers.score(key, next((of[key] for of in known if of), None)) for key in counts]
+            cells += [numbers.score(keys[0], of.get(keys[0])) for of in known]
+        table.add_row(safe(label), *map(_spaced, cells))
     if len(labels) > _LONG:
         table.caption = f"{len(labels) - _LONG} more classes: --json"
     return table
@@ -173,9 +164,7 @@ def _confusion(one: "Judgement", classes: Sequence[str], out: Console) -> Table:
         for label in classes:
             table.add_column(safe(label), justify="right", no_wrap=True)
         for i, (label, row) in enumerate(zip(classes, one.confusion, strict=True)):
-            cells = (
-                f"[bold]{n}[/]" if i == j else f"[dim]{n or '·'}[/]" if not n else str(n) for j, n in enumerate(row)
-            )
+            cells = (f"[bold]{n}[/]" if i == j else str(n) if n else "[dim]·[/]" for j, n in enumerate(row))
             table.add_row(safe(label), *cells)
         if out.measure(table, options=out.options.update_width(1000)).maximum <= out.width:
             return table
@@ -188,22 +177,6 @@ def _confusion(one: "Judgement", classes: Sequence[str], out: Console) -> Table:
     return table
 
 
-def figure(metric: str, value: float | None) -> str:
-    """A metric as it is printed: counts as they are, shares in percent, others with three digits that count."""
-    if value is None:
-        return "–"
-    if metric in ("images", "objects", "pixels"):
-        return f"{value:,.0f}"
-    return f"{value:.3g}" if metric in _SHARES else f"{100 * value:.1f} %"
-
-
-def _between(metric: str, ends: tuple[float, float]) -> str:
-    return f"{figure(metric, ends[0]).removesuffix(' %')} to {figure(metric, ends[1])}"
-
-
-def _points(metric: str, change: float) -> str:
-    return f"{change:+.3f}" if metric in _SHARES else f"{100 * change:+.1f} pts"
-
-
-def _span(metric: str, low: float, high: float) -> str:
-    return f"{low:+.3f} to {high:+.3f}" if metric in _SHARES else f"{100 * low:+.1f} to {100 * high:+.1f}"
+def _spaced(text: str) -> str:
+    """With plain spaces, which a person may search for."""
+    return text.replace(numbers.SPACE, " ")

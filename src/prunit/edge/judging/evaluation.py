@@ -98,6 +98,21 @@ class Evaluation(Record):
     resident_bytes: tuple[NonNegativeInt, NonNegativeInt]
     created: str
 
+    @property
+    def score_names(self) -> list[str]:
+        """Names of the task's metrics, as far as these images tell them of any variant."""
+        return list(dict.fromkeys(name for one in self.variants for name in one.scores))
+
+    @property
+    def labels(self) -> list[str]:
+        """The classes of which any variant has figures."""
+        return list(dict.fromkeys(label for one in self.variants for label in one.by_class))
+
+    @property
+    def class_score_names(self) -> list[str]:
+        """Names of the figures of a class, the main one first."""
+        return list(dict.fromkeys(name for one in self.variants for of in one.by_class.values() for name in of))
+
     @classmethod
     def read(cls, folder: Path) -> Self | None:
         """The evaluation that lies in the folder of a portfolio, None without one; `PortfolioError` for another."""

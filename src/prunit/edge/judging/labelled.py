@@ -41,8 +41,12 @@ def task_of(portfolio: Portfolio) -> DeviceTask:
             f"portfolio '{portfolio.name}' is for the task '{record.name}', which a device cannot judge by itself; it"
             f" knows {', '.join(DEVICE_TASKS)}: judge it where its own code is"
         )
+    settings = dict(record.settings)
+    if record.name == "detection" and settings.get("size") is None:
+        # Boxes that are shares of the input are compared with labels in its pixels.
+        settings["size"] = list(portfolio.preprocessing.size)
     try:
-        return DEVICE_TASKS[record.name](**record.settings)
+        return DEVICE_TASKS[record.name](**settings)
     except (TypeError, ConfigError) as error:
         raise PortfolioError(
             f"portfolio '{portfolio.name}': the settings of its task {record.name} do not fit: {error}"
