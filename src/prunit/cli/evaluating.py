@@ -106,7 +106,8 @@ def _judgements(found: "Evaluation") -> Table:
     table.add_column("variant", overflow="fold")
     metric = found.metric
     others = [name for name in found.score_names if name != metric]
-    compared = ["to dense", "interval, points"] if any(v.against for v in found.variants) else []
+    unit = "" if metric in numbers.PLAIN else ", points"
+    compared = [f"to dense{unit}", "95 % interval"] if any(v.against for v in found.variants) else []
     for column in (metric, "95 % interval", *compared, *others, "manifest", "engine\nimages/s"):
         table.add_column(column, justify="right", no_wrap=True)
     for one in found.variants:

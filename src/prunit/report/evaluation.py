@@ -24,7 +24,7 @@ def evaluation_of(portfolio: Portfolio, folder: Path) -> Evaluation | None:
 
 def evaluation_section(found: Evaluation) -> str:
     """The content of the section, in HTML."""
-    parts = [f'<p class="note">{text(_about(found))}</p>', _judgements(found)]
+    parts = [_judgements(found), f'<p class="note">{text(_about(found))}</p>']
     if found.labels:
         parts.append(f"<details><summary>Each class</summary>{_by_class(found)}</details>")
     for one in found.variants:
@@ -66,7 +66,7 @@ def _judgements(found: Evaluation) -> str:
         ]
         for one in found.variants
     )
-    against = ["to dense, points", "interval", "measurable"] if compared else []
+    against = [f"to dense{'' if metric in numbers.PLAIN else ', points'}", "interval", "measurable"] if compared else []
     heads = ["variant", metric, "95 % interval", *against, *others, "in the manifest", "images/s of the engine"]
     return simple_table("Variants on labelled images", heads, body)
 

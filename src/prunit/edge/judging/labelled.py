@@ -62,6 +62,7 @@ def labelled(portfolio: Portfolio, place: Path, *, split: str | None = None) -> 
     """
     if split not in (None, ALL, *SPLITS):
         raise unknown("split", str(split), (*SPLITS, ALL))
+    task_of(portfolio)
     found = _read(portfolio, place)
     chosen = split or next((name for name in SPLITS if name in found.parts), found.judged_by)
     if chosen == ALL:
