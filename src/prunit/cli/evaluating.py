@@ -89,7 +89,9 @@ def _show(found: "Evaluation") -> None:
         out.print(_by_class(found))
     for one in found.variants:
         if one.confusion is not None:
-            out.print(_confusion(one, found.classes, out))
+            title, table = _confusion(one, found.classes, out)
+            out.print(f"[bold]{safe(one.variant)}[/]: {title}")
+            out.print(table)
     skipped = f", {found.skipped} left out" if found.skipped else ""
     out.print(safe(f"{found.images:,} images of '{found.data}' ({found.layout}), part {found.split}{skipped}"))
     for note in found.notes:
@@ -153,14 +155,13 @@ def _by_class(found: "Evaluation") -> Table:
     return table
 
 
-def _confusion(one: "Judgement", classes: Sequence[str], out: Console) -> Table:
-    """The matrix where it fits, else the pairs that are confused most."""
+def _confusion(one: "Judgement", classes: Sequence[str], out: Console) -> tuple[str, Table]:
+    """What is shown, and the table: the matrix where it fits, else the pairs that are confused most."""
     from prunit.edge.judging.evaluation import MATRIX, most_confused
 
     assert one.confusion is not None
     if len(classes) <= MATRIX:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=safe(f"{one.variant}: true (row), said (column)"))
-        table.title_justify = "left"
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("")
         for label in classes:
             table.add_column(safe(label), justify="right", no_wrap=True)
@@ -168,14 +169,13 @@ def _confusion(one: "Judgement", classes: Sequence[str], out: Console) -> Table:
             cells = (f"[bold]{n}[/]" if i == j else str(n) if n else "[dim]·[/]" for j, n in enumerate(row))
             table.add_row(safe(label), *cells)
         if out.measure(table, options=out.options.update_width(1000)).maximum <= out.width:
-            return table
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=safe(f"{one.variant}: confused most"))
-    table.title_justify = "left"
+            return "true (row), said (column)", table
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("true", "said", "images"):
         table.add_column(column, justify="right" if column == "images" else "left", overflow="fold")
     for true, said, count in most_confused(one.confusion):
         table.add_row(safe(classes[true]), safe(classes[said]), f"{count:,}")
-    return table
+    return "confused most", table
 
 
 def _spaced(text: str) -> str:

@@ -5,10 +5,11 @@ import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Annotated, Any, Final, cast
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from prunit.edge import runtimes
 from prunit.edge.judging.judge import Run, outputs_of
@@ -29,6 +30,7 @@ from prunit.edge.tasks.segmentation import DeviceSegmentation
 SIDE: Final = 240
 """The long side of a picture in pixels."""
 _QUALITY: Final = 80
+Base64 = Annotated[str, Field(pattern="^[A-Za-z0-9+/]*=*$")]
 _Pixels = npt.NDArray[np.uint8]
 
 
@@ -42,8 +44,8 @@ class Picture(Record):
     score: float
     said: str
     truth: str
-    drawn: str
-    truth_drawn: str | None = None
+    drawn: Base64
+    truth_drawn: Base64 | None = None
 
 
 def worst(portfolio: Portfolio, folder: Path, files: Files, run: Run, *, count: int) -> dict[str, tuple[Picture, ...]]:
