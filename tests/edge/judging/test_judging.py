@@ -52,6 +52,7 @@ def test_a_classifier_is_judged(folder: Path, photos: Path) -> None:
     assert small.against.difference == pytest.approx(-1 / 3)
     assert small.against.low < -1 / 3 < small.against.high
     assert small.against.p == pytest.approx(2 / 2**5)
+    assert small.confusion is not None
     assert most_confused(small.confusion) == [(2, 1, 5)]
 
 
