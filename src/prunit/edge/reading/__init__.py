@@ -24,6 +24,7 @@ __all__ = [
     "Listing",
     "Masks",
     "Misfit",
+    "OtherTask",
     "Targets",
     "Values",
     "read",
@@ -32,6 +33,14 @@ __all__ = [
 
 _Look = Callable[[Path], bool]
 _Read = Callable[..., Listing]
+
+
+class OtherTask(DataError):
+    """A place that holds data of another task than the one asked for; `what` says so without advice."""
+
+    def __init__(self, what: str, task: str) -> None:
+        super().__init__(f"{what}: write --task {task}")
+        self.what = what
 
 
 _LAYOUTS: Final[Mapping[str, Sequence[tuple[_Look, _Read, str]]]] = {
@@ -72,9 +81,9 @@ def read(place: Path, task: str, *, classes: Sequence[str] | None = None, train:
     if reader is not None:
         return reader(place, known=classes, train=train)
     if other is not None:
-        raise DataError(f"'{place}' holds data for {other}, not for {task}: write --task {other}")
+        raise OtherTask(f"'{place}' holds data for {other}, not for {task}", other)
     if task in _TELLING and _looks_classified(place):
-        raise DataError(f"'{place}' holds images in class folders, not data for {task}: write --task classification")
+        raise OtherTask(f"'{place}' holds images in class folders, not data for {task}", "classification")
     wanted = "; or ".join(layout for _, _, layout in _LAYOUTS[task])
     raise DataError(f"'{place}' holds no data for {task} in a layout that is known; expected {wanted}")
 

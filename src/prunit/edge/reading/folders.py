@@ -60,7 +60,16 @@ def image_folder(folder: Path, *, known: Sequence[str] | None = None, train: boo
     for part, name in (("train", trained), ("val" if val else "test", judged)):
         if name is not None:
             parts[part] = _by_class(folder / name, own, classes)
-    return arranged(parts, classes, _NAME, folder, train=train)
+    notes: list[str] = []
+    if val:
+        # A build is judged by val: what lies in test, which is often without labels, must not stop it.
+        try:
+            if test := called(folder, held, PARTS["test"]):
+                _same_classes(folder, trained or val, test, own)
+                parts["test"] = _by_class(folder / test, own, classes)
+        except DataError as error:
+            notes.append(f"test is left aside: {error}")
+    return arranged(parts, classes, _NAME, folder, notes=notes, train=train)
 
 
 def tiny_imagenet(data_dir: Path) -> Listing:

@@ -3,20 +3,19 @@
 import importlib.util
 import os
 import statistics
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, NamedTuple, cast
+from typing import Final, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from prunit.batches import Split
-from prunit.edge.pixels import Fit, opened, placed
-from prunit.edge.reading import Files, Listing, Masks, Misfit
+from prunit.edge.pixels import Fit, opened
+from prunit.edge.reading import Files, Listing, Masks
+from prunit.edge.reading.photos import Problem, filled, named, quiet
 from prunit.errors import DataError, MissingExtraError
 from prunit.zoo.data import raw
 from prunit.zoo.data.raw import AnyArray, Raw, needed_bytes, refuse_too_large
@@ -35,14 +34,6 @@ STEP: Final = 32
 
 
 _FITTED: Final = {"crop": "short side fitted, centre cut out", "letterbox": "long side fitted, bars beside"}
-
-
-class Problem(NamedTuple):
-    """Why an image cannot be used."""
-
-    text: str
-    misfit: bool
-    """The image is whole, but what it is labelled with does not fit it."""
 
 
 def decode(
@@ -102,15 +93,6 @@ def rounded_size(paths: Sequence[Path]) -> int:
     return -(-side // STEP) * STEP
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Inside, Pillow's remarks on odd files are not shown: they change no pixel."""
-    with warnings.catch_warnings():
-        # Palettes with transparency, extra bytes in tags.
-        warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
-        yield
-
-
 def _sizes(paths: Sequence[Path]) -> list[tuple[int, int]]:
     """Width and height of files spread over the list, as far as they can be opened."""
     sizes: list[tuple[int, int]] = []
@@ -147,33 +129,3 @@ def _part(files: Files, size: int, fit: Fit, stream: bool) -> tuple[Split, list[
     else:
         x = torch.from_numpy(x_BCHW[whole] if problems else x_BCHW)
     return Split(x, y_B), problems
-
-
-def filled(out_CHW: AnyArray, files: Files, i: int, fit: Fit) -> AnyArray | Problem:
-    """Write an image to `out_CHW`; its target, or what is wrong with it."""
-    from PIL import UnidentifiedImageError
-
-    path = files.paths[i]
-    try:
-        with opened(path) as image:
-            pixels_CHW, placing = placed(image, (out_CHW.shape[1], out_CHW.shape[2]), fit=fit)
-        out_CHW[:] = pixels_CHW
-        return files.targets.of(i, placing)
-    except UnidentifiedImageError:
-        return Problem(f"'{path}' (not an image of a known format, {path.stat().st_size} bytes)", misfit=False)
-    except Misfit as cause:
-        return Problem(f"'{path}': {cause}", misfit=True)
-    except Exception as cause:  # decoders fail in many ways
-        return Problem(f"'{path}' ({' '.join(str(cause).split()) or type(cause).__name__})", misfit=False)
-
-
-def named(problems: Sequence[Problem]) -> str:
-    """The first of many problems, and how many more."""
-    found = []
-    for misfit, what in ((False, "broken image"), (True, "label that does not fit its image")):
-        texts = [problem.text for problem in problems if problem.misfit == misfit]
-        more = f" and {len(texts) - 3} more" if len(texts) > 3 else ""
-        several = what.replace("image", "images", 1) if not misfit else "labels that do not fit their images"
-        if texts:
-            found.append(f"{several if len(texts) > 1 else what}: {'; '.join(texts[:3])}{more}")
-    return "; ".join(found)
