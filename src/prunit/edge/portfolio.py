@@ -84,6 +84,13 @@ class Artifact(Record):
             raise ValueError(f"the first is called '{names[0]}', and 'output_name' is '{first}'")
         return outputs
 
+    def unlike(self, other: "Artifact") -> str:
+        """Why another one cannot answer in its place, '' if it can: it takes other images, or has other outputs."""
+        if self.input_shape != other.input_shape:
+            return f"it takes images of shape {other.input_shape}, the portfolio's are {self.input_shape}"
+        own, others = ([output.name for output in artifact.outputs] for artifact in (self, other))
+        return "" if own == others else f"its outputs are {', '.join(others)}; the portfolio's are {', '.join(own)}"
+
 
 class Latency(Record):
     """Percentiles, in ms, of `n` answers to batches of `batch` images with `threads` threads, warm-up left out."""

@@ -341,12 +341,11 @@ class Switcher:
         return sorted(self.portfolio.variants, key=lambda v: -(v.metrics.accuracy or 0.0))
 
     def _check_shapes(self) -> None:
-        """Variants of another input shape than the most accurate one cannot stand in for it."""
-        shapes = {v.name: v.artifact.input_shape for v in self.portfolio.variants}
-        shape = shapes[self._by_accuracy()[0].name]
-        for name, own in shapes.items():
-            if own != shape:
-                self._put_aside(name, f"it takes images of shape {own}, the portfolio's are {shape}")
+        """Variants of another input shape or other outputs than the most accurate one cannot stand in for it."""
+        best = self._by_accuracy()[0].artifact
+        for variant in self.portfolio.variants:
+            if why := best.unlike(variant.artifact):
+                self._put_aside(variant.name, why)
 
     def _install(self) -> None:
         try:
