@@ -67,8 +67,8 @@ class Detection(DeviceDetection, Judging):
         if targets.ndim != 3 or targets.shape[2] != _COLUMNS or not targets.is_floating_point():
             raise DataError(
                 f"{what} targets are {str(targets.dtype).removeprefix('torch.')} {tuple(targets.shape)}: detection"
-                f" takes float32 (images, boxes, {_COLUMNS}): x1, y1, x2, y2, label, ignored; -1 is the label of"
-                " a row that is none"
+                f" takes float32 (images, boxes, {_COLUMNS}), rows of x1, y1, x2, y2, label, ignored; -1 as the label"
+                " of a row that is none"
             )
         there_NM = targets[..., 4] != -1
         if not there_NM.any():

@@ -19,7 +19,7 @@ RADIUS: Final = 1.5
 """Points within so many strides of a box's centre stand for it (FCOS's centre sampling)."""
 SPAN: Final = 8.0
 """A map is for boxes of which no side is further from the point than so many of its strides, and not less than half."""
-SCALE: Final = 1.0
+SCALE: Final = 2.0
 """By which all is multiplied: so that learning rates of `TrainConfig`, made for classifiers, suit detectors."""
 BACKGROUND: Final = -1
 IGNORED: Final = -2

@@ -250,7 +250,7 @@ def start(job: Job) -> Run:
         wrapped,
         wrapped_optimizer,
         feed(dataset, fabric.device, augment=config.augment, channels_last=layout == torch.channels_last),
-        Split(test.x_BCHW[fabric.global_rank :: world], test.y_B[fabric.global_rank :: world]).to(fabric.device),
+        test.taken(slice(fabric.global_rank, None, world)).to(fabric.device),
         job,
         batch_size,
         steps=len(dataset.train) // batch_size,

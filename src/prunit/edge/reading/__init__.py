@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from prunit.edge.reading import folders, masks, voc
+from prunit.edge.reading import coco, csvs, folders, masks, voc, yolo
 from prunit.edge.reading.listing import Files, Listing, split
 from prunit.edge.reading.targets import IGNORED, NO_BOX, Boxes, Masks, Misfit, Targets, Values
 from prunit.errors import DataError, unknown
@@ -34,16 +34,21 @@ _Look = Callable[[Path], bool]
 _Read = Callable[..., Listing]
 
 
-def _any(place: Path) -> bool:
-    return place.is_dir()
-
-
 _LAYOUTS: Final[Mapping[str, Sequence[tuple[_Look, _Read, str]]]] = {
-    "classification": ((_any, folders.image_folder, folders.LAYOUT),),
+    "classification": (
+        (folders.looks_so, folders.image_folder, folders.LAYOUT),
+        (csvs.looks_so, csvs.read_classes, csvs.LAYOUT),
+    ),
+    "multilabel": ((csvs.looks_so, csvs.read_labels, csvs.LAYOUT),),
+    "regression": ((csvs.looks_so, csvs.read_values, csvs.LAYOUT),),
     "segmentation": ((masks.looks_so, masks.read, masks.LAYOUT),),
-    "detection": ((voc.looks_so, voc.read, voc.LAYOUT),),
+    "detection": (
+        (coco.looks_so, coco.read, coco.LAYOUT),
+        (voc.looks_so, voc.read, voc.LAYOUT),
+        (yolo.looks_so, yolo.read, yolo.LAYOUT),
+    ),
 }
-"""For each task its layouts: does a place look so, what reads it, and the layout in words."""
+"""For each task its layouts, in the order in which they are tried: does a place look so, what reads it, in words."""
 READ: Final = frozenset(_LAYOUTS)
 """The tasks whose labels can be read from files."""
 LISTS: Final = frozenset((".json", ".csv", ".yaml", ".yml"))

@@ -7,13 +7,30 @@ from typing import Final
 import numpy as np
 
 from prunit.edge.reading.listing import Files, Listing, arranged
-from prunit.edge.reading.places import PARTS, SUFFIXES, WHOLE, called, folders_in, images_in, some_folders
+from prunit.edge.reading.places import (
+    PARTS,
+    SUFFIXES,
+    WHOLE,
+    called,
+    files_in,
+    folders_in,
+    images_in,
+    perhaps_parts,
+    some_folders,
+)
 from prunit.edge.reading.targets import Values
 from prunit.errors import DataError
 
 LAYOUT: Final = "DIR/train/CLASS/*.jpg and DIR/val/CLASS/*.jpg (or test)"
 TINY_URL: Final = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 _NAME: Final = "class folders"
+
+
+def looks_so(place: Path) -> bool:
+    """Whether the place is a folder without a table of its images; what is wrong with it is said when it is read."""
+    if not place.is_dir():
+        return False
+    return not files_in(place, ".csv") or any(folders_in(part) for part in perhaps_parts(place)[1:])
 
 
 def image_folder(folder: Path, *, known: Sequence[str] | None = None, train: bool = True) -> Listing:

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from prunit.batches import Dataset, stratified
 from prunit.edge import reading
-from prunit.edge.reading import Listing, Values
+from prunit.edge.reading import Listing
 from prunit.edge.reading.folders import tiny_imagenet
 from prunit.errors import ConfigError, DataError, unknown
 from prunit.tasks import Task, task_named
@@ -98,6 +98,7 @@ def load(
     seed: int = 0,
     task: str | Task = "classification",
     skip_broken: bool = False,
+    stream: bool | None = None,
 ) -> Dataset:
     """The data set `name`, looked for in `data_dir` (default: the folder PRUNIT_DATA, else ./data).
 
@@ -108,7 +109,8 @@ def load(
 
     A folder, or a file that lists images, is read as the `task` needs it (layouts: `edge.reading`). Where nothing in it
     is kept to judge models by, a fifth of its images is, always the same. With `skip_broken` images that cannot be used
-    are left out. `told` of the result says in a line what was read.
+    are left out. Images stay on disk and are read in batches where all would take too much memory, or as `stream` says.
+    `told` of the result says in a line what was read.
     """
     for setting, value in (("subset", subset), ("image_size", image_size)):
         if value is not None and value < 1:
@@ -124,17 +126,18 @@ def load(
     elif (listing := _listing(name, place, asked)) is not None:
         # photos/, as shells complete it, and ./photos are photos: a build may be resumed under any of these names.
         name = str(Path(name))
-        if isinstance(task, str):
-            asked = _fitting(asked, listing)
         part = listing if subset is None else _subset(listing, subset, seed=seed)
-        found = images.decode(part, name=name, image_size=image_size, fit=asked.fit, skip_broken=skip_broken)
+        found = images.decode(
+            part, name=name, image_size=image_size, fit=asked.fit, skip_broken=skip_broken, stream=stream
+        )
     elif ":" in name:
         offered = {"data_dir": place, "image_size": image_size, "seed": seed}
-        found = arrays.from_factory(user.call(name, offered, error=DataError), name)
+        found = arrays.from_factory(user.call(name, offered, error=DataError), name, asked)
     else:
         raise _no_such(name, place)
     if isinstance(found, Raw):
-        found = Dataset(name, found.train, found.test, found.classes, (), (), found.flip, asked, found.told)
+        fitting = _fitting(asked, found.train.y_B) if isinstance(task, str) else asked
+        found = Dataset(name, found.train, found.test, found.classes, (), (), found.flip, fitting, found.told)
     return _finished(found, subset=subset, image_size=image_size, seed=seed)
 
 
@@ -143,15 +146,14 @@ def _refuse_task(name: str, task: Task) -> None:
         raise DataError(f"data set '{name}' is for classification, not for {task.name}: give a folder of your own")
 
 
-def _fitting(task: Task, listing: Listing) -> Task:
+def _fitting(task: Task, targets: Tensor) -> Task:
     """The task with what it must know of its training targets: mean and deviation of values that are estimated."""
-    targets = listing.train.targets
-    if task.name != "regression" or not isinstance(targets, Values):
+    if task.name != "regression":
         return task
-    values_ND = targets.values.astype(np.float64)
+    values_ND = targets.double()
     # A value that never differs is estimated by its mean alone.
-    std = tuple(float(one) or 1.0 for one in values_ND.std(axis=0))
-    return task_named("regression", {"mean": tuple(values_ND.mean(axis=0).tolist()), "std": std})
+    std = tuple(one or 1.0 for one in values_ND.std(dim=0, correction=0).tolist())
+    return task_named("regression", {"mean": tuple(values_ND.mean(dim=0).tolist()), "std": std})
 
 
 def _subset(listing: Listing, n: int, *, seed: int) -> Listing:
