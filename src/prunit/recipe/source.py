@@ -128,6 +128,7 @@ def loaded(data: str | Dataset, config: BuildConfig) -> Dataset:
             )
     if dataset.task.name == "classification" and task.name != "classification":
         dataset = replace(dataset, task=task)  # a factory, or arrays, of which only the settings say what they are for
+    dataset = replace(dataset, task=dataset.task.fitted(dataset.train.y_B, dataset.image_size))
     if config.subset and len(dataset.train) > config.subset:
         dataset = dataset.subset(config.subset, seed=0)
     check_split(dataset, "train")

@@ -1,7 +1,7 @@
 """Detection: a loss for detectors without anchors or one of the user's, and COCO's mAP as the main metric."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final, Self, cast
 
 import torch
 from torch import Tensor
@@ -50,6 +50,12 @@ class Detection(DeviceDetection, Judging):
     ) -> None:
         super().__init__(size, least, shown, iou, most, boxes, unit, channels_first)
         object.__setattr__(self, "_loss", loss)  # no setting: a device does not need it
+
+    def fitted(self, targets: Tensor, size: int) -> Self:
+        """With the size of the images, unless it has one."""
+        if self.size is not None:
+            return self
+        return type(self)(loss=getattr(self, "_loss"), **{**self.settings(), "size": size})  # noqa: B009
 
     def loss(self, outputs: Any, targets: Tensor, *, smoothing: float) -> Tensor:
         """Focal loss and generalised IoU, or the user's own; without label smoothing."""

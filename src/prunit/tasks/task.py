@@ -5,7 +5,7 @@ inherited. Its other half, which a device has too, is `edge.tasks.DeviceTask`.
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,12 @@ class Task(DeviceTask, Protocol):
     @property
     def output(self) -> str:
         """What the model's output is called in an exported file."""
+        ...
+
+    def fitted(self, targets: Tensor, size: int) -> "Task":
+        """The task with what it must know of its training targets (N, …) and of images of `size` pixels; most often
+        itself.
+        """
         ...
 
     def loss(self, outputs: Any, targets: Tensor, *, smoothing: float) -> Tensor:
@@ -65,7 +71,10 @@ class Task(DeviceTask, Protocol):
 
 
 class Judging:
-    """For tasks to inherit: `judged` by `evidence`, on the CPU."""
+    """For tasks to inherit: `judged` by `evidence`, on the CPU; nothing to learn from a data set."""
+
+    def fitted(self, targets: Tensor, size: int) -> Self:
+        return self
 
     def evidence(self, outputs: Sequence[npt.NDArray[np.float32]], targets: npt.NDArray[Any]) -> Evidence:
         raise NotImplementedError

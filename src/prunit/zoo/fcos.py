@@ -19,7 +19,7 @@ from prunit.zoo.mobilenetv2 import STAGES, MobileNetV2
 from prunit.zoo.resnet import Basic, ResNet
 
 STRIDES = (8, 16, 32)
-LEAST: Final = -10.0
+LEAST = -10.0
 """The logit below which scores are alike: of one in twenty thousand."""
 PRIOR = 0.01
 """The score that every class starts with (Lin et al., 2017, focal loss): else background drowns the first steps."""

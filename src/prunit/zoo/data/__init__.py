@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from torch import Tensor
 
 from prunit.batches import Dataset, stratified
 from prunit.edge import reading
@@ -136,24 +135,13 @@ def load(
     else:
         raise _no_such(name, place)
     if isinstance(found, Raw):
-        fitting = _fitting(asked, found.train.y_B) if isinstance(task, str) else asked
-        found = Dataset(name, found.train, found.test, found.classes, (), (), found.flip, fitting, found.told)
+        found = Dataset(name, found.train, found.test, found.classes, (), (), found.flip, asked, found.told)
     return _finished(found, subset=subset, image_size=image_size, seed=seed)
 
 
 def _refuse_task(name: str, task: Task) -> None:
     if task.name in reading.READ and task.name != "classification":
         raise DataError(f"data set '{name}' is for classification, not for {task.name}: give a folder of your own")
-
-
-def _fitting(task: Task, targets: Tensor) -> Task:
-    """The task with what it must know of its training targets: mean and deviation of values that are estimated."""
-    if task.name != "regression":
-        return task
-    values_ND = targets.double()
-    # A value that never differs is estimated by its mean alone.
-    std = tuple(one or 1.0 for one in values_ND.std(dim=0, correction=0).tolist())
-    return task_named("regression", {"mean": tuple(values_ND.mean(dim=0).tolist()), "std": std})
 
 
 def _subset(listing: Listing, n: int, *, seed: int) -> Listing:
@@ -178,7 +166,7 @@ def _finished(found: Dataset, *, subset: int | None, image_size: int | None, see
     if not found.mean_C:
         mean_C, std_C = arrays.mean_and_std(found.train.x_BCHW)
         found = replace(found, mean_C=mean_C, std_C=std_C)
-    return found
+    return replace(found, task=found.task.fitted(found.train.y_B, found.image_size))
 
 
 def _read(name: str, place: Path, *, download: bool) -> Raw:
