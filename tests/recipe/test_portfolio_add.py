@@ -196,7 +196,7 @@ def test_a_task_with_settings_goes_into_the_manifest_whole(tmp_path: Path) -> No
         "letterbox",
     )
     again = DeviceDetection(**portfolio.task.settings)
-    assert (again.boxes, again.unit, again.channels_first, again.size) == ("cxcywh", "pixels", True, [SIZE, SIZE])
+    assert (again.boxes, again.unit, again.channels_first, again.size) == ("cxcywh", "pixels", True, SIZE)
     more = prunit.portfolio.add(tmp_path, Boxes(), example=X, name="other", metrics={"mAP": 0.3}, measure=False)
     assert more.task == portfolio.task  # settled by the first one
     with pytest.raises(ConfigError, match=r"accuracy=0\.9: the main metric of detection is mAP, name that"):
@@ -270,7 +270,7 @@ def test_a_plan_that_did_not_cut_the_model_is_refused(
 def test_outputs_that_are_not_the_task_s_are_refused_before_the_folder_is_made(both: Both, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"needed are \(1, 3\) numbers"):
         prunit.portfolio.add(tmp_path / "new", both.dense, example=X, classes=("a", "b", "c"))
-    with pytest.raises(ModelError, match="the model fails on images of shape|cannot trace"):
+    with pytest.raises(ModelError, match=r"shape \(1, 3, 8, 8\)"):
         prunit.portfolio.add(tmp_path / "new", both.dense, example=torch.zeros(1, 3, SIZE, SIZE))
     assert not (tmp_path / "new").exists()
 

@@ -80,7 +80,8 @@ class Joining:
                 )
         settings: dict[str, Any] = json.loads(json.dumps(dict(task.settings())))
         if "size" in settings and settings["size"] is None:
-            settings["size"] = list(self.shape[1:])  # by it a device compares shares with pixels
+            _, height, width = self.shape  # by it a device compares shares with pixels
+            settings["size"] = height if height == width else [height, width]
         record = TaskRecord(name=task.name, metric=task.metric, settings=settings)
         if known is not None and known != record:
             raise ConfigError(
