@@ -85,6 +85,29 @@ def test_points_in_ignored_boxes_count_neither_way() -> None:
     assert torch.equal(*both)
 
 
+def test_images_are_assigned_alike_together_and_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    points_N3, (_, targets) = points_of(64), scene(5, 64, seed=0)
+    together = assign(points_N3, targets)
+    monkeypatch.setattr("prunit.tasks.detection_loss.AT_ONCE", 1)
+    alone = assign(points_N3, targets)
+    assert torch.equal(together.label_BN, alone.label_BN)
+    found = together.label_BN >= 0
+    assert found.any()
+    assert torch.equal(together.box_BN4[found], alone.box_BN4[found])
+    assert torch.equal(together.share_BN, alone.share_BN)
+
+
+def test_every_box_weighs_the_same() -> None:
+    points_N3 = points_of(64)
+    small, large = (2.0, 2.0, 8.0, 8.0, 1.0, 0.0), (20.0, 20.0, 60.0, 60.0, 0.0, 0.0)
+    found = assign(points_N3, targets_of([small, large], []))
+    label_N, share_N = found.label_BN[0], found.share_BN[0]
+    assert (label_N == 0).sum() > (label_N == 1).sum()
+    assert [float(share_N[label_N == label].sum()) for label in (0, 1)] == pytest.approx([1, 1])
+    assert (share_N[label_N < 0] == 0).all()
+    assert (found.share_BN[1] == 0).all()
+
+
 def test_focal_loss_is_its_formula_and_cross_entropy_where_it_asks_for_no_focus() -> None:
     logit, truth = torch.tensor([-2.0, 0.3, 1.5]), torch.tensor([0.0, 1.0, 1.0])
     expected = []

@@ -37,6 +37,7 @@ from prunit.recipe.quality import Quality, variant_record
 from prunit.recipe.source import Source, example_of, rectifier_for
 from prunit.recipe.starting import FROM_INIT, Start, channel_scores, score_of
 from prunit.report import write_report
+from prunit.tasks.task import guess_of
 from prunit.train import Epoch, Fitted, device_named, fitted_to, recalibrate, resolved_precision, train
 from prunit.train.accuracy import Judged, judge
 from prunit.train.guessing import stuck
@@ -236,7 +237,7 @@ class Work:
 
     def _told_stuck(self, name: str, epoch: Epoch, settings: Fitted) -> bool:
         task, dataset = self.dataset.task, self.dataset
-        guessing = task.guessing_loss(dataset.train.y_B, len(dataset.classes), smoothing=settings.smoothing)
+        guessing = guess_of(task, dataset.train.y_B, len(dataset.classes), smoothing=settings.smoothing)
         found = "" if guessing is None else stuck(epoch, guessing)
         if found:
             logging.getLogger(__name__).warning("%s: %s", name, found)

@@ -34,6 +34,8 @@ class Detection(DeviceDetection, Judging):
     """
 
     output: str = "detections"
+    lr: float = 0.1
+    """The highest rate of SGD for batches of 16."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """Segmentation: cross-entropy and soft Dice, and mIoU as the main metric."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final, Self, cast
 
 import numpy as np
 import torch
@@ -24,11 +24,16 @@ class Segmentation(DeviceSegmentation):
     (B, K, H, W) in the input's full size. `dice` is the weight of the Dice part of the loss, 0 to leave it out."""
 
     output: str = "logits"
+    lr: float = 0.5
+    """The highest rate of SGD for batches of 16: rates from 0.1 to 2 lie within 3 points of mIoU on 24 photos."""
 
     def __init__(self, dice: float = 1.0) -> None:
         if not 0 <= dice < float("inf"):
             raise ConfigError(f"segmentation with dice={dice}: the weight of the Dice part of the loss is 0 or more")
         super().__init__(dice)
+
+    def fitted(self, targets: Tensor, size: int) -> Self:
+        return self
 
     def loss(self, outputs: Any, targets: Tensor, *, smoothing: float) -> Tensor:
         """Cross-entropy plus `dice` times the soft Dice loss, over the pixels that count.

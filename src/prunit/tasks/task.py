@@ -17,7 +17,10 @@ from prunit.graph.running import tensors_in
 
 
 class Task(DeviceTask, Protocol):
-    """A task with what a training needs. Targets y (B, …) are one tensor; its first dimension is that of the images."""
+    """A task with what a training needs. Targets y (B, …) are one tensor; its first dimension is that of the images.
+
+    One may also have an attribute `lr`: the highest rate of SGD that suits its loss in batches of 16.
+    """
 
     @property
     def output(self) -> str:
@@ -68,6 +71,14 @@ class Task(DeviceTask, Protocol):
     def guessing_loss(self, targets: Tensor, classes: int, *, smoothing: float) -> float | None:
         """The loss of the best answer that is the same for all images; None where that is not known."""
         ...
+
+
+def guess_of(task: Task, targets: Tensor, classes: int, *, smoothing: float) -> float | None:
+    """`task.guessing_loss`; None too where a task has a loss of its own and the guess of what it inherits from."""
+    loss, guess = (
+        next(i for i, one in enumerate(type(task).__mro__) if name in vars(one)) for name in ("loss", "guessing_loss")
+    )
+    return None if loss < guess else task.guessing_loss(targets, classes, smoothing=smoothing)
 
 
 class Judging:

@@ -1,7 +1,8 @@
 """A training between two epochs as one safetensors file: written whole or not at all, read back or refused in one line.
 
-Tensors are named `model.<parameter or buffer>` and `momentum.<parameter>`; the metadata holds the finished epochs, a
-fingerprint of what is trained on what and how, and a digest of the tensors. Nothing is pickled.
+Tensors are named `model.<parameter or buffer>` and `momentum.<parameter>` (with AdamW `exp_avg.`, `exp_avg_sq.` and
+`step.<parameter>`), with an average of the weights `live.<parameter or buffer>` too; the metadata holds the finished
+epochs, a fingerprint of what is trained on what and how, and a digest of the tensors. Nothing is pickled.
 """
 
 import hashlib
@@ -26,6 +27,8 @@ KIND: Final = "prunit training checkpoint 1"
 
 _ELSEWHERE: Final = ("device", "devices", "channels_last")
 _TAUGHT: Final = ("distill", "temperature")
+_LATER: Final = ("optimizer", "clip", "ema", "balance", "flip", "jitter", "mixup", "cutmix")
+"""Settings that older versions did not have: as they are by default they say nothing."""
 
 Fingerprint = dict[str, dict[str, object]]
 """'setting', 'tensor' and 'data' → name → value, in values that JSON gives back as they were."""
@@ -58,7 +61,8 @@ def fingerprint(
     teacher: nn.Module | None = None,
 ) -> Fingerprint:
     """What must be the same for a training to be continued; where it runs may differ."""
-    settings = config.model_dump(mode="json", exclude={*_ELSEWHERE, *(() if config.distill else _TAUGHT)})
+    later = {name for name in _LATER if getattr(config, name) == type(config).model_fields[name].default}
+    settings = config.model_dump(mode="json", exclude={*_ELSEWHERE, *(() if config.distill else _TAUGHT), *later})
     settings |= {"weight_decay": config.decay, "label_smoothing": config.smoothing}
     # Where there are none it says nothing, so that trainings of older versions can be continued.
     settings |= {"digest of the masks": _digest(dict(masks))} if masks else {}

@@ -1,20 +1,27 @@
 """`fitted`: a training's settings with every number in them, the open ones taken from the data set. No torch."""
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Self
 
 from pydantic import Field
 
-from prunit.train.config import ONECYCLE_WARMUP, TrainConfig
+from prunit.train.config import WARMUP, Schedule, TrainConfig
 
 if TYPE_CHECKING:
     from prunit.batches import Dataset
 
 EPOCHS: Final = 30
+EPOCHS_OF_OTHERS: Final = 60
+"""Of another task than classification: their data sets have fewer images."""
 BATCH: Final = 128
 """Images per step where there are many."""
 LEAST_STEPS: Final = 30
-"""Of an epoch, as far as batches of a quarter of `BATCH` allow it."""
+"""Of an epoch, as far as the smallest batches allow it."""
+_SGD_LR: Final[Mapping[Schedule, float]] = {"onecycle": 0.2, "step": 0.1, "cosine": 0.1}
+_ADAMW_LR: Final = 1e-3
+_TASK_BATCH: Final = 16
+"""Images per step for which tasks name their rate."""
 
 
 class Fitted(TrainConfig, frozen=True):
@@ -32,7 +39,7 @@ class Fitted(TrainConfig, frozen=True):
         """Epochs of linear growth at the start."""
         if self.warmup_epochs is not None:
             return self.warmup_epochs
-        return {"step": 0.0, "onecycle": ONECYCLE_WARMUP * self.epochs}[self.schedule]
+        return WARMUP[self.schedule] * self.epochs
 
     def on_one_device(self) -> Self:
         """The same for one device, with its share of the batch."""
@@ -40,11 +47,17 @@ class Fitted(TrainConfig, frozen=True):
 
 
 def fitted_to(config: TrainConfig, dataset: "Dataset") -> Fitted:
-    """`fitted` to the training images of a data set."""
-    return fitted(config, len(dataset.train))
+    """`fitted` to the training images of a data set and its task; `ConfigError` for choices that the task has not."""
+    from prunit.train.choices import check_choices  # torch is there: it made the data set
+
+    check_choices(config, dataset)
+    task = dataset.task
+    if task.name == "classification":
+        return fitted(config, len(dataset.train))
+    return fitted(config, len(dataset.train), classifies=False, task_lr=getattr(task, "lr", None))
 
 
-def fitted(config: TrainConfig, images: int) -> Fitted:
+def fitted(config: TrainConfig, images: int, *, classifies: bool = True, task_lr: float | None = None) -> Fitted:
     """The settings with numbers for what is None, by how many training images there are.
 
     Batches are of 128 images, or of 64 or 32 where an epoch would have fewer than 30 steps. A learning rate that is
@@ -52,18 +65,40 @@ def fitted(config: TrainConfig, images: int) -> Fitted:
     schedule. Epochs are 30. Batches of 32 and 30 epochs were chosen at 1,000 images
     with `onecycle` (bench/small_data.py); where batches of 64 begin and what suits `step` has not been measured.
 
+    AdamW's rate is 1e-3 for 128 images, which is torch's own default, and follows every batch size by its root
+    (Malladi et al. 2022).
+
+    For another task than classification batches get as small as 4, epochs are 60, and SGD's rate follows every batch
+    size by its root. `task_lr` is the rate that suits the task's loss in batches of 16; without one it is that of the
+    schedule for 128.
+
     What is a number already stays. Raises `ConfigError` where a number that was given does not go with those found.
     """
     if isinstance(config, Fitted):
         return config
-    batch_size = config.batch_size or max(_batch_size(images), 2 * config.devices)
-    lr = config.lr or {"step": 0.1, "onecycle": 0.2}[config.schedule]
-    if config.lr is None and config.batch_size is None:
-        lr *= math.sqrt(batch_size / BATCH)
+    batch_size = config.batch_size or max(_batch_size(images, classifies), 2 * config.devices)
     return Fitted.model_validate(
-        {**config.model_dump(), "epochs": config.epochs or EPOCHS, "batch_size": batch_size, "lr": lr}
+        {
+            **config.model_dump(),
+            "epochs": config.epochs or (EPOCHS if classifies else EPOCHS_OF_OTHERS),
+            "batch_size": batch_size,
+            "lr": config.lr or _lr(config, batch_size, classifies, task_lr),
+        }
     )
 
 
-def _batch_size(images: int) -> int:
-    return next((size for size in (BATCH, BATCH // 2) if images // size >= LEAST_STEPS), BATCH // 4)
+def _lr(config: TrainConfig, batch_size: int, classifies: bool, task_lr: float | None) -> float:
+    """The highest learning rate."""
+    if config.optimizer == "adamw":
+        return _ADAMW_LR * math.sqrt(batch_size / BATCH)
+    if task_lr is not None:
+        return task_lr * math.sqrt(batch_size / _TASK_BATCH)
+    lr = _SGD_LR[config.schedule]
+    if classifies and config.batch_size is not None:
+        return lr
+    return lr * math.sqrt(batch_size / BATCH)
+
+
+def _batch_size(images: int, classifies: bool) -> int:
+    sizes = (BATCH, 64, 32) if classifies else (BATCH, 64, 32, 16, 8, 4)
+    return next((size for size in sizes if images // size >= LEAST_STEPS), sizes[-1])

@@ -6,25 +6,29 @@ A step asks the device for nothing: loss and hits are summed there and read once
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import kl_div, log_softmax
+from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
-from prunit.batches import Dataset, Split
+from prunit.batches import Batch, Dataset, Split
 from prunit.edge.tasks import Evidence
 from prunit.errors import DataError, DeviceError, MissingExtraError, ModelError, TrainingError
 from prunit.train.accuracy import check_model, check_split, evidence_of, main_metric
-from prunit.train.augment import Draws, Feed, feed
+from prunit.train.augment import Feed, feed
+from prunit.train.averaging import LIVE, Average
+from prunit.train.balancing import class_weights
 from prunit.train.checkpoint import State, model_tensors
 from prunit.train.config import Chosen, Epoch, TrainConfig, is_evaluated
 from prunit.train.defaults import Fitted
 from prunit.train.layout import layout_for
+from prunit.train.mixing import Mix, dominant, mixed, mixed_loss, mixes
+from prunit.train.optimizers import optimizer_for, put_state, state_of
 from prunit.train.place import check_place, fabric_for, moved, seeded
 from prunit.train.processes import OnStep
 from prunit.train.schedule import lr_at
@@ -95,23 +99,35 @@ class Run:
     """Images per step, over all processes."""
     steps: int
     """Per epoch."""
+    average: Average | None = None
+    """Of the weights, where one is asked for: between epochs the model holds it."""
+    weights_K: Tensor | None = None
+    """Of classes in the loss, where it is balanced by them."""
 
     def epoch(self, index: int, on_step: OnStep | None) -> Epoch:
         """The record of epoch `index` (from 0), after training it."""
         config, started = self.job.config, time.perf_counter()
         draws = self.feed.draws(seed=config.seed, epoch=index)
+        ways = mixes(config, self.steps, epoch=index)
+        if self.average:
+            self.average.swap()
         sums_2 = torch.zeros(2, dtype=torch.float64, device=self.fabric.device)  # loss, hits
         self.wrapped.train()
         lr = 0.0
-        with seeded(config.seed, index, self.fabric.global_rank, self.fabric.device):
-            for step in range(self.steps):
+        batches = self.feed.batches([draws.part(self.share(step)) for step in range(self.steps)])
+        with closing(batches), seeded(config.seed, index, self.fabric.global_rank, self.fabric.device):
+            for step, (batch, mix) in enumerate(zip(batches, ways, strict=True)):
                 done = index * self.steps + step
                 lr = lr_at(config, done, self.steps)
-                sums_2 += self.step(draws.part(self.share(step)), lr)
+                sums_2 += self.step(batch, lr, mix)
+                if self.average:
+                    self.average.update(done + 1 - self.job.first * self.steps)
                 if on_step:
                     on_step(done + 1, config.epochs * self.steps)
         loss, hits = self._over_processes(sums_2).tolist()
         self._check_finite(loss, index, lr)
+        if self.average:
+            self.average.swap()
         seen = self.steps * self.batch_size
         last = index + 1 == config.epochs
         tested = is_evaluated(index + 1, config.epochs)
@@ -129,21 +145,37 @@ class Run:
         first = step * self.batch_size
         return slice(first + self.fabric.global_rank, first + self.batch_size, self.fabric.world_size)
 
-    def step(self, draws: Draws, lr: float) -> Tensor:
-        """Sum of the losses and number of hits (NaN where a task tells none) of one batch, after a step on it."""
-        x_BCHW, y_B = self.feed.batch(draws)
-        task = self.job.dataset.task
+    def step(self, batch: Batch, lr: float, mix: Mix | None = None) -> Tensor:
+        """Sum of the losses and number of hits (NaN where a task tells none) of one batch, after a step on it.
+
+        A hit on a mixed image is its dominant class.
+        """
+        x_BCHW, y_B = batch
+        if mix is not None:
+            x_BCHW, mix = mixed(x_BCHW, mix)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         outputs = self.wrapped(x_BCHW)
-        loss = task.loss(outputs, y_B, smoothing=self.job.config.smoothing)
+        loss = mixed_loss(lambda targets: self._loss(outputs, targets), y_B, mix)
         if self.job.teacher is not None:
             loss = self._distilled(loss, outputs, self.job.teacher, x_BCHW)
         self.fabric.backward(loss)
+        if self.job.config.clip:
+            # Not an error here: it would wait for the device. What is not finite shows at the end of the epoch.
+            self.fabric.clip_gradients(
+                *(self.wrapped, self.optimizer), max_norm=self.job.config.clip, error_if_nonfinite=False
+            )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        hits = task.hits(outputs, y_B)
+        hits = self.job.dataset.task.hits(outputs, dominant(y_B, mix))
         return torch.stack([loss.detach() * len(y_B), hits if hits is not None else loss.detach() * float("nan")])
+
+    def _loss(self, outputs: Any, targets: Tensor) -> Tensor:
+        """The task's loss; cross-entropy with weights of the classes, where it is balanced by them."""
+        smoothing = self.job.config.smoothing
+        if self.weights_K is not None:
+            return cross_entropy(outputs, targets, weight=self.weights_K, label_smoothing=smoothing)
+        return self.job.dataset.task.loss(outputs, targets, smoothing=smoothing)
 
     def _distilled(self, loss: Tensor, logits_BK: Tensor, teacher: nn.Module, x_BCHW: Tensor) -> Tensor:
         """The loss mixed with the divergence from a teacher's answers, times T squared as in Hinton et al. 2015."""
@@ -195,10 +227,9 @@ class Run:
     def state(self, history: list[Epoch]) -> State:
         """A copy of everything that the next epoch starts from."""
         tensors = {f"model.{name}": tensor for name, tensor in model_tensors(self.model).items()}
-        for name, parameter in self.model.named_parameters():
-            momentum = self.optimizer.state.get(parameter, {}).get("momentum_buffer")
-            if momentum is not None:
-                tensors[f"momentum.{name}"] = momentum
+        tensors |= state_of(self.model, self.optimizer)
+        if self.average:
+            tensors |= {f"{LIVE}{name}": tensor for name, tensor in self.average.other.items()}
         copies = {
             name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
             for name, tensor in tensors.items()
@@ -209,11 +240,9 @@ class Run:
     def restore(self, state: State) -> None:
         """Go to where `state` was taken."""
         put_tensors(state.tensors, model_tensors(self.model), "model.")
-        for name, parameter in self.model.named_parameters():
-            if f"momentum.{name}" in state.tensors:
-                # In the parameter's own strides: fused SGD reads both as flat memory.
-                buffer = torch.empty_like(parameter).detach()
-                self.optimizer.state[parameter]["momentum_buffer"] = buffer.copy_(state.tensors[f"momentum.{name}"])
+        put_state(self.model, self.optimizer, state.tensors)
+        if self.average:
+            put_tensors(state.tensors, self.average.other, LIVE)
         if state.scaler:
             self.fabric.strategy.precision.load_state_dict(state.scaler)
 
@@ -231,15 +260,7 @@ def start(job: Job) -> Run:
     model = moved(job.model, fabric.device, layout)
     if job.teacher is not None:
         moved(job.teacher, fabric.device, layout).eval()
-    # Fused: 2 to 5 times as fast as the foreach form on a CPU, too.
-    optimizer = torch.optim.SGD(
-        _groups(model, config),
-        lr=config.lr,
-        momentum=config.momentum,
-        nesterov=config.schedule == "onecycle" and config.momentum > 0,
-        fused=True,
-    )
-    wrapped, wrapped_optimizer = fabric.setup(model, optimizer)
+    wrapped, wrapped_optimizer = fabric.setup(model, optimizer_for(model, config, precision))
     # One batch of all images if there are too few for a full one; equal shares for all processes.
     batch_size = min(config.batch_size, len(dataset.train)) // world * world
     test = dataset.test
@@ -249,21 +270,25 @@ def start(job: Job) -> Run:
         model,
         wrapped,
         wrapped_optimizer,
-        feed(dataset, fabric.device, augment=config.augment, channels_last=layout == torch.channels_last),
+        feed(
+            *(dataset, fabric.device),
+            augment=config.augment,
+            channels_last=layout == torch.channels_last,
+            flip=config.flip,
+            jitter=config.jitter,
+            balanced=config.balance == "sampler",
+        ),
         test.taken(slice(fabric.global_rank, None, world)).to(fabric.device),
         job,
         batch_size,
         steps=len(dataset.train) // batch_size,
+        average=Average.of(model, config.ema) if config.ema else None,
+        weights_K=_class_weights(dataset).to(fabric.device) if config.balance == "weights" else None,
     )
 
 
-def _groups(model: nn.Module, config: TrainConfig) -> list[dict[str, object]]:
-    """The parameters by how much they decay; norms and biases are those of one dimension."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    flat = [parameter for parameter in parameters if parameter.ndim < 2 and config.schedule == "onecycle"]
-    rest = [parameter for parameter in parameters if parameter.ndim >= 2 or config.schedule != "onecycle"]
-    groups = [(rest, config.decay), (flat, 0.0)]
-    return [{"params": members, "weight_decay": decay} for members, decay in groups if members]
+def _class_weights(dataset: Dataset) -> Tensor:
+    return class_weights(dataset.train.y_B.cpu(), len(dataset.classes))
 
 
 def put_tensors(values: dict[str, Tensor], into: dict[str, Tensor], prefix: str) -> None:

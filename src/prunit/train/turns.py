@@ -22,7 +22,7 @@ def times_of_steps(runs: Sequence[Run], *, seconds: float) -> list[float]:
 
     def stepped(run: Run, turn: int) -> object:
         run.wrapped.train()
-        return run.step(draws.part(run.share(turn % run.steps)), _LR)
+        return run.step(run.feed.batch(draws.part(run.share(turn % run.steps))), _LR)
 
     found = times_in_turns({str(i): on_device(run, stepped) for i, run in enumerate(runs)}, seconds)
     return list(found.values())

@@ -6,7 +6,7 @@ import pytest
 
 from prunit.edge.pixels import Placing
 from prunit.edge.reading import Boxes, read
-from prunit.edge.reading.plain_yaml import settings
+from prunit.edge.reading.yolo import settings
 from prunit.errors import DataError
 from tests.edge.reading.labelled import save_photo, write
 
@@ -154,7 +154,7 @@ def test_a_line_that_cannot_be_meant(tmp_path: Path, text: str, message: str) ->
         ("train: nowhere\nnames: [a, b]\n", r"data\.yaml' says that train is in 'nowhere', which is not there"),
         ("train: images\nnames: [a, a]\n", r"data\.yaml' names the class 'a' twice"),
         ("train: images\nnames:\n  0: a\n  2: b\n", r"'names' should be numbered from 0 without a gap; it has 0, 2"),
-        ("train: images\nnames: [a, b\n", r"'names' opens a \[ that is never closed"),
+        ("train: images\nnames: [a, b\n", r"data\.yaml' is not YAML: while parsing a flow sequence"),
     ],
 )
 def test_a_list_that_cannot_be_meant(tmp_path: Path, text: str, message: str) -> None:
@@ -173,11 +173,12 @@ def test_a_part_without_any_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ('a: 1 # one\nb: \'x # y\'\n---\nc: "q\\"r"\n', {"a": "1", "b": "x # y", "c": 'q"r'}),
+        ('a: 1 # one\nb: \'x # y\'\nc: "q\\"r"\n', {"a": "1", "b": "x # y", "c": 'q"r'}),
         ("a: [x, 'y, z', \"w\"]\n", {"a": ["x", "y, z", "w"]}),
         ("a: {0: x, 1: y}\n", {"a": {"0": "x", "1": "y"}}),
         ("a:\n- x\n- it's\nb:\n", {"a": ["x", "it's"], "b": ""}),
-        ("a:\n  b: 1\n  c:\n    d: 2\n", {"a": {"b": "1", "c": ""}}),
+        ("a:\n  b: 1\n  c:\n    d: 2\n", {"a": {"b": "1", "c": {"d": "2"}}}),
+        ("a: [no, 007, 1e3]\n", {"a": ["no", "007", "1e3"]}),
         ("a: C:\\data\nb: http://x/y\nc: null\n", {"a": "C:\\data", "b": "http://x/y", "c": ""}),
     ],
 )

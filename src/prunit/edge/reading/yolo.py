@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, cast
 
 from prunit.edge.reading.boxes import Notes, Object, Photo, files_of
 from prunit.edge.reading.listing import Listing, arranged, some
@@ -18,8 +18,10 @@ from prunit.edge.reading.places import (
     perhaps_parts,
     read_text,
 )
-from prunit.edge.reading.plain_yaml import Value, settings
-from prunit.errors import DataError
+from prunit.errors import DataError, MissingExtraError
+
+Value = str | list[Any] | dict[str, Any]
+"""What stands behind a key of a list of data sets: text, a list, or more keys; numbers are text too."""
 
 LAYOUT: Final = "data.yaml, or images/train and labels/train (or train/images and train/labels) with classes.txt (YOLO)"
 _SUFFIXES: Final = (".yaml", ".yml")
@@ -71,6 +73,23 @@ def read(place: Path, *, known: Sequence[str] | None = None, train: bool = True)
     }
     files = {part: files_of(some_of, known or own, notes) for part, some_of in photos.items()}
     return arranged(files, known or own, "YOLO", place, notes=notes.told(), train=train)
+
+
+def settings(path: Path) -> dict[str, Value]:
+    """The outermost keys of a YAML file, its values as they are written; `DataError` if it is none."""
+    try:
+        import yaml
+    except ImportError as error:
+        raise MissingExtraError(f"reading '{path.name}'", "pyyaml", "evaluate") from error
+    try:
+        # Of this loader all is text: class names like `no` and `007` stay what they are, and nothing is made of a tag.
+        found: Any = yaml.load(read_text(path), Loader=yaml.BaseLoader)
+    except yaml.YAMLError as error:
+        raise DataError(f"'{path}' is not YAML: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(found, dict):
+        return {}
+    held = cast("dict[str, Value]", found)
+    return {key: "" if value in ("null", "~") else value for key, value in held.items()}
 
 
 def _list_in(folder: Path) -> Path | None:

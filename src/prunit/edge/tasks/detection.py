@@ -46,8 +46,8 @@ class DeviceDetection:
     """Height and width of the input in pixels, or one number for both: by it shares are compared with targets."""
     least: float = 0.01
     """Lowest score that metrics look at."""
-    shown: float = 0.3
-    """Lowest score in answers, in pictures and in `each`."""
+    shown: float = 0.5
+    """Lowest score in answers, in pictures and in `each`; YOLO's, trained to other scores, are shown from 0.25."""
     iou: float = 0.6
     """Of two boxes of a class that have more in common, one stays (FCOS, Tian et al. 2019)."""
     most: int = 100

@@ -1,8 +1,10 @@
-"""Data sets by name, as images held in memory.
+"""Data sets by name, as images held in memory, or on disk where they would take too much of it.
 
 load("digits")                       scikit-learn's own scans, no download
 load("cifar10", data_dir=...)        also cifar100, fashion-mnist, tiny-imagenet, in their usual layouts
 load("photos")                       a folder photos/train/CLASS/*.jpg with photos/val or photos/test
+load("cells", task="detection")      a folder of VOC, COCO or YOLO; of images and masks for task="segmentation"
+load("ages.csv", task="regression")  files and values; for task="multilabel" files and labels
 load("mine.py:factory")              whatever the factory returns: a Dataset, or four arrays
 """
 
@@ -25,7 +27,7 @@ from prunit.zoo.data import arrays, cifar, digits, idx, images
 from prunit.zoo.data.download import Source, fetch
 from prunit.zoo.data.raw import Raw, refuse_too_large
 
-__all__ = ["datasets", "load"]
+__all__ = ["datasets", "load", "measured"]
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,10 @@ _OTHERS: Final[Mapping[str, str]] = {
     "digits": "1,797 grey scans of handwritten digits, 8x8, in 10 classes; comes with scikit-learn",
     "tiny-imagenet": "110,000 colour photos of 64x64 in 200 classes; a folder tiny-imagenet* (no download)",
 }
-_FORMS = "Or a folder with train/CLASS/*.jpg and val or test, or path/to/file.py:FACTORY, package.module:FACTORY."
+_FORMS = (
+    "Or a folder with train/CLASS/*.jpg and val or test, or with labels for another task, or path/to/file.py:FACTORY,"
+    " package.module:FACTORY."
+)
 
 
 def datasets() -> dict[str, str]:
@@ -163,6 +168,11 @@ def _finished(found: Dataset, *, subset: int | None, image_size: int | None, see
             train=arrays.resized(found.train, image_size),
             test=arrays.resized(found.test, image_size),
         )
+    return measured(found)
+
+
+def measured(found: Dataset) -> Dataset:
+    """The data set with mean and deviation of its pixels, unless it has them, and a task that knows its targets."""
     if not found.mean_C:
         mean_C, std_C = arrays.mean_and_std(found.train.x_BCHW)
         found = replace(found, mean_C=mean_C, std_C=std_C)
@@ -196,6 +206,8 @@ def _listing(name: str, place: Path, task: Task) -> Listing | None:
 def _no_such(name: str, place: Path) -> Exception:
     if name.endswith(".py"):
         return DataError(f"'{name}' names a file but no factory in it: write {name}:FACTORY")
+    if Path(name).suffix.lower() in reading.LISTS:
+        return DataError(f"there is no file '{name}' (working folder: {Path.cwd()}, data folder: {place})")
     if Path(name).is_file():
         return DataError(f"'{name}' is a file; a data set is a folder with train/CLASS/*.jpg and val or test")
     if "/" in name or "\\" in name or name.startswith((".", "~")):

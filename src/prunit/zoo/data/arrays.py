@@ -13,6 +13,7 @@ from prunit.batches import Dataset, Split
 from prunit.edge.reading import IGNORED
 from prunit.errors import DataError
 from prunit.tasks import Task
+from prunit.zoo.data import torchsets
 from prunit.zoo.data.raw import Raw
 
 _COMMON: Final = "classification"
@@ -24,7 +25,7 @@ TOGETHER = 500
 
 
 def from_factory(made: object, reference: str, task: Task) -> Dataset | Raw:
-    """What a user's factory returned, checked: a Dataset, or (x_train, y_train, x_test, y_test).
+    """What a user's factory returned, checked: a Dataset, two of torch, or (x_train, y_train, x_test, y_test).
 
     A Dataset that does not say what it is for is for `task`.
     """
@@ -40,18 +41,22 @@ def from_factory(made: object, reference: str, task: Task) -> Dataset | Raw:
                 f" {made.channels} channels; give one each, or () to have them measured"
             )
         return made
+    names: tuple[str, ...] = ()
+    if torchsets.is_pair(made):
+        train, test, names = torchsets.held(made, reference, task)
+        made = (train.x_BCHW, train.y_B, test.x_BCHW, test.y_B)
     if not isinstance(made, tuple | list) or len(made) != 4:
         what = f"{len(made)} values" if isinstance(made, tuple | list) else f"an object of type {type(made).__name__}"
         raise DataError(
             f"'{reference}' returned {what}: return a prunit.batches.Dataset, or (x_train, y_train, x_test, y_test)"
-            " with uint8 images"
+            " with uint8 images, or two data sets of torch"
         )
     x_train, y_train, x_test, y_test = made
     train, test = (
         Split(_images(x, f"'{reference}' x_{part}"), _targets(y, f"'{reference}' y_{part}", task))
         for part, x, y in (("train", x_train, y_train), ("test", x_test, y_test))
     )
-    classes = tuple(str(i) for i in range(_told_apart(train.y_B, task)))
+    classes = names or tuple(str(i) for i in range(_told_apart(train.y_B, task)))
     for part, split in (("train", train), ("test", test)):
         _check(split, classes, f"'{reference}' {part}", task)
     _same_shape(train, test, reference)
