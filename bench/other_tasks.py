@@ -3,8 +3,8 @@
     python -m bench.other_tasks --bccd FOLDER --membrane FOLDER [--only detection]
 
 BCCD: 364 photos of blood smears with boxes (Pascal VOC; its own train and val). Membrane: 30 electron-microscope images
-with masks, of which a fifth, always the same, is held out. Dense networks are trained from scratch, variants of a half and a
-quarter of their macs from the start. Run again, it goes on where it was stopped; where a training is done, it
+with masks, of which a fifth, always the same, is held out. Dense networks are trained from scratch, variants of a half
+and a quarter of their macs from the start. Run again, it goes on where it was stopped; where a training is done, it
 measures size and latency anew. What the file of results says of the other example stays there.
 """
 
