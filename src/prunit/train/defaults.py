@@ -72,8 +72,8 @@ def fitted(config: TrainConfig, images: int, *, classifies: bool = True, task_lr
     (Malladi et al. 2022).
 
     For another task than classification batches get as small as 4, so that an epoch has 20 steps, epochs are 60, and
-    SGD's rate follows every batch size by its root. `task_lr` is the rate that suits the task's loss in batches of 16; without one it is that of the
-    schedule for 128.
+    SGD's rate follows every batch size by its root. `task_lr` is the rate that suits the task's loss in batches of 16;
+    without one it is that of the schedule for 128.
 
     What is a number already stays. Raises `ConfigError` where a number that was given does not go with those found.
     """
