@@ -61,7 +61,7 @@ class TenClasses(Net):
 
 def nets() -> Mapping[str, Net]:
     """All that are measured, by the name of their cells."""
-    small = {name: TenClasses(f"{name}, 32×32", name, 32) for name in zoo.models()}
+    small = {name: TenClasses(f"{name}, 32×32", name, 32) for name in zoo.models("classification")}
     return small | {f"timm-{name}": TenClasses(f"{name} (timm), 96×96", f"timm:{name}", 96) for name in TIMM}
 
 

@@ -1,4 +1,4 @@
-"""The tables of docs/benchmarks.md about sparse models, about switching, and about serving."""
+"""The tables of docs/benchmarks.md about sparse models, about switching, serving, and judging."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -98,6 +98,27 @@ def switching(result: Result) -> str:
             table(("policy", "in time", "accuracy", "delivered", "p99, ms", "switches"), rows),
         ]
     return "\n\n".join(texts)
+
+
+def evaluating(result: Result) -> str:
+    """Images per second of each way, and what the process holds after so many images."""
+    parts = _parts(result)
+    speed = [
+        (
+            row["way"],
+            "{median:,.0f} ({min:,.0f} to {max:,.0f})".format(**row["images_per_s"]),
+            "{median:.2f} ({min:.2f} to {max:.2f})".format(**row["of_both"]["paired"]),
+        )
+        for row in parts["speed"]
+    ]
+    memory = [(f"{row['images']:,}", f"{row['resident_bytes'] / 1e6:.0f}") for row in parts["memory"]]
+    return "\n\n".join(
+        (
+            table(("way", "images per second", "of decoding and engine, in pairs"), speed),
+            "Resident memory of a process of its own, after so many images:",
+            table(("images", "MB"), memory),
+        )
+    )
 
 
 def serving(result: Result) -> str:

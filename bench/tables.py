@@ -301,6 +301,7 @@ TABLES: Final[Mapping[str, Callable[[Result], str]]] = {
     "switching": edge_tables.switching,
     "replaying": edge_tables.replaying,
     "serving": edge_tables.serving,
+    "evaluating": edge_tables.evaluating,
 }
 ON_README: Final[Mapping[str, Callable[[Result], str]]] = {
     "readme_example": readme_example,

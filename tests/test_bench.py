@@ -14,6 +14,7 @@ from bench import (
     _common,
     candidate_time,
     compact_memory,
+    evaluating,
     export_latency,
     export_passes,
     ram_budget,
@@ -241,3 +242,18 @@ def test_the_pages_have_a_place_for_every_benchmark() -> None:
         page = file.read_text(encoding="utf-8")
         for name in shown:
             assert page.count(f"<!-- bench:{name} -->") == page.count(f"<!-- /bench:{name} -->") == 1
+
+
+def test_evaluating(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PRUNIT_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "portfolio").mkdir()
+    evaluating.portfolio_in(tmp_path / "portfolio")
+    assert evaluating.photos_in(tmp_path / "photos", 60) == "noise"
+    rows = evaluating.speed(tmp_path / "portfolio", tmp_path / "photos", 1, 2)
+    assert [row["way"] for row in rows] == ["prunit evaluate", "decoding and engine", "decoding", "engine"]
+    rows += evaluating.memory(tmp_path / "portfolio", tmp_path / "photos", [32, 60])
+    assert [row["images"] for row in rows if row["part"] == "memory"] == [0, 32, 60]
+    page = page_of(stored("evaluating", rows, threads=1))
+    assert "| prunit evaluate |" in page
+    assert "| 60 |" in page

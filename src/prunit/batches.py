@@ -6,6 +6,7 @@ K classes. Images are stored as uint8 (a quarter of the memory of float32) and n
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,7 +39,8 @@ def task_of(batches: Sequence[Batch]) -> Task:
 class Split(Shown):
     """One part of a data set: images x_BCHW (uint8, 0 to 255) and class indices y_B (int64).
 
-    For another task than classification y_B are its targets: one tensor, whose first dimension is B too.
+    For another task than classification y_B are its targets: one tensor, whose first dimension is B too. In the place
+    of the images' tensor may stand what reads them from disk when they are indexed: `zoo.data.streamed.ImageFiles`.
     """
 
     x_BCHW: Tensor
@@ -50,6 +52,11 @@ class Split(Shown):
     def to(self, device: torch.device | str) -> "Split":
         """The same images on `device`."""
         return Split(self.x_BCHW.to(device), self.y_B.to(device))
+
+    def taken(self, index: Tensor | slice) -> "Split":
+        """Some of the images; those that are read from disk are not read for it."""
+        x: Any = self.x_BCHW
+        return Split(x[index] if isinstance(x, Tensor) else x.taken(index), self.y_B[index])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -100,7 +107,7 @@ class Dataset(Shown):
     def subset(self, train: int, *, seed: int) -> "Dataset":
         """The data set with `train` training images, as many of each class as can be; the test split stays whole."""
         index = stratified(self.task.strata(self.train.y_B), train, seed=seed)
-        return replace(self, train=Split(self.train.x_BCHW[index], self.train.y_B[index]))
+        return replace(self, train=self.train.taken(index))
 
 
 def stratified(y_B: Tensor, n: int, *, seed: int) -> Tensor:

@@ -14,6 +14,7 @@ PROGRESS: Final = (
     "reading ",
     "checking model and data",
     "measuring ",
+    "judging images",
     "writing the report",
 )
 STAGES: Final = (": scoring", ": timing plans", ": training", ": evaluating", ": exporting")

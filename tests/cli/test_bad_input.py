@@ -24,8 +24,8 @@ def here(tmp_path: Path, net: Path, built: tuple[Path, Result], monkeypatch: pyt
     for split in ("train", "val"):
         for name in ("cat", "dog"):
             save_image(Path("photos") / split / name / "1.png")
-            if split == "train":
-                save_image(Path("untested") / split / name / "1.png")
+            if split == "val":
+                save_image(Path("untrained") / split / name / "1.png")
     shutil.copytree("photos", "torn")
     Path("torn/train/dog/1.png").write_bytes(Path("torn/train/dog/1.png").read_bytes()[:40])
     Path("used").mkdir()
@@ -95,7 +95,7 @@ CASES = [
     (f"{BUILD} --data ./nowhere", "there is no folder './nowhere'"),
     (f"{BUILD} --data cifar10", "data set 'cifar10': no data_batch_1, data_batch_2"),
     (f"{BUILD} --data empty", "'empty' is empty; expected DIR/train/CLASS/*.jpg and DIR/val/CLASS/*.jpg (or test)"),
-    (f"{BUILD} --data untested", "'untested' has no 'val' or 'test' folder"),
+    (f"{BUILD} --data untrained", "'untrained' has no 'train' folder"),
     (f"{BUILD} --data torn", "torn/train/dog/1.png"),
     (f"{BUILD} --data net.py:no_model", "net.py:no_model"),
     # settings

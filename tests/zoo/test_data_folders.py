@@ -217,6 +217,7 @@ def test_a_folder_without_pillow(photos: Path, monkeypatch: pytest.MonkeyPatch) 
     [
         ("no/such/folder", r"there is no folder 'no/such/folder' \(working folder: .*, data folder: "),
         ("./mine.py", r"names a file but no factory in it: write \./mine\.py:FACTORY"),
+        ("lost.json", r"there is no file 'lost\.json' \(working folder: .*, data folder: "),
         ("pyproject.toml", r"'pyproject\.toml' is a file; a data set is a folder"),
     ],
 )

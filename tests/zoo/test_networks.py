@@ -9,6 +9,8 @@ from prunit import zoo
 from prunit.errors import ConfigError, UnknownNameError
 from prunit.zoo.mobilenetv2 import MobileNetV2
 
+"""Those that give a score for each pixel: see test_unet.py."""
+
 
 def params(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
@@ -61,7 +63,7 @@ def test_macs_are_the_published_ones(name: str, image_size: int, expected_millio
 
 
 @pytest.mark.parametrize("image_size", [8, 28, 32, 64, 224])
-@pytest.mark.parametrize("name", sorted(zoo.models()))
+@pytest.mark.parametrize("name", sorted(zoo.models("classification")))
 def test_scores_have_one_column_per_class(name: str, image_size: int) -> None:
     model = on_meta(name, num_classes=7, image_size=image_size, in_channels=1)
     x_BCHW = torch.empty(2, 1, image_size, image_size, device="meta")
@@ -129,7 +131,10 @@ def test_a_factory_loads_the_same_network_anew() -> None:
 
 def test_every_model_has_one_line() -> None:
     about = zoo.models()
-    assert set(about) == {"vgg11", "vgg16", "resnet20", "resnet56", "resnet18", "resnet50", "mobilenetv2"}
+    classifiers = {"vgg11", "vgg16", "resnet20", "resnet56", "resnet18", "resnet50", "mobilenetv2"}
+    assert set(zoo.models("classification")) == classifiers
+    assert set(zoo.models("detection")) == {"fcos-tiny", "fcos-resnet18", "fcos-mobilenetv2"}
+    assert set(about) >= classifiers | set(zoo.models("detection"))
     assert all(line and "\n" not in line for line in about.values())
 
 

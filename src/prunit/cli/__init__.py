@@ -5,6 +5,7 @@ options.py     what commands have in common
 sparse.py      `prunit ladder` and `prunit shrink`
 running.py     `prunit install`, `prunit simulate`, `prunit replay`
 serving.py     `prunit serve`, `prunit top`
+evaluating.py  `prunit evaluate`
 shrinking.py   from a checkpoint with zeros to a small model
 planning.py    `prunit plan`
 inspecting.py  `prunit inspect`

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from prunit.cli import running, serving, sparse
+from prunit.cli import evaluating, running, serving, sparse
 from prunit.cli.options import (
     AsJson,
     Begin,
@@ -359,6 +359,7 @@ def methods(as_json: AsJson = False) -> None:
 for each in (
     sparse.ladder,
     sparse.shrink,
+    evaluating.evaluate,
     running.install,
     running.simulate,
     running.replay,

@@ -30,6 +30,7 @@ _WORDS: Final = {
     "probe": "measuring latency",
     "report": "writing the report",
     "install": "installing",
+    "judge": "judging images",
 }
 _LOG_EVERY_S: Final = 30.0
 """How often a long stage says how far it is where there is no terminal."""
@@ -98,7 +99,7 @@ class Bars:
     def tell(self, variant: str, stage: str, done: int, total: int, note: str = "") -> None:
         """Show that `done` of `total` units of a stage are finished; a total of 0 is not known."""
         words = _WORDS.get(stage, stage)
-        self._show(words if stage in ("check", "memory", "probe", "report", "pace") else f"{variant}: {words}")
+        self._show(words if stage in ("check", "memory", "probe", "report", "pace", "judge") else f"{variant}: {words}")
         assert self._stage is not None
         self._progress.update(self._stage, completed=done, total=total or None, note=harmless(note))
 

@@ -51,6 +51,8 @@ def opened(
     check_folder(out, resume=resume)
     dataset = loaded(data, config)
     progress = Progress(on_step)
+    if dataset.told:
+        progress("all", "plan", 0, 0, dataset.told)
     progress("dense", "check", 0, 0)
     source = Source.of(model, dataset, seed=config.seed, start=config.start)
     dense = source.make()

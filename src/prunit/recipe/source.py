@@ -132,7 +132,7 @@ def loaded(data: str | Dataset, config: BuildConfig) -> Dataset:
         dataset = dataset.subset(config.subset, seed=0)
     check_split(dataset, "train")
     check_split(dataset, "test")
-    return dataset
+    return zoo.data.measured(dataset)
 
 
 def task_of(name: str) -> Task:
@@ -193,7 +193,7 @@ def _check_loss(task: Task, outputs: Any, y_B: Tensor) -> None:
         given = f"{loss.dtype} {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
         raise ConfigError(f"{where} is {given}: it must be one floating-point number, their mean")
     if not bool(torch.isfinite(loss)):
-        raise ConfigError(f"{where} is {float(loss)} before any training: nothing can be learnt from it")
+        raise ConfigError(f"{where} is {float(loss.detach())} before any training: nothing can be learnt from it")
     if not loss.requires_grad:
         raise ConfigError(f"{where} does not depend on the model's weights: compute it from what the model returned")
 

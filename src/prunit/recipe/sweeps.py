@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from prunit.allocate import Budget
-from prunit.batches import Dataset, Split, stratified
+from prunit.batches import Dataset, stratified
 from prunit.cut.plans import Plan
 from prunit.cut.surgery import check_runs, compact, rectify
 from prunit.edge.portfolio import Portfolio
@@ -163,7 +163,7 @@ def held(dataset: Dataset, share: float, seed: int) -> Dataset:
     judging = stratified(dataset.task.strata(y_B), max(round(share * len(y_B)), 1), seed=seed)
     rest = torch.ones(len(y_B), dtype=torch.bool)
     rest[judging] = False
-    parts = (Split(dataset.train.x_BCHW[part], y_B[part]) for part in (rest, judging))
+    parts = (dataset.train.taken(part) for part in (rest, judging))
     return replace(dataset, **dict(zip(("train", "test"), parts, strict=True)))
 
 

@@ -7,6 +7,7 @@ accuracy.py   plots of accuracy against a cost
 charts.py     widths per group; training curves
 tables.py     tables in HTML
 page.py       the page: write_report()
+evaluation.py labelled images that were judged
 page.css      its looks, light and dark
 again.py      the page after other figures were measured
 page.js       draws the plots, in the page's colours

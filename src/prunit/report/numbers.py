@@ -5,6 +5,10 @@ from datetime import datetime, timedelta
 from typing import Final
 
 SPACE: Final = "\N{NO-BREAK SPACE}"
+COUNTS: Final = ("images", "objects", "pixels")
+"""Among the metrics of a class: how much there is of it."""
+PLAIN: Final = ("r2", "mae", "rmse")
+"""Metrics that are no shares: R² may be far below 0, errors have the user's units. All others are shown in percent."""
 _STEPS: Final = 1000
 
 
@@ -57,6 +61,27 @@ def signed(change: float) -> str:
     """A change of a share in points, as a bare number: +0.3, −2.9, 0.0."""
     shown = f"{abs(100 * change):.1f}"
     return shown if shown == "0.0" else f"{'+' if change > 0 else '−'}{shown}"
+
+
+def score(metric: str, value: float | None) -> str:
+    """A metric by its name: 1,234 images, 88.1 %, an R² of 0.912; – where it is not known."""
+    if value is None:
+        return "–"
+    if metric in COUNTS:
+        return f"{value:,.0f}"
+    return significant(value) if metric in PLAIN else percent(value)
+
+
+def score_span(metric: str, low: float, high: float) -> str:
+    """An interval of a metric: 64.0 to 73.1 %."""
+    return f"{score(metric, low).removesuffix(f'{SPACE}%')} to {score(metric, high)}"
+
+
+def change(metric: str, value: float) -> str:
+    """A difference of a metric as a bare number, of shares in points: +0.3, −2.9, 0.0; +0.012 of an R²."""
+    if metric not in PLAIN:
+        return signed(value)
+    return f"{'+' if value > 0 else '−' if value < 0 else ''}{significant(abs(value))}"
 
 
 def factor(ratio: float) -> str:

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Final
 
 from prunit.edge.comparing.verdicts import KINDS, told, verdicts
+from prunit.edge.judging.evaluation import Evaluation
 from prunit.edge.portfolio import Portfolio
 from prunit.errors import MissingExtraError, unknown
 from prunit.files import staged
 from prunit.report import numbers
 from prunit.report.accuracy import AXES, Figure, accuracy_plot
 from prunit.report.charts import Curve, EpochRecord, curves, training_figures, width_figures, widths_note
+from prunit.report.evaluation import evaluation_of, evaluation_section
 from prunit.report.headline import headline, pick
 from prunit.report.summary import SummaryRow, summary_rows
 from prunit.report.tables import (
@@ -44,14 +46,14 @@ def write_report(
     """The path of `folder/report.html`, after the page took the place of an older one in one step.
 
     `histories` are the epochs of each variant's training by its name; variants may be missing. `trials` are what a
-    sweep tried before.
+    sweep tried before. What `prunit evaluate --save` left in the folder is shown too.
     """
     histories = histories or {}
     names = [variant.name for variant in portfolio.variants]
     for name in histories:
         if name not in names:
             raise unknown("variant", name, names, hint="Each training history must be a variant's.")
-    page = html_page(portfolio, summary_rows(portfolio), histories, trials)
+    page = html_page(portfolio, summary_rows(portfolio), histories, trials, evaluation_of(portfolio, folder))
     path = folder / REPORT
     with staged(path) as temporary:
         temporary.write_bytes(page.encode("utf-8"))
@@ -63,6 +65,7 @@ def html_page(
     rows: Sequence[SummaryRow],
     histories: Mapping[str, Sequence[EpochRecord]],
     trials: Sequence[Trial] = (),
+    evaluation: Evaluation | None = None,
 ) -> str:
     """The page's HTML."""
     figures: dict[str, Figure] = {}
@@ -71,6 +74,7 @@ def html_page(
         _head(portfolio, rows),
         _section("Figures", summary_table(rows)) if rows else "",
         _accuracy_section(portfolio, rows, figures),
+        _section("On labelled images", evaluation_section(evaluation)) if evaluation else "",
         _widths_section(portfolio, rows, figures),
         _trials_section(trials, figures),
         _training_section(curves(rows, histories), figures),

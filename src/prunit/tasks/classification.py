@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final, Self, cast
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ class Classification(DeviceClassification):
     """One class for each image: targets are class indices (B,), int64; outputs are scores (B, K)."""
 
     output: str = "logits"
+
+    def fitted(self, targets: Tensor, size: int) -> Self:
+        return self
 
     def loss(self, outputs: Any, targets: Tensor, *, smoothing: float) -> Tensor:
         """Cross-entropy."""

@@ -1,7 +1,7 @@
 """Detection: a loss for detectors without anchors or one of the user's, and COCO's mAP as the main metric."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final, Self, cast
 
 import torch
 from torch import Tensor
@@ -34,6 +34,8 @@ class Detection(DeviceDetection, Judging):
     """
 
     output: str = "detections"
+    lr: float = 0.1
+    """The highest rate of SGD for batches of 16."""
 
     def __init__(
         self,
@@ -51,6 +53,12 @@ class Detection(DeviceDetection, Judging):
         super().__init__(size, least, shown, iou, most, boxes, unit, channels_first)
         object.__setattr__(self, "_loss", loss)  # no setting: a device does not need it
 
+    def fitted(self, targets: Tensor, size: int) -> Self:
+        """With the size of the images, unless it has one."""
+        if self.size is not None:
+            return self
+        return type(self)(loss=getattr(self, "_loss"), **{**self.settings(), "size": size})  # noqa: B009
+
     def loss(self, outputs: Any, targets: Tensor, *, smoothing: float) -> Tensor:
         """Focal loss and generalised IoU, or the user's own; without label smoothing."""
         own: Loss | None = getattr(self, "_loss")  # noqa: B009
@@ -67,8 +75,8 @@ class Detection(DeviceDetection, Judging):
         if targets.ndim != 3 or targets.shape[2] != _COLUMNS or not targets.is_floating_point():
             raise DataError(
                 f"{what} targets are {str(targets.dtype).removeprefix('torch.')} {tuple(targets.shape)}: detection"
-                f" takes float32 (images, boxes, {_COLUMNS}): x1, y1, x2, y2, label, ignored; -1 is the label of"
-                " a row that is none"
+                f" takes float32 (images, boxes, {_COLUMNS}), rows of x1, y1, x2, y2, label, ignored; -1 as the label"
+                " of a row that is none"
             )
         there_NM = targets[..., 4] != -1
         if not there_NM.any():

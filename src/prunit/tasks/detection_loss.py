@@ -19,8 +19,10 @@ RADIUS: Final = 1.5
 """Points within so many strides of a box's centre stand for it (FCOS's centre sampling)."""
 SPAN: Final = 8.0
 """A map is for boxes of which no side is further from the point than so many of its strides, and not less than half."""
-SCALE: Final = 1.0
+SCALE: Final = 2.0
 """By which all is multiplied: so that learning rates of `TrainConfig`, made for classifiers, suit detectors."""
+AT_ONCE: Final = 4_000_000
+"""Pairs of a point and a box in a table."""
 BACKGROUND: Final = -1
 IGNORED: Final = -2
 
@@ -33,28 +35,30 @@ class Assigned:
     """A class, `BACKGROUND` or `IGNORED` (int64)."""
     box_BN4: Tensor
     """The box of a point with a class, in pixels."""
+    share_BN: Tensor
+    """One divided by how many points stand for the same box, 0 for those that stand for none."""
 
 
 def detection_loss(raw_BNC: Tensor, points_N3: Tensor, targets_BM6: Tensor) -> Tensor:
     """The loss of a batch, one number: what `FCOS` of the zoo gives in training mode beside boxes (B, M, 6).
 
     raw_BNC holds a logit for each class, four distances in strides and the logit of the fit; points_N3 x, y and stride
-    in pixels. All sums are divided by how many points stand for a box.
+    in pixels. Boxes weigh the same, however many points stand for them, else small ones are learned last; what points
+    of the background add is divided by how many points stand for a box.
     """
     raw_BNC, points_N3 = raw_BNC.float(), points_N3.float()
     classes = raw_BNC.shape[2] - 5
     assigned = assign(points_N3, targets_BM6)
     logits_BNK, sides_BN4, fit_BN = raw_BNC[..., :classes], raw_BNC[..., classes:-1], raw_BNC[..., -1]
     found_BN = assigned.label_BN >= 0
-    number = found_BN.sum().clamp(min=1)
     truth_BNK = one_hot(assigned.label_BN.clamp(min=0), classes).float() * found_BN[..., None]
-    counted_BN = (assigned.label_BN != IGNORED).float()
-    by_class = (focal(logits_BNK, truth_BNK).sum(2) * counted_BN).sum() / number
+    of_box_BN = assigned.share_BN / assigned.share_BN.sum().clamp(min=1)
+    weight_BN = of_box_BN + (assigned.label_BN == BACKGROUND) / found_BN.sum().clamp(min=1)
+    by_class = (focal(logits_BNK, truth_BNK).sum(2) * weight_BN).sum()
     # Not by a mask: with none found the gradient would not reach these layers, and several devices wait for it.
     iou_BN, giou_BN = overlaps(boxes_at(points_N3, sides_BN4), assigned.box_BN4)
-    of_found_BN = found_BN.float() / number
-    by_box = ((1 - giou_BN) * of_found_BN).sum()
-    by_fit = (binary_cross_entropy_with_logits(fit_BN, iou_BN.detach(), reduction="none") * of_found_BN).sum()
+    by_box = ((1 - giou_BN) * of_box_BN).sum()
+    by_fit = (binary_cross_entropy_with_logits(fit_BN, iou_BN.detach(), reduction="none") * of_box_BN).sum()
     return SCALE * (by_class + by_box + by_fit)
 
 
@@ -62,8 +66,19 @@ def assign(points_N3: Tensor, targets_BM6: Tensor) -> Assigned:
     """For each point the smallest of the boxes that it lies in, near whose centre it is, and whose size suits its map.
 
     A box that no point stands for, being smaller than the points are apart, gets the nearest point of the finest map.
-    Points in ignored boxes that stand for no other count neither way.
+    Points in ignored boxes that stand for no other count neither way. A few images are done at a time, so that tables
+    of all points beside all boxes stay small.
     """
+    images = max(1, AT_ONCE // max(1, targets_BM6.shape[1] * len(points_N3)))
+    parts = [_assigned(points_N3, some_BM6) for some_BM6 in targets_BM6.split(images)]
+    return Assigned(
+        torch.cat([part.label_BN for part in parts]),
+        torch.cat([part.box_BN4 for part in parts]),
+        torch.cat([part.share_BN for part in parts]),
+    )
+
+
+def _assigned(points_N3: Tensor, targets_BM6: Tensor) -> Assigned:
     boxes_BM4, label_BM = targets_BM6[..., :4].float(), targets_BM6[..., 4].long()
     real_BM = (label_BM >= 0) & (targets_BM6[..., 5] == 0)
     ignored_BM = (label_BM >= 0) & (targets_BM6[..., 5] != 0)
@@ -82,10 +97,13 @@ def assign(points_N3: Tensor, targets_BM6: Tensor) -> Assigned:
     area_BM = (boxes_BM4[..., 2] - boxes_BM4[..., 0]) * (boxes_BM4[..., 3] - boxes_BM4[..., 1])
     area_BMN = torch.where(stands_BMN, area_BM[..., None], torch.inf)
     least_BN, which_BN = area_BMN.min(1)
-    label_BN = torch.where(least_BN.isfinite(), label_BM.gather(1, which_BN), BACKGROUND)
+    found_BN = least_BN.isfinite()
+    points_BM = torch.zeros_like(area_BM).scatter_add(1, which_BN, found_BN.to(area_BM.dtype))
+    share_BN = found_BN / points_BM.gather(1, which_BN).clamp(min=1)
+    label_BN = torch.where(found_BN, label_BM.gather(1, which_BN), BACKGROUND)
     unsure_BN = (inside_BMN & ignored_BM[..., None]).any(1) & (label_BN == BACKGROUND)
     label_BN = torch.where(unsure_BN, IGNORED, label_BN)
-    return Assigned(label_BN, boxes_BM4.gather(1, which_BN[..., None].expand(-1, -1, 4)))
+    return Assigned(label_BN, boxes_BM4.gather(1, which_BN[..., None].expand(-1, -1, 4)), share_BN)
 
 
 def _suits(reach_BMN: Tensor, stride_N: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Regression: Huber's loss on standardised values, and R² as the main metric."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import torch
 from torch import Tensor
@@ -21,6 +21,15 @@ class Regression(DeviceRegression, Judging):
     standardised ones, which `mean` and `std` of the training's values make the user's."""
 
     output: str = "values"
+
+    def fitted(self, targets: Tensor, size: int) -> Self:
+        """With the mean and the deviation of the training's values, unless it has them."""
+        if self.mean or self.std:
+            return self
+        values_ND = targets.double()
+        # A value that never differs is estimated by its mean alone.
+        std = tuple(one or 1.0 for one in values_ND.std(dim=0, correction=0).tolist())
+        return type(self)(mean=tuple(values_ND.mean(dim=0).tolist()), std=std)
 
     def loss(self, outputs: Any, targets: Tensor, *, smoothing: float) -> Tensor:
         """Huber's loss (1964): squared for errors below a deviation of the values, linear above.

@@ -1,12 +1,12 @@
 """Segmentation: cross-entropy and soft Dice, and mIoU as the main metric."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final, Self, cast
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate, log_softmax, pad
+from torch.nn.functional import cross_entropy, interpolate, pad
 
 from prunit.edge.tasks.segmentation import IGNORED, DeviceSegmentation
 from prunit.edge.tasks.task import Evidence
@@ -24,11 +24,16 @@ class Segmentation(DeviceSegmentation):
     (B, K, H, W) in the input's full size. `dice` is the weight of the Dice part of the loss, 0 to leave it out."""
 
     output: str = "logits"
+    lr: float = 0.5
+    """The highest rate of SGD for batches of 16: rates from 0.1 to 2 lie within 3 points of mIoU on 24 photos."""
 
     def __init__(self, dice: float = 1.0) -> None:
         if not 0 <= dice < float("inf"):
             raise ConfigError(f"segmentation with dice={dice}: the weight of the Dice part of the loss is 0 or more")
         super().__init__(dice)
+
+    def fitted(self, targets: Tensor, size: int) -> Self:
+        return self
 
     def loss(self, outputs: Any, targets: Tensor, *, smoothing: float) -> Tensor:
         """Cross-entropy plus `dice` times the soft Dice loss, over the pixels that count.
@@ -118,26 +123,27 @@ class Segmentation(DeviceSegmentation):
         return None
 
     def _of_map(self, scores_BKHW: Tensor, targets: Tensor, smoothing: float) -> Tensor:
-        # In float32 and by a table of 0 and 1 instead of torch's cross_entropy: its parts serve Dice as well, and a
-        # batch in which no pixel counts gives 0 instead of NaN.
-        log_BKHW = log_softmax(scores_BKHW.float(), dim=1)
-        counts_B1HW = (targets != IGNORED).unsqueeze(1)
-        index_B1HW = targets.unsqueeze(1).long().masked_fill(~counts_B1HW, 0)
-        truth_BKHW = torch.zeros_like(log_BKHW).scatter_(1, index_B1HW, 1.0) * counts_B1HW
-        pixels = counts_B1HW.sum().clamp(min=1)
-        classes = log_BKHW.shape[1]
-        wanted_BKHW = truth_BKHW
-        if smoothing:
-            wanted_BKHW = (1 - smoothing) * truth_BKHW + counts_B1HW * (smoothing / classes)
-        loss = -(wanted_BKHW * log_BKHW).sum() / pixels
-        if not self.dice:
-            return loss
-        share_BKHW = log_BKHW.exp() * counts_B1HW
-        over = (0, 2, 3)
-        true_K, said_K = truth_BKHW.sum(over), share_BKHW.sum(over)
-        dice_K = 2 * (truth_BKHW * share_BKHW).sum(over) / (true_K + said_K + _SMALL)
-        there_K = true_K > 0
-        return loss + self.dice * ((1 - dice_K) * there_K).sum() / there_K.sum().clamp(min=1)
+        counts_BHW = targets != IGNORED
+        index_BHW = targets.long()
+        pixels = counts_BHW.sum().clamp(min=1)
+        # Not torch's mean, which is NaN for a batch in which no pixel counts.
+        each_BHW = cross_entropy(
+            scores_BKHW.float(), index_BHW, ignore_index=IGNORED, label_smoothing=smoothing, reduction="none"
+        )
+        loss = each_BHW.sum() / pixels
+        return loss + self.dice * _soft_dice(scores_BKHW.float(), index_BHW, counts_BHW) if self.dice else loss
+
+
+def _soft_dice(scores_BKHW: Tensor, index_BHW: Tensor, counts_BHW: Tensor) -> Tensor:
+    """1 minus Dice's coefficient of shares, as the mean over the classes that the batch has; 0 where it has none."""
+    share_BKP = scores_BKHW.softmax(1).flatten(2)
+    counts_B1P = counts_BHW.flatten(1).unsqueeze(1)
+    index_B1P = index_BHW.flatten(1).unsqueeze(1).masked_fill(~counts_B1P, 0)
+    truth_BKP = torch.zeros_like(share_BKP).scatter_(1, index_B1P, 1.0) * counts_B1P
+    both_K, true_K = (share_BKP * truth_BKP).sum((0, 2)), truth_BKP.sum((0, 2))
+    said_K = (share_BKP * counts_B1P).sum((0, 2))
+    there_K = true_K > 0
+    return ((1 - 2 * both_K / (said_K + true_K).clamp(min=_SMALL)) * there_K).sum() / there_K.sum().clamp(min=1)
 
 
 def _maps(outputs: Any) -> list[Tensor]:

@@ -5,7 +5,7 @@ inherited. Its other half, which a device has too, is `edge.tasks.DeviceTask`.
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,20 @@ from prunit.graph.running import tensors_in
 
 
 class Task(DeviceTask, Protocol):
-    """A task with what a training needs. Targets y (B, …) are one tensor; its first dimension is that of the images."""
+    """A task with what a training needs. Targets y (B, …) are one tensor; its first dimension is that of the images.
+
+    One may also have an attribute `lr`: the highest rate of SGD that suits its loss in batches of 16.
+    """
 
     @property
     def output(self) -> str:
         """What the model's output is called in an exported file."""
+        ...
+
+    def fitted(self, targets: Tensor, size: int) -> "Task":
+        """The task with what it must know of its training targets (N, …) and of images of `size` pixels; most often
+        itself.
+        """
         ...
 
     def loss(self, outputs: Any, targets: Tensor, *, smoothing: float) -> Tensor:
@@ -64,8 +73,19 @@ class Task(DeviceTask, Protocol):
         ...
 
 
+def guess_of(task: Task, targets: Tensor, classes: int, *, smoothing: float) -> float | None:
+    """`task.guessing_loss`; None too where a task has a loss of its own and the guess of what it inherits from."""
+    loss, guess = (
+        next(i for i, one in enumerate(type(task).__mro__) if name in vars(one)) for name in ("loss", "guessing_loss")
+    )
+    return None if loss < guess else task.guessing_loss(targets, classes, smoothing=smoothing)
+
+
 class Judging:
-    """For tasks to inherit: `judged` by `evidence`, on the CPU."""
+    """For tasks to inherit: `judged` by `evidence`, on the CPU; nothing to learn from a data set."""
+
+    def fitted(self, targets: Tensor, size: int) -> Self:
+        return self
 
     def evidence(self, outputs: Sequence[npt.NDArray[np.float32]], targets: npt.NDArray[Any]) -> Evidence:
         raise NotImplementedError

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from prunit.batches import Dataset
+from prunit.tasks.task import guess_of
 from prunit.train.config import TrainConfig
 
 
@@ -44,4 +45,4 @@ def guessing_loss(dataset: Dataset, config: TrainConfig) -> float | None:
     task, targets = dataset.task, dataset.train.y_B
     if config.balance != "none":
         targets = targets[balanced_order(task.strata(targets), seed=config.seed)]
-    return task.guessing_loss(targets, len(dataset.classes), smoothing=config.smoothing)
+    return guess_of(task, targets, len(dataset.classes), smoothing=config.smoothing)

@@ -278,7 +278,7 @@ def start(job: Job) -> Run:
             jitter=config.jitter,
             balanced=config.balance == "sampler",
         ),
-        Split(test.x_BCHW[fabric.global_rank :: world], test.y_B[fabric.global_rank :: world]).to(fabric.device),
+        test.taken(slice(fabric.global_rank, None, world)).to(fabric.device),
         job,
         batch_size,
         steps=len(dataset.train) // batch_size,

@@ -53,9 +53,7 @@ def evaluation_seconds(
     for model in models.values():
         check_trainable(model, dataset, alone)
     images = min(BATCH, len(dataset.test))
-    few = replace(
-        dataset, test=replace(dataset.test, x_BCHW=dataset.test.x_BCHW[:images], y_B=dataset.test.y_B[:images])
-    )
+    few = replace(dataset, test=dataset.test.taken(slice(images)))
     with room_for(alone), seeded(config.seed, 0, 0, check_place(alone)):
         runs = {name: _started(model, few, alone) for name, model in models.items()}
         found = times_in_turns({name: on_device(run, _evaluated) for name, run in runs.items()}, seconds)

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from prunit.errors import ConfigError, ModelError, unknown
-from prunit.zoo import data, external, mobilenetv2, resnet, unet, user, vgg
+from prunit.zoo import data, external, fcos, mobilenetv2, resnet, unet, user, vgg
 
 __all__ = ["data", "factory", "load", "models"]
 
@@ -28,6 +28,7 @@ class _Model:
     task: str = "classification"
 
 
+_DETECTOR: Final = "detection: boxes without anchors on {} M parameters"
 _MODELS: Final[Mapping[str, _Model]] = {
     "vgg11": _Model(vgg.vgg11, True, "8 convolutions in a row, 9.2 M parameters (132.9 M above 64 pixels)"),
     "vgg16": _Model(vgg.vgg16, True, "13 convolutions in a row, 14.7 M parameters (138.4 M above 64 pixels)"),
@@ -40,13 +41,19 @@ _MODELS: Final[Mapping[str, _Model]] = {
     "unet-tiny": _Model(
         unet.unet_tiny, False, "the same at a quarter of the widths, 0.11 M parameters", "segmentation"
     ),
+    "fcos-tiny": _Model(fcos.fcos_tiny, False, _DETECTOR.format("a narrow ResNet, trains on a CPU, 0.43"), "detection"),
+    "fcos-resnet18": _Model(fcos.fcos_resnet18, False, _DETECTOR.format("resnet18, 11.5"), "detection"),
+    "fcos-mobilenetv2": _Model(fcos.fcos_mobilenetv2, False, _DETECTOR.format("mobilenetv2, 2.1"), "detection"),
 }
 _FORMS = "Or timm:NAME, torchvision:NAME, path/to/file.py:FACTORY, package.module:FACTORY."
 
 
-def models() -> dict[str, str]:
-    """One line about each network of the zoo, by name; the parameters are those at 10 classes and 32 pixels."""
-    return {name: model.about for name, model in _MODELS.items()}
+def models(task: str | None = None) -> dict[str, str]:
+    """One line about each network of the zoo, by name, or of those for one task; the most are classifiers.
+
+    The parameters are those at 10 classes and 32 pixels.
+    """
+    return {name: model.about for name, model in _MODELS.items() if task in (None, model.task)}
 
 
 def load(name: str, *, num_classes: int = 10, in_channels: int = 3, image_size: int = 32, seed: int = 0) -> nn.Module:

@@ -19,6 +19,8 @@ from prunit.zoo.mobilenetv2 import STAGES, MobileNetV2
 from prunit.zoo.resnet import Basic, ResNet
 
 STRIDES = (8, 16, 32)
+LEAST = -10.0
+"""The logit below which scores are alike: of one in twenty thousand."""
 PRIOR = 0.01
 """The score that every class starts with (Lin et al., 2017, focal loss): else background drowns the first steps."""
 REACH = 3.0
@@ -117,7 +119,8 @@ class FCOS(nn.Module):
         points_N3 = torch.cat(points)
         if self.training:
             return torch.cat([logits_BNK, sides_BN4, fit_BN1], 2), points_N3
-        scores_BNK = (logits_BNK.sigmoid() * fit_BN1.sigmoid()).sqrt()
+        # Of nearly nothing a root makes much of an engine's rounding: ONNX Runtime gives 0 where torch gives 4e-8.
+        scores_BNK = (logits_BNK.clamp(min=LEAST).sigmoid() * fit_BN1.clamp(min=LEAST).sigmoid()).sqrt()
         reach_BN4 = sides_BN4 * points_N3[:, 2:]
         at_N2 = points_N3[:, :2]
         height, width = x_BCHW.shape[2:]

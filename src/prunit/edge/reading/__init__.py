@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from prunit.edge.reading import folders, masks, voc
+from prunit.edge.reading import coco, csvs, folders, masks, voc, yolo
 from prunit.edge.reading.listing import Files, Listing, split
 from prunit.edge.reading.targets import IGNORED, NO_BOX, Boxes, Masks, Misfit, Targets, Values
 from prunit.errors import DataError, unknown
@@ -24,6 +24,7 @@ __all__ = [
     "Listing",
     "Masks",
     "Misfit",
+    "OtherTask",
     "Targets",
     "Values",
     "read",
@@ -34,16 +35,29 @@ _Look = Callable[[Path], bool]
 _Read = Callable[..., Listing]
 
 
-def _any(place: Path) -> bool:
-    return place.is_dir()
+class OtherTask(DataError):
+    """A place that holds data of another task than the one asked for; `what` says so without advice."""
+
+    def __init__(self, what: str, task: str) -> None:
+        super().__init__(f"{what}: write --task {task}")
+        self.what = what
 
 
 _LAYOUTS: Final[Mapping[str, Sequence[tuple[_Look, _Read, str]]]] = {
-    "classification": ((_any, folders.image_folder, folders.LAYOUT),),
+    "classification": (
+        (folders.looks_so, folders.image_folder, folders.LAYOUT),
+        (csvs.looks_so, csvs.read_classes, csvs.LAYOUT),
+    ),
+    "multilabel": ((csvs.looks_so, csvs.read_labels, csvs.LAYOUT),),
+    "regression": ((csvs.looks_so, csvs.read_values, csvs.LAYOUT),),
     "segmentation": ((masks.looks_so, masks.read, masks.LAYOUT),),
-    "detection": ((voc.looks_so, voc.read, voc.LAYOUT),),
+    "detection": (
+        (coco.looks_so, coco.read, coco.LAYOUT),
+        (voc.looks_so, voc.read, voc.LAYOUT),
+        (yolo.looks_so, yolo.read, yolo.LAYOUT),
+    ),
 }
-"""For each task its layouts: does a place look so, what reads it, and the layout in words."""
+"""For each task its layouts, in the order in which they are tried: does a place look so, what reads it, in words."""
 READ: Final = frozenset(_LAYOUTS)
 """The tasks whose labels can be read from files."""
 LISTS: Final = frozenset((".json", ".csv", ".yaml", ".yml"))
@@ -67,9 +81,9 @@ def read(place: Path, task: str, *, classes: Sequence[str] | None = None, train:
     if reader is not None:
         return reader(place, known=classes, train=train)
     if other is not None:
-        raise DataError(f"'{place}' holds data for {other}, not for {task}: write --task {other}")
+        raise OtherTask(f"'{place}' holds data for {other}, not for {task}", other)
     if task in _TELLING and _looks_classified(place):
-        raise DataError(f"'{place}' holds images in class folders, not data for {task}: write --task classification")
+        raise OtherTask(f"'{place}' holds images in class folders, not data for {task}", "classification")
     wanted = "; or ".join(layout for _, _, layout in _LAYOUTS[task])
     raise DataError(f"'{place}' holds no data for {task} in a layout that is known; expected {wanted}")
 

@@ -74,8 +74,9 @@ def files_of(photos: Sequence[Photo], classes: Sequence[str], notes: Notes) -> F
         if photo.frame != (0, 0):
             whole = rows[:, :4].copy()
             rows[:, :4] = clipped(rows[:, :4], photo.frame)
-            # Six decimals are what labels are written with: less than that over the border is no news.
-            beyond = (np.abs(rows[:, :4] - whole) > 1e-5 * max(photo.frame)).any(axis=1) & has_area(rows)
+            # Less than what labels are rounded to is no news: six decimals of shares, a few hundredths of a pixel.
+            rounding = 1e-5 if photo.frame == (1, 1) else 0.05
+            beyond = (np.abs(rows[:, :4] - whole) > rounding).any(axis=1) & has_area(rows)
             notes.cut.extend([photo.file.name] * int(beyond.sum()))
         there = has_area(rows)
         notes.without_area.extend([photo.file.name] * int((~there).sum()))

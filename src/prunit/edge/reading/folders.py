@@ -7,13 +7,30 @@ from typing import Final
 import numpy as np
 
 from prunit.edge.reading.listing import Files, Listing, arranged
-from prunit.edge.reading.places import PARTS, SUFFIXES, WHOLE, called, folders_in, images_in, some_folders
+from prunit.edge.reading.places import (
+    PARTS,
+    SUFFIXES,
+    WHOLE,
+    called,
+    files_in,
+    folders_in,
+    images_in,
+    perhaps_parts,
+    some_folders,
+)
 from prunit.edge.reading.targets import Values
 from prunit.errors import DataError
 
 LAYOUT: Final = "DIR/train/CLASS/*.jpg and DIR/val/CLASS/*.jpg (or test)"
 TINY_URL: Final = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 _NAME: Final = "class folders"
+
+
+def looks_so(place: Path) -> bool:
+    """Whether the place is a folder without a table of its images; what is wrong with it is said when it is read."""
+    if not place.is_dir():
+        return False
+    return not files_in(place, ".csv") or any(folders_in(part) for part in perhaps_parts(place)[1:])
 
 
 def image_folder(folder: Path, *, known: Sequence[str] | None = None, train: bool = True) -> Listing:
@@ -43,7 +60,16 @@ def image_folder(folder: Path, *, known: Sequence[str] | None = None, train: boo
     for part, name in (("train", trained), ("val" if val else "test", judged)):
         if name is not None:
             parts[part] = _by_class(folder / name, own, classes)
-    return arranged(parts, classes, _NAME, folder, train=train)
+    notes: list[str] = []
+    if val:
+        # A build is judged by val: what lies in test, which is often without labels, must not stop it.
+        try:
+            if test := called(folder, held, PARTS["test"]):
+                _same_classes(folder, trained or val, test, own)
+                parts["test"] = _by_class(folder / test, own, classes)
+        except DataError as error:
+            notes.append(f"test is left aside: {error}")
+    return arranged(parts, classes, _NAME, folder, notes=notes, train=train)
 
 
 def tiny_imagenet(data_dir: Path) -> Listing:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunit.edge.reading.listing import Files, Listing, arranged, some
-from prunit.edge.reading.places import PARTS, WHOLE, by_stem, child, class_names, images_in, parts_of
+from prunit.edge.reading.places import PARTS, WHOLE, by_stem, child, class_names, images_in, parts_of, perhaps_parts
 from prunit.edge.reading.targets import IGNORED, Masks, mask_values
 from prunit.errors import DataError
 
@@ -26,7 +26,7 @@ _SUFFIXES: Final = ("_mask", "-mask", "_seg")
 
 def looks_so(folder: Path) -> bool:
     """Whether images and masks lie in the folder or in one of its parts."""
-    return bool(_places(folder))
+    return any(child(place, IMAGES) and child(place, MASKS) for place in perhaps_parts(folder))
 
 
 def read(folder: Path, *, known: Sequence[str] | None = None, train: bool = True) -> Listing:
@@ -83,16 +83,20 @@ def _pairs(images: Path, masks: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def _values(files: Sequence[Path]) -> npt.NDArray[np.bool_]:
-    """(N, 256): whether the mask has that value."""
+    """(N, 256): whether the mask has that value; of one that cannot be read nothing is known until it is used."""
 
-    def of(path: Path) -> npt.NDArray[np.bool_]:
+    def of(path: Path) -> npt.NDArray[np.bool_] | Exception:
         try:
             return np.bincount(mask_values(path).ravel(), minlength=256) > 0
         except Exception as cause:  # decoders fail in many ways
-            raise DataError(f"mask '{path}' cannot be used: {' '.join(str(cause).split())}") from cause
+            return cause
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return np.stack(list(pool.map(of, files)))
+        found = list(pool.map(of, files))
+    read = [one for one in found if not isinstance(one, Exception)]
+    if not read:
+        raise DataError(f"mask '{files[0]}' cannot be used: {' '.join(str(found[0]).split())}")
+    return np.stack([np.zeros(256, np.bool_) if isinstance(one, Exception) else one for one in found])
 
 
 def _meaning(

@@ -36,10 +36,17 @@ def called(folder: Path, held: Sequence[str], names: Sequence[str], what: str = 
 
 
 def parts_of(folder: Path) -> dict[str, Path]:
-    """The folders for train, val and test in a folder, as far as they are there."""
-    held = folders_in(folder)
+    """The folders for train, val and test in a folder, as far as they are there; `DataError` where one is twice."""
+    held = folders_in(folder) if folder.is_dir() else []
     found = {part: called(folder, held, names) for part, names in PARTS.items()}
     return {part: folder / name for part, name in found.items() if name is not None}
+
+
+def perhaps_parts(folder: Path) -> list[Path]:
+    """A folder, and the folders in it that are called as parts are: where to look what lies there."""
+    if not folder.is_dir():
+        return []
+    return [folder, *(folder / name for name in folders_in(folder) if any(name.lower() in n for n in PARTS.values()))]
 
 
 def part_in(name: str) -> str | None:

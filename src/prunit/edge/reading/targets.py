@@ -146,7 +146,11 @@ class Masks:
         """(H, W), uint8: the nearest pixel's class; bars around the photo are not to count."""
         from PIL import Image
 
-        values = mask_values(self.paths[i])
+        try:
+            values = mask_values(self.paths[i])
+        except Exception as cause:  # decoders fail in many ways
+            reason = " ".join(str(cause).split()) or type(cause).__name__
+            raise Misfit(f"its mask '{self.paths[i]}' cannot be used: {reason}") from cause
         if values.shape != placing.photo:
             (high, wide), (photo_h, photo_w) = values.shape, placing.photo
             raise Misfit(

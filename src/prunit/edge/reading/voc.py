@@ -21,6 +21,7 @@ from prunit.edge.reading.places import (
     files_in,
     images_in,
     parts_of,
+    perhaps_parts,
     read_text,
 )
 from prunit.errors import DataError
@@ -34,7 +35,7 @@ _DECLARATIONS: Final = re.compile(r"<!\s*(DOCTYPE|ENTITY)", re.IGNORECASE)
 
 def looks_so(folder: Path) -> bool:
     """Whether annotations of VOC lie in the folder or in one of its parts."""
-    return any(_xmls(place) for place in (folder, *parts_of(folder).values()))
+    return any(_xmls(place) for place in perhaps_parts(folder))
 
 
 def read(folder: Path, *, known: Sequence[str] | None = None, train: bool = True) -> Listing:

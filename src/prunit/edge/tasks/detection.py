@@ -46,8 +46,8 @@ class DeviceDetection:
     """Height and width of the input in pixels, or one number for both: by it shares are compared with targets."""
     least: float = 0.01
     """Lowest score that metrics look at."""
-    shown: float = 0.3
-    """Lowest score in answers, in pictures and in `each`."""
+    shown: float = 0.5
+    """Lowest score in answers, in pictures and in `each`; YOLO's, trained to other scores, are shown from 0.25."""
     iou: float = 0.6
     """Of two boxes of a class that have more in common, one stays (FCOS, Tian et al. 2019)."""
     most: int = 100
@@ -181,12 +181,14 @@ class DeviceDetection:
     ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.int64]]:
         """Boxes x1, y1, x2, y2 of one image that have at least this score, in the model's unit; scores; classes."""
         rows_NC = output.T if self.channels_first else output
-        scores_NK = rows_NC[:, 4:]
-        at_N, labels_N = np.nonzero(scores_NK >= least)
-        scores_N = scores_NK[at_N, labels_N]
+        # Flat, which is ten times as fast as rows and columns where there are many.
+        flat = rows_NC[:, 4:].ravel()
+        pairs_N = np.flatnonzero(flat >= least)
+        scores_N = flat[pairs_N]
         if len(scores_N) > BEFORE:
-            best = np.argpartition(-scores_N, BEFORE - 1)[:BEFORE]
-            at_N, labels_N, scores_N = at_N[best], labels_N[best], scores_N[best]
+            best = np.argpartition(scores_N, -BEFORE)[-BEFORE:]
+            pairs_N, scores_N = pairs_N[best], scores_N[best]
+        at_N, labels_N = np.divmod(pairs_N, max(1, rows_NC.shape[1] - 4))
         boxes_N4 = rows_NC[at_N, :4]
         if self.boxes == "cxcywh":
             boxes_N4 = corners(boxes_N4)

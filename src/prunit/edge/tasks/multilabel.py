@@ -105,13 +105,17 @@ def average_precision(
     counts as often as `counts_RN` says.
     """
     order = (-share_N).argsort(kind="stable")
-    last = np.flatnonzero(np.append(np.diff(share_N[order]) != 0, True)) if len(order) else order
-    named_RT = counts_RN[:, order].cumsum(axis=1)[:, last]
-    hits_RT = (counts_RN[:, order] * truth_N[order]).cumsum(axis=1)[:, last]
-    precision_RT = hits_RT / np.maximum(named_RT, 1)
-    true_R = hits_RT[:, -1] if len(last) else np.zeros(len(counts_RN))
-    found_R = (np.diff(hits_RT, axis=1, prepend=0) * precision_RT).sum(axis=1)
-    return share(found_R, true_R)
+    true_T = np.flatnonzero(truth_N[order])  # the only places where recall grows
+    if not len(true_T):
+        return np.full(len(counts_RN), np.nan)
+    falling_N = -share_N[order]
+    last_T = falling_N.searchsorted(falling_N[true_T], side="right") - 1  # of the images of the same share
+    known_T = true_T.searchsorted(last_T, side="right") - 1
+    named_RT = counts_RN.take(order, axis=1).cumsum(axis=1).take(last_T, axis=1)
+    grows_RT = counts_RN.take(order[true_T], axis=1)
+    hits_RT = grows_RT.cumsum(axis=1)
+    precision_RT = hits_RT.take(known_T, axis=1) / np.maximum(named_RT, 1)
+    return share((grows_RT * precision_RT).sum(axis=1), hits_RT[:, -1])
 
 
 def _sigmoid(scores: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

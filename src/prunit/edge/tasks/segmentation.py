@@ -16,7 +16,6 @@ from prunit.errors import DataError, MissingExtraError
 IGNORED: Final = 255
 """Of pixels in a mask: of no class, as Pascal VOC and most data sets after it have it."""
 _RIGHT, _SAID, _TRUE = range(3)
-_BLEND: Final = 0.5
 
 
 class DeviceSegmentation:
@@ -89,11 +88,14 @@ class DeviceSegmentation:
         return mean(_iou(evidence))
 
     def answer(self, outputs: Outputs, classes: Sequence[str], placing: Placing) -> Mapping[str, Any]:
-        """{"mask": a PNG in base64, "classes": [{"label", "share"}, …]}: shares of the photo, largest first."""
+        """{"mask": a PNG in base64, "classes": [{"label", "share", "index"}, …]}: shares of the photo, largest first.
+
+        `index` is what the mask's pixels hold.
+        """
         mask_HW = _mask(outputs, placing, placing.photo)
         pixels = np.bincount(mask_HW[mask_HW != IGNORED], minlength=1)
         found = (
-            {"label": named(classes, k), "share": float(pixels[k] / pixels.sum())}
+            {"label": named(classes, k), "share": float(pixels[k] / pixels.sum()), "index": k}
             for k in (-pixels).argsort(kind="stable").tolist()
             if pixels[k]
         )
@@ -112,9 +114,9 @@ class DeviceSegmentation:
         """The classes' colours over the photo, half of each; class 0, mostly the background, is left as it is."""
         high, wide = photo_HWC.shape[:2]
         mask_HW = _mask(outputs, placing, (high, wide))
-        mixed = (1 - _BLEND) * photo_HWC + _BLEND * _PALETTE[mask_HW]
+        mixed = ((photo_HWC.astype(np.uint16) + _PALETTE[mask_HW]) // 2).astype(np.uint8)
         coloured = ((mask_HW > 0) & (mask_HW != IGNORED))[:, :, None]
-        return np.where(coloured, np.rint(mixed).astype(np.uint8), photo_HWC)
+        return np.where(coloured, mixed, photo_HWC)
 
 
 def _iou(sums: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

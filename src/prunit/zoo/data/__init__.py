@@ -1,8 +1,10 @@
-"""Data sets by name, as images held in memory.
+"""Data sets by name, as images held in memory, or on disk where they would take too much of it.
 
 load("digits")                       scikit-learn's own scans, no download
 load("cifar10", data_dir=...)        also cifar100, fashion-mnist, tiny-imagenet, in their usual layouts
 load("photos")                       a folder photos/train/CLASS/*.jpg with photos/val or photos/test
+load("cells", task="detection")      a folder of VOC, COCO or YOLO; of images and masks for task="segmentation"
+load("ages.csv", task="regression")  files and values; for task="multilabel" files and labels
 load("mine.py:factory")              whatever the factory returns: a Dataset, or four arrays
 """
 
@@ -12,12 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 import torch
 
 from prunit.batches import Dataset, stratified
 from prunit.edge import reading
-from prunit.edge.reading import Listing, Values
+from prunit.edge.reading import Listing
 from prunit.edge.reading.folders import tiny_imagenet
 from prunit.errors import ConfigError, DataError, unknown
 from prunit.tasks import Task, task_named
@@ -26,7 +27,7 @@ from prunit.zoo.data import arrays, cifar, digits, idx, images
 from prunit.zoo.data.download import Source, fetch
 from prunit.zoo.data.raw import Raw, refuse_too_large
 
-__all__ = ["datasets", "load"]
+__all__ = ["datasets", "load", "measured"]
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,10 @@ _OTHERS: Final[Mapping[str, str]] = {
     "digits": "1,797 grey scans of handwritten digits, 8x8, in 10 classes; comes with scikit-learn",
     "tiny-imagenet": "110,000 colour photos of 64x64 in 200 classes; a folder tiny-imagenet* (no download)",
 }
-_FORMS = "Or a folder with train/CLASS/*.jpg and val or test, or path/to/file.py:FACTORY, package.module:FACTORY."
+_FORMS = (
+    "Or a folder with train/CLASS/*.jpg and val or test, or with labels for another task, or path/to/file.py:FACTORY,"
+    " package.module:FACTORY."
+)
 
 
 def datasets() -> dict[str, str]:
@@ -98,6 +102,7 @@ def load(
     seed: int = 0,
     task: str | Task = "classification",
     skip_broken: bool = False,
+    stream: bool | None = None,
 ) -> Dataset:
     """The data set `name`, looked for in `data_dir` (default: the folder PRUNIT_DATA, else ./data).
 
@@ -108,7 +113,8 @@ def load(
 
     A folder, or a file that lists images, is read as the `task` needs it (layouts: `edge.reading`). Where nothing in it
     is kept to judge models by, a fifth of its images is, always the same. With `skip_broken` images that cannot be used
-    are left out. `told` of the result says in a line what was read.
+    are left out. Images stay on disk and are read in batches where all would take too much memory, or as `stream` says.
+    `told` of the result says in a line what was read.
     """
     for setting, value in (("subset", subset), ("image_size", image_size)):
         if value is not None and value < 1:
@@ -124,13 +130,13 @@ def load(
     elif (listing := _listing(name, place, asked)) is not None:
         # photos/, as shells complete it, and ./photos are photos: a build may be resumed under any of these names.
         name = str(Path(name))
-        if isinstance(task, str):
-            asked = _fitting(asked, listing)
         part = listing if subset is None else _subset(listing, subset, seed=seed)
-        found = images.decode(part, name=name, image_size=image_size, fit=asked.fit, skip_broken=skip_broken)
+        found = images.decode(
+            part, name=name, image_size=image_size, fit=asked.fit, skip_broken=skip_broken, stream=stream
+        )
     elif ":" in name:
         offered = {"data_dir": place, "image_size": image_size, "seed": seed}
-        found = arrays.from_factory(user.call(name, offered, error=DataError), name)
+        found = arrays.from_factory(user.call(name, offered, error=DataError), name, asked)
     else:
         raise _no_such(name, place)
     if isinstance(found, Raw):
@@ -141,17 +147,6 @@ def load(
 def _refuse_task(name: str, task: Task) -> None:
     if task.name in reading.READ and task.name != "classification":
         raise DataError(f"data set '{name}' is for classification, not for {task.name}: give a folder of your own")
-
-
-def _fitting(task: Task, listing: Listing) -> Task:
-    """The task with what it must know of its training targets: mean and deviation of values that are estimated."""
-    targets = listing.train.targets
-    if task.name != "regression" or not isinstance(targets, Values):
-        return task
-    values_ND = targets.values.astype(np.float64)
-    # A value that never differs is estimated by its mean alone.
-    std = tuple(float(one) or 1.0 for one in values_ND.std(axis=0))
-    return task_named("regression", {"mean": tuple(values_ND.mean(axis=0).tolist()), "std": std})
 
 
 def _subset(listing: Listing, n: int, *, seed: int) -> Listing:
@@ -173,10 +168,15 @@ def _finished(found: Dataset, *, subset: int | None, image_size: int | None, see
             train=arrays.resized(found.train, image_size),
             test=arrays.resized(found.test, image_size),
         )
+    return measured(found)
+
+
+def measured(found: Dataset) -> Dataset:
+    """The data set with mean and deviation of its pixels, unless it has them, and a task that knows its targets."""
     if not found.mean_C:
         mean_C, std_C = arrays.mean_and_std(found.train.x_BCHW)
         found = replace(found, mean_C=mean_C, std_C=std_C)
-    return found
+    return replace(found, task=found.task.fitted(found.train.y_B, found.image_size))
 
 
 def _read(name: str, place: Path, *, download: bool) -> Raw:
@@ -206,6 +206,8 @@ def _listing(name: str, place: Path, task: Task) -> Listing | None:
 def _no_such(name: str, place: Path) -> Exception:
     if name.endswith(".py"):
         return DataError(f"'{name}' names a file but no factory in it: write {name}:FACTORY")
+    if Path(name).suffix.lower() in reading.LISTS:
+        return DataError(f"there is no file '{name}' (working folder: {Path.cwd()}, data folder: {place})")
     if Path(name).is_file():
         return DataError(f"'{name}' is a file; a data set is a folder with train/CLASS/*.jpg and val or test")
     if "/" in name or "\\" in name or name.startswith((".", "~")):

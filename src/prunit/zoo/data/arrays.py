@@ -1,7 +1,8 @@
 """Images that are already in memory: what a user's factory returned, resizing, mean and deviation."""
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -9,18 +10,30 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from prunit.batches import Dataset, Split
+from prunit.edge.reading import IGNORED
 from prunit.errors import DataError
+from prunit.tasks import Task
+from prunit.zoo.data import torchsets
 from prunit.zoo.data.raw import Raw
 
+_COMMON: Final = "classification"
+_IN_FLOAT32: Final = ("multilabel", "regression", "detection")
 MEASURED = 10_000
 """Training images that mean and deviation are taken from; spread over the whole set."""
+TOGETHER = 500
+"""Of them, as many as are copied, or read from disk, at once."""
 
 
-def from_factory(made: object, reference: str) -> Dataset | Raw:
-    """What a user's factory returned, checked: a Dataset, or (x_train, y_train, x_test, y_test)."""
+def from_factory(made: object, reference: str, task: Task) -> Dataset | Raw:
+    """What a user's factory returned, checked: a Dataset, two of torch, or (x_train, y_train, x_test, y_test).
+
+    A Dataset that does not say what it is for is for `task`.
+    """
     if isinstance(made, Dataset):
+        if made.task.name == _COMMON and task.name != _COMMON:
+            made = replace(made, task=task)
         for part, split in (("train", made.train), ("test", made.test)):
-            _check(split, len(made.classes), f"'{reference}' {part}")
+            _check(split, made.classes, f"'{reference}' {part}", made.task)
         _same_shape(made.train, made.test, reference)
         if {len(made.mean_C), len(made.std_C)} - {0, made.channels}:
             raise DataError(
@@ -28,20 +41,24 @@ def from_factory(made: object, reference: str) -> Dataset | Raw:
                 f" {made.channels} channels; give one each, or () to have them measured"
             )
         return made
+    names: tuple[str, ...] = ()
+    if torchsets.is_pair(made):
+        train, test, names = torchsets.held(made, reference, task)
+        made = (train.x_BCHW, train.y_B, test.x_BCHW, test.y_B)
     if not isinstance(made, tuple | list) or len(made) != 4:
         what = f"{len(made)} values" if isinstance(made, tuple | list) else f"an object of type {type(made).__name__}"
         raise DataError(
             f"'{reference}' returned {what}: return a prunit.batches.Dataset, or (x_train, y_train, x_test, y_test)"
-            " with uint8 images"
+            " with uint8 images, or two data sets of torch"
         )
     x_train, y_train, x_test, y_test = made
     train, test = (
-        Split(_images(x, f"'{reference}' x_{part}"), _labels(y, f"'{reference}' y_{part}"))
+        Split(_images(x, f"'{reference}' x_{part}"), _targets(y, f"'{reference}' y_{part}", task))
         for part, x, y in (("train", x_train, y_train), ("test", x_test, y_test))
     )
-    classes = tuple(str(i) for i in range(int(train.y_B.max()) + 1 if len(train) else 0))
+    classes = names or tuple(str(i) for i in range(_told_apart(train.y_B, task)))
     for part, split in (("train", train), ("test", test)):
-        _check(split, len(classes), f"'{reference}' {part}")
+        _check(split, classes, f"'{reference}' {part}", task)
     _same_shape(train, test, reference)
     # Whether a mirrored image keeps its class is not said; a needless flip harms more than a missing one.
     return Raw(train, test, classes, flip=False)
@@ -65,6 +82,31 @@ def _images(value: object, what: str) -> Tensor:
     return x.contiguous()
 
 
+def _targets(value: object, what: str, task: Task) -> Tensor:
+    """Targets in the form in which the task takes them, as far as that is a matter of their dtype."""
+    if task.name == _COMMON:
+        return _labels(value, what)
+    y_B = _tensor(value, what)
+    if task.name in _IN_FLOAT32:
+        y_B = y_B.float()
+    elif task.name == "segmentation" and not y_B.is_floating_point() and y_B.numel() and y_B.min() >= 0:
+        y_B = y_B.clamp(max=IGNORED).to(torch.uint8)
+    return y_B[:, None] if task.name == "regression" and y_B.ndim == 1 else y_B
+
+
+def _told_apart(y_B: Tensor, task: Task) -> int:
+    """How many classes, or values, training targets speak of; of a task of the user's own with other targets one."""
+    if not y_B.numel():
+        return 0
+    if task.name in ("multilabel", "regression"):
+        return y_B.shape[1] if y_B.ndim == 2 else 0
+    if task.name == "detection":
+        return int(y_B[..., 4].max()) + 1 if y_B.ndim == 3 and y_B.shape[2] == 6 else 0
+    if task.name == "segmentation":
+        return int(torch.where(y_B == IGNORED, 0, y_B).max()) + 1
+    return int(y_B.max()) + 1 if y_B.ndim == 1 and y_B.dtype == torch.int64 else 1
+
+
 def _labels(value: object, what: str) -> Tensor:
     y_B = _tensor(value, what)
     if y_B.is_floating_point() or y_B.is_complex() or y_B.dtype == torch.bool:
@@ -72,12 +114,17 @@ def _labels(value: object, what: str) -> Tensor:
     return y_B.long()
 
 
-def _check(split: Split, classes: int, what: str) -> None:
-    x, y = split.x_BCHW, split.y_B
+def _check(split: Split, names: Sequence[str], what: str, task: Task) -> None:
+    x, y, classes = split.x_BCHW, split.y_B, len(names)
     if x.dtype != torch.uint8:
         raise DataError(f"{what}: images are {x.dtype}; give uint8 from 0 to 255, they are normalised per batch")
     if x.ndim != 4 or x.shape[2] != x.shape[3]:
         raise DataError(f"{what}: images have shape {tuple(x.shape)}; give squares, BCHW or BHWC")
+    if task.name != _COMMON:
+        if not y.ndim or len(y) != len(x) or len(y) == 0:
+            raise DataError(f"{what}: {len(x)} images and targets of shape {tuple(y.shape)}; give one target per image")
+        task.check_targets(y, names, x.shape[2], what=what)
+        return
     if y.ndim != 1 or len(y) != len(x) or len(y) == 0:
         raise DataError(f"{what}: {len(x)} images and labels of shape {tuple(y.shape)}; give one label per image")
     if y.dtype != torch.int64 or int(y.min()) < 0 or int(y.max()) >= classes:
@@ -111,10 +158,15 @@ def mean_and_std(x_BCHW: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     n = min(len(x_BCHW), MEASURED)
     chosen = torch.arange(n) * len(x_BCHW) // n
     value = torch.arange(256, dtype=torch.float64) / 255
+    counts_C256 = torch.zeros(x_BCHW.shape[1], 256, dtype=torch.int64)
+    for part in chosen.split(TOGETHER):
+        x_PCHW = x_BCHW[part]
+        for channel, counts in enumerate(counts_C256):
+            # Counting the 256 values is exact and needs no floating-point copy of the images.
+            counts += torch.bincount(x_PCHW[:, channel].flatten(), minlength=256)
     means, stds = [], []
-    for channel in range(x_BCHW.shape[1]):
-        # Counting the 256 values is exact and needs no floating-point copy of the images.
-        share = torch.bincount(x_BCHW[chosen, channel].flatten(), minlength=256).double()
+    for counts in counts_C256:
+        share = counts.double()
         share /= share.sum()
         mean = float((share * value).sum())
         means.append(mean)

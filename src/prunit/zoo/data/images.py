@@ -3,26 +3,30 @@
 import importlib.util
 import os
 import statistics
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from prunit.batches import Split
-from prunit.edge.pixels import Fit, opened, placed
-from prunit.edge.reading import Files, Listing, Masks, Misfit
+from prunit.edge.pixels import Fit, opened
+from prunit.edge.reading import Files, Listing, Masks
+from prunit.edge.reading.photos import Problem, filled, named, quiet
 from prunit.errors import DataError, MissingExtraError
-from prunit.zoo.data.raw import AnyArray, Raw, refuse_too_large
+from prunit.zoo.data import raw
+from prunit.zoo.data.raw import AnyArray, Raw, needed_bytes, refuse_too_large
+from prunit.zoo.data.streamed import ImageFiles
 
 HEADERS = 1000
 """Files whose size is looked up to settle the common one; spread over the whole list."""
 PART = 256
 """Files per task of a decoding thread."""
+AT_ONCE: Final = 64
+"""Images of a small batch, which must fit into memory in any case."""
 LARGEST: Final = 256
 """The most that the side of an image is where boxes or masks are learnt and no size was asked for."""
 STEP: Final = 32
@@ -32,19 +36,20 @@ STEP: Final = 32
 _FITTED: Final = {"crop": "short side fitted, centre cut out", "letterbox": "long side fitted, bars beside"}
 
 
-class Problem(NamedTuple):
-    """Why an image cannot be used."""
-
-    text: str
-    misfit: bool
-    """The image is whole, but what it is labelled with does not fit it."""
-
-
-def decode(listing: Listing, *, name: str, image_size: int | None, fit: Fit = "crop", skip_broken: bool = False) -> Raw:
+def decode(
+    listing: Listing,
+    *,
+    name: str,
+    image_size: int | None,
+    fit: Fit = "crop",
+    skip_broken: bool = False,
+    stream: bool | None = None,
+) -> Raw:
     """The images of `listing` (what a subset needs is cut from the listing, before anything is decoded).
 
     Broken files, and targets that do not fit their image, are all found before the first ones are named; with
     `skip_broken` they are left out. Without `image_size` it is `common_size`, or `rounded_size` with a letterbox.
+    `stream` says whether images stay on disk (`ImageFiles`); None: where they would take too much memory.
     """
     if importlib.util.find_spec("PIL") is None:
         raise MissingExtraError(f"reading the images of '{name}'", "pillow", "train")
@@ -52,11 +57,17 @@ def decode(listing: Listing, *, name: str, image_size: int | None, fit: Fit = "c
     paths = (*train.paths, *test.paths)
     with quiet():
         size = image_size or (common_size if fit == "crop" else rounded_size)(paths)
-        channels = 4 if isinstance(train.targets, Masks) else 3
-        refuse_too_large(name, (len(train), len(test)), (channels, size, size))
-        (x_train, problems), (x_test, more) = (_part(files, size, fit) for files in (train, test))
+        number, masked = (len(train), len(test)), isinstance(train.targets, Masks)
+        needed = needed_bytes(number, (3 + masked, size, size))
+        stream = needed > raw.LIMIT_BYTES if stream is None else stream
+        if not stream:
+            refuse_too_large(name, number, (3 + masked, size, size))
+        elif masked or AT_ONCE * 3 * size * size > raw.LIMIT_BYTES:
+            refuse_too_large(name, number, (1 if masked else 3, size, size))
+        (x_train, problems), (x_test, more) = (_part(files, size, fit, stream) for files in (train, test))
     parts, problems = (x_train, x_test), problems + more
-    notes = [f"{size}x{size} px, {_FITTED[fit]}"]
+    where = "read from disk as needed" if stream else f"{needed / 1e9:.2g} GB in memory"
+    notes = [f"{size}x{size} px, {_FITTED[fit]}; {where}"]
     if problems and not skip_broken:
         raise DataError(named(problems))
     if problems:
@@ -82,15 +93,6 @@ def rounded_size(paths: Sequence[Path]) -> int:
     return -(-side // STEP) * STEP
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Inside, Pillow's remarks on odd files are not shown: they change no pixel."""
-    with warnings.catch_warnings():
-        # Palettes with transparency, extra bytes in tags.
-        warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
-        yield
-
-
 def _sizes(paths: Sequence[Path]) -> list[tuple[int, int]]:
     """Width and height of files spread over the list, as far as they can be opened."""
     sizes: list[tuple[int, int]] = []
@@ -103,49 +105,27 @@ def _sizes(paths: Sequence[Path]) -> list[tuple[int, int]]:
     return sizes
 
 
-def _part(files: Files, size: int, fit: Fit) -> tuple[Split, list[Problem]]:
-    """The images of a part and their targets, without those that cannot be used, and these."""
-    x_BCHW = np.empty((len(files), 3, size, size), np.uint8)
+def _part(files: Files, size: int, fit: Fit, stream: bool) -> tuple[Split, list[Problem]]:
+    """The images of a part and their targets, without those that cannot be used, and these.
+
+    What is streamed is read here too: a file that is broken is better known before a training than in it.
+    """
+    x_BCHW = np.empty((0 if stream else len(files), 3, size, size), np.uint8)
 
     def fill(start: int) -> list[AnyArray | Problem]:
-        return [filled(x_BCHW[i], files, i, fit) for i in range(start, min(start + PART, len(files)))]
+        out_CHW = np.empty((3, size, size), np.uint8)
+        indices = range(start, min(start + PART, len(files)))
+        return [filled(out_CHW if stream else x_BCHW[i], files, i, fit) for i in indices]
 
     # Pillow decodes outside Python's lock, so threads share the work without copying pixels between processes.
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         found = [one for part in pool.map(fill, range(0, len(files), PART)) for one in part]
     problems = [one for one in found if isinstance(one, Problem)]
-    targets = [one for one in found if not isinstance(one, Problem)]
-    if problems:
-        x_BCHW = x_BCHW[[i for i, one in enumerate(found) if not isinstance(one, Problem)]]
-    y_B = torch.from_numpy(files.targets.together(targets))
-    return Split(torch.from_numpy(x_BCHW), y_B), problems
-
-
-def filled(out_CHW: AnyArray, files: Files, i: int, fit: Fit) -> AnyArray | Problem:
-    """Write an image to `out_CHW`; its target, or what is wrong with it."""
-    from PIL import UnidentifiedImageError
-
-    path = files.paths[i]
-    try:
-        with opened(path) as image:
-            pixels_CHW, placing = placed(image, (out_CHW.shape[1], out_CHW.shape[2]), fit=fit)
-        out_CHW[:] = pixels_CHW
-        return files.targets.of(i, placing)
-    except UnidentifiedImageError:
-        return Problem(f"'{path}' (not an image of a known format, {path.stat().st_size} bytes)", misfit=False)
-    except Misfit as cause:
-        return Problem(f"'{path}': {cause}", misfit=True)
-    except Exception as cause:  # decoders fail in many ways
-        return Problem(f"'{path}' ({' '.join(str(cause).split()) or type(cause).__name__})", misfit=False)
-
-
-def named(problems: Sequence[Problem]) -> str:
-    """The first of many problems, and how many more."""
-    found = []
-    for misfit, what in ((False, "broken image"), (True, "label that does not fit its image")):
-        texts = [problem.text for problem in problems if problem.misfit == misfit]
-        more = f" and {len(texts) - 3} more" if len(texts) > 3 else ""
-        several = what.replace("image", "images", 1) if not misfit else "labels that do not fit their images"
-        if texts:
-            found.append(f"{several if len(texts) > 1 else what}: {'; '.join(texts[:3])}{more}")
-    return "; ".join(found)
+    whole = [i for i, one in enumerate(found) if not isinstance(one, Problem)]
+    y_B = torch.from_numpy(files.targets.together([one for one in found if not isinstance(one, Problem)]))
+    if stream:
+        # It has all that is asked of the tensor.
+        x = cast("Tensor", ImageFiles([files.paths[i] for i in whole], size, fit))
+    else:
+        x = torch.from_numpy(x_BCHW[whole] if problems else x_BCHW)
+    return Split(x, y_B), problems
