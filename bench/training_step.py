@@ -41,7 +41,7 @@ def step_of(run: Run, threads: int) -> float:
     draws = run.feed.draws(seed=0, epoch=0).part(run.share(0))
     run.wrapped.train()
     started = clock()
-    run.step(draws, LR)
+    run.step(run.feed.batch(draws), LR)
     return clock() - started
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from prunit.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from prunit import zoo
+    from prunit import portfolio, zoo
     from prunit.batches import Batch, Dataset, Split
     from prunit.checkpoints import read_weights
     from prunit.cut.optimizers import cut_optimizer
@@ -47,6 +47,7 @@ __all__ = [
     "load",
     "mask",
     "plan",
+    "portfolio",
     "read_weights",
     "rectify",
     "remove_zeros",
@@ -73,6 +74,7 @@ _HOMES: Final = {
     "load": ("prunit.cut.store", "load"),
     "mask": ("prunit.cut.surgery", "mask"),
     "plan": ("prunit.recipe", "make_plan"),
+    "portfolio": ("prunit.portfolio", ""),
     "read_weights": ("prunit.checkpoints", "read_weights"),
     "rectify": ("prunit.cut.surgery", "rectify"),
     "remove_zeros": ("prunit.cut.zeros", "remove_zeros"),

@@ -142,6 +142,14 @@ def test_round_trip_is_exact(tmp_path: Path) -> None:
         (lambda data: data["variants"][0]["artifact"].update(sha256="abc"), "artifact.sha256: String should match"),
         (lambda data: data["variants"].append(data["variants"][0]), "variants: two variants are called 'dense'"),
         (lambda data: data.update(format="onnx"), "field 'format' is not 'prunit-portfolio'"),
+        (
+            lambda data: data["variants"][0]["artifact"].update(outputs=[{"name": "logits"}, {"name": "logits"}]),
+            r"variants\[0\].artifact.outputs: two outputs are called 'logits'",
+        ),
+        (
+            lambda data: data["variants"][0]["artifact"].update(outputs=[{"name": "boxes", "shape": [9, 4]}]),
+            r"variants\[0\].artifact.outputs: the first is called 'boxes', and 'output_name' is 'logits'",
+        ),
         (lambda data: data.update(version=4), "field 'version' is 4 and this prunit reads up to 3; upgrade prunit"),
         (lambda data: data.update(version="1"), "version: Input should be 1, 2 or 3"),
         (lambda data: data.update(name=3, model=4), r"name: Input .* \(and 1 more\)"),
@@ -162,7 +170,7 @@ def test_a_manifest_of_the_version_before_is_read_and_written_as_one_of_today(tm
         data["version"] = 1
         for added in ("answers", "scores", "interval", "against"):
             del data["variants"][0]["metrics"][added]
-        del data["task"], data["preprocessing"]["fit"]
+        del data["task"], data["preprocessing"]["fit"], data["variants"][0]["artifact"]["outputs"]
 
     read = Portfolio.read(broken(tmp_path, older))
     assert (read.version, read.variants[0].metrics.answers) == (1, None)
@@ -170,6 +178,7 @@ def test_a_manifest_of_the_version_before_is_read_and_written_as_one_of_today(tm
     read.write(tmp_path)
     again = Portfolio.read(tmp_path)
     assert again.version == 3
+    assert [(output.name, output.shape) for output in again.variants[0].artifact.outputs] == [("logits", None)]
     assert again.variants == read.variants
 
 

@@ -20,14 +20,14 @@ from tests.export.toynets import build, example
 from tests.nets import random_plan
 
 
-class TwoOutputs(nn.Module):
+class OfNumbers(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.a = nn.Conv2d(3, 6, 3)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = self.a(x)
-        return x, x.relu()
+        return x, x.argmax(1)
 
 
 def stirred(model: nn.Module) -> nn.Module:
@@ -135,7 +135,7 @@ def test_a_number_that_would_be_a_fraction_is_refused() -> None:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (TwoOutputs(), "returns a tuple, and only one tensor can be exported"),
+        (OfNumbers(), "output 'output_1' has type torch.int64, and only torch.float32 can be exported"),
         (build("plain").double(), "weights of type float64"),
         (build("plain").to("meta"), "meta"),
     ],

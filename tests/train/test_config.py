@@ -1,10 +1,14 @@
 """TrainConfig: what the schedules' recipes say, and settings refused in one line."""
 
+from dataclasses import replace
+
 import pytest
 from pydantic import BaseModel, ValidationError
 
 from prunit.errors import ConfigError, UnknownNameError
-from prunit.train import TrainConfig, fitted
+from prunit.tasks import Classification
+from prunit.train import TrainConfig, fitted, fitted_to
+from tests.train.toys import stripes
 
 
 def test_step_is_the_papers_recipe() -> None:
@@ -19,6 +23,11 @@ def test_onecycle_is_the_short_default() -> None:
     assert (config.lr, config.decay, config.smoothing, config.ramp_epochs) == (0.2, 5e-4, 0.1, 2.0)
 
 
+def test_cosine_is_the_common_one() -> None:
+    config = fitted(TrainConfig(schedule="cosine", epochs=20), 50_000)
+    assert (config.lr, config.decay, config.smoothing, config.ramp_epochs) == (0.1, 5e-4, 0.1, 1.0)
+
+
 def test_given_values_win_even_if_they_are_zero() -> None:
     config = fitted(TrainConfig(lr=0.05, weight_decay=0, label_smoothing=0, warmup_epochs=0), 50_000)
     assert (config.lr, config.decay, config.smoothing, config.ramp_epochs) == (0.05, 0, 0, 0)
@@ -30,7 +39,14 @@ def test_given_values_win_even_if_they_are_zero() -> None:
         ({"epochs": 0}, r"'epochs' = 0: .*greater than or equal to 1"),
         ({"batch_size": 1}, r"'batch_size' = 1: .*greater than or equal to 2"),
         ({"lr": float("inf")}, r"'lr' = inf: .*finite"),
-        ({"schedule": "cosine"}, r"'schedule' = 'cosine': .*'onecycle' or 'step'"),
+        ({"schedule": "linear"}, r"'schedule' = 'linear': .*'onecycle', 'step' or 'cosine'"),
+        ({"optimizer": "adam"}, r"'optimizer' = 'adam': .*'sgd' or 'adamw'"),
+        ({"clip": -1}, r"'clip' = -1: .*greater than or equal to 0"),
+        ({"ema": 1}, r"'ema' = 1: .*less than 1"),
+        ({"jitter": 1.5}, r"'jitter' = 1.5: .*less than or equal to 1"),
+        ({"mixup": -0.2}, r"'mixup' = -0.2: .*greater than or equal to 0"),
+        ({"flip": "sideways"}, r"'flip' = 'sideways': .*'auto'"),
+        ({"balance": "yes"}, r"'balance' = 'yes': .*'none', 'weights' or 'sampler'"),
         ({"device": "gpu"}, r"'device' = 'gpu': use auto, cpu, cuda or cuda:N"),
         ({"device": "cpu:1"}, r"'device' = 'cpu:1': use auto"),
         ({"device": "cuda:1", "devices": 2}, r"'devices' = 2, but 'device' = 'cuda:1' names one"),
@@ -83,6 +99,37 @@ def test_few_images_are_trained_in_smaller_batches(images: int, batch_size: int,
     assert (found.epochs, found.batch_size) == (30, batch_size)
     assert found.lr == pytest.approx(lr)
     assert fitted(found, 10) is found
+
+
+@pytest.mark.parametrize(
+    ("images", "batch_size"), [(50_000, 128), (2_559, 64), (640, 32), (639, 16), (205, 8), (24, 4), (1, 4)]
+)
+def test_another_task_has_smaller_batches_still(images: int, batch_size: int) -> None:
+    found = fitted(TrainConfig(), images, classifies=False)
+    assert (found.epochs, found.batch_size) == (60, batch_size)
+    assert found.lr == pytest.approx(0.2 * (batch_size / 128) ** 0.5)
+    assert fitted(TrainConfig(), images, classifies=False, task_lr=0.04).lr == pytest.approx(
+        0.04 * (batch_size / 16) ** 0.5
+    )
+
+
+def test_rates_of_adamw_and_of_tasks_follow_a_batch_size_that_was_given() -> None:
+    adamw = TrainConfig(optimizer="adamw", batch_size=32)
+    assert fitted(adamw, 50_000).lr == pytest.approx(5e-4)
+    assert fitted(adamw, 50_000, classifies=False, task_lr=0.04).lr == pytest.approx(5e-4)
+    assert fitted(TrainConfig(batch_size=64), 900, classifies=False, task_lr=0.04).lr == pytest.approx(0.08)
+    assert fitted(TrainConfig(batch_size=64, lr=0.3), 900, classifies=False, task_lr=0.04).lr == 0.3
+
+
+def test_the_data_set_s_task_says_what_suits_it() -> None:
+    class Slow(Classification):
+        name = "slow"
+        lr = 0.01
+
+    assert fitted_to(TrainConfig(), stripes()) == fitted(TrainConfig(), 50)
+    assert fitted_to(TrainConfig(), replace(stripes(), task=Slow())) == fitted(
+        TrainConfig(), 50, classifies=False, task_lr=0.01
+    )
 
 
 def test_what_is_given_stays_as_it_is() -> None:

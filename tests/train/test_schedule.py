@@ -1,5 +1,7 @@
 """The learning rate at chosen steps, worked out by hand."""
 
+import math
+
 import pytest
 
 from prunit.train import Fitted, TrainConfig, fitted
@@ -46,7 +48,28 @@ def test_step_warms_up_linearly() -> None:
     assert [lr_at(config, step, 2) for step in (0, 4, 9, 10)] == pytest.approx([0.02, 0.1, 0.2, 0.2])
 
 
-@pytest.mark.parametrize("schedule", ["onecycle", "step"])
+@pytest.mark.parametrize(
+    ("step", "lr"),
+    [
+        (0, 0.02),  # 5 % of 10 epochs of 10 steps are 5 steps
+        (4, 0.1),
+        (5, 0.1),
+        (5 + 95 / 3, 0.075),  # cos 60 degrees is a half
+        (52.5, 0.05),
+        (99, 0.05 * (1 + math.cos(math.pi * 94 / 95))),
+    ],
+)
+def test_cosine_goes_up_in_a_line_and_down_in_half_a_wave(step: float, lr: float) -> None:
+    assert lr_at(numbers(TrainConfig(epochs=10, schedule="cosine")), step, 10) == pytest.approx(lr)  # pyright: ignore[reportArgumentType]
+
+
+def test_cosine_warms_up_for_as_long_as_it_is_told() -> None:
+    config = numbers(TrainConfig(epochs=10, schedule="cosine", warmup_epochs=2, lr=0.4))
+    assert [lr_at(config, step, 10) for step in (0, 9, 19, 20, 60)] == pytest.approx([0.02, 0.2, 0.4, 0.4, 0.2])
+    assert lr_at(config.model_copy(update={"warmup_epochs": 0.0}), 0, 10) == 0.4
+
+
+@pytest.mark.parametrize("schedule", ["onecycle", "step", "cosine"])
 @pytest.mark.parametrize(("epochs", "steps"), [(1, 1), (1, 2), (2, 1), (3, 7)])
 def test_it_stays_above_zero_and_below_the_peak(schedule: str, epochs: int, steps: int) -> None:
     config = numbers(TrainConfig.model_validate({"schedule": schedule, "epochs": epochs}))

@@ -15,6 +15,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveInt,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
 
@@ -29,15 +30,29 @@ from prunit.shown import Table
 
 MANIFEST: Final = "portfolio.json"
 VERSION: Final = 3
-"""Of what is written. Version 2 is of classifiers only: without `task`, `fit` and further metrics; version 1 is without
-`answers` too. Both are read."""
+"""Of what is written. Version 2 is of classifiers with one output only: without `task`, `fit`, `outputs` and further
+metrics; version 1 is without `answers` too. Both are read."""
+
+
+class Output(Record):
+    """One of a model's outputs, which goes by its name.
+
+    `shape` is that for one image, -1 where it depends on the image; None: not known, as in manifests of older versions.
+    `tolerance` is how far it may be off in the self-test, absolutely; None: as the artifact says.
+    """
+
+    name: str = Field(min_length=1)
+    shape: tuple[Annotated[int, Field(ge=-1)], ...] | None = None
+    tolerance: float | None = Field(default=None, gt=0)
 
 
 class Artifact(Record):
-    """An exported model file, and one stored input with the output it must give.
+    """An exported model file, and one stored input with the outputs it must give.
 
-    `input_shape` is (C, H, W); the batch dimension is free. `self_test` is an .npz with the float32 arrays `input`
-    (n, C, H, W) and `expected` (n, …); an engine's output may differ from it by `tolerance` at most, absolutely.
+    `input_shape` is (C, H, W); the batch dimension is free, and the first of each output too. `outputs` stand in the
+    file's order, `output_name` is the first one's. `self_test` is an .npz with the float32 arrays `input` (n, C, H, W)
+    and `expected` (n, …), of further outputs `expected_1`, …; an engine's outputs may differ from them by the output's
+    `tolerance` at most, absolutely.
     """
 
     path: RelativePath
@@ -47,9 +62,34 @@ class Artifact(Record):
     input_name: str
     input_shape: tuple[PositiveInt, PositiveInt, PositiveInt]
     output_name: str
+    outputs: tuple[Output, ...] = Field(default=(), validate_default=True)
     self_test: RelativePath
     self_test_sha256: Sha256
     tolerance: float = Field(gt=0)
+
+    @field_validator("outputs")
+    @classmethod
+    def _outputs_of(cls, outputs: tuple[Output, ...], info: ValidationInfo) -> tuple[Output, ...]:
+        """Older manifests know only the name of the one output that they have."""
+        first = info.data.get("output_name")
+        if first is None:  # which is told already
+            return outputs
+        if not outputs:
+            return (Output(name=first),)
+        names = [output.name for output in outputs]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two outputs are called '{twice}'")
+        if names[0] != first:
+            raise ValueError(f"the first is called '{names[0]}', and 'output_name' is '{first}'")
+        return outputs
+
+    def unlike(self, other: "Artifact") -> str:
+        """Why another one cannot answer in its place, '' if it can: it takes other images, or has other outputs."""
+        if self.input_shape != other.input_shape:
+            return f"it takes images of shape {other.input_shape}, the portfolio's are {self.input_shape}"
+        own, others = ([output.name for output in artifact.outputs] for artifact in (self, other))
+        return "" if own == others else f"its outputs are {', '.join(others)}; the portfolio's are {', '.join(own)}"
 
 
 class Latency(Record):

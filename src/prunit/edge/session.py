@@ -5,7 +5,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +18,23 @@ Array = npt.NDArray[np.float32]
 
 
 class Session(Protocol):
-    """A model file held ready in an engine."""
+    """A model file held ready in an engine. One for models of several outputs is a `ManySession`."""
 
     def run(self, x_BCHW: Array, /) -> Array:
-        """The model's output for a batch, its first dimension B."""
+        """The model's first output for a batch, its first dimension B."""
         ...
 
     def close(self) -> None:
         """Frees what the engine holds; the session answers no more."""
+        ...
+
+
+@runtime_checkable
+class ManySession(Session, Protocol):
+    """A session that gives all outputs of a model."""
+
+    def run_all(self, x_BCHW: Array, /) -> tuple[Array, ...]:
+        """The model's outputs for a batch in the file's order, the first dimension of each B."""
         ...
 
 
@@ -52,32 +61,53 @@ class Runtime(Protocol):
         ...
 
 
+def outputs_of(session: Session, x_BCHW: Array) -> tuple[Array, ...]:
+    """All outputs for a batch; of a session that knows `run` alone, the one that this gives."""
+    return session.run_all(x_BCHW) if isinstance(session, ManySession) else (session.run(x_BCHW),)
+
+
+def expected_key(index: int) -> str:
+    """What a self-test calls the stored output of that index."""
+    return f"expected_{index}" if index else "expected"
+
+
 def self_test(session: Session, artifact: Artifact, folder: Path) -> float:
-    """The largest absolute difference between the session's and the stored output of the artifact's stored input.
+    """The largest absolute difference between the session's and the stored outputs of the artifact's stored input.
 
-    Raises PortfolioError where it exceeds the artifact's tolerance: then the file or the engine is not to be used.
+    Raises PortfolioError where it exceeds the output's tolerance: then the file or the engine is not to be used.
     """
-    x_BCHW, expected = _stored(inside(folder, artifact.self_test), artifact)
-    found = session.run(x_BCHW)
-    if found.shape != expected.shape:
+    x_BCHW, stored = _stored(inside(folder, artifact.self_test), artifact)
+    outputs = outputs_of(session, x_BCHW)
+    failed = f"'{artifact.path}' failed its self-test:"
+    if len(outputs) < len(stored):
         raise PortfolioError(
-            f"'{artifact.path}' failed its self-test: the output has shape {found.shape}, expected {expected.shape}"
+            f"{failed} the engine's session gives {len(outputs)} of its {len(stored)} outputs; it needs 'run_all'"
         )
-    difference = float(np.max(np.abs(found.astype(np.float64) - expected)))
-    if not difference <= artifact.tolerance:  # a NaN is no pass
-        raise PortfolioError(
-            f"'{artifact.path}' failed its self-test: an output is off by {difference:.3g}, more than its tolerance "
-            f"of {artifact.tolerance:.3g}; do not use it on this device with this engine"
-        )
-    return difference
+    largest = 0.0
+    for output, found, expected in zip(artifact.outputs, outputs, stored, strict=False):
+        what = "the output" if len(stored) == 1 else f"the output '{output.name}'"
+        if found.shape != expected.shape:
+            raise PortfolioError(f"{failed} {what} has shape {found.shape}, expected {expected.shape}")
+        difference = float(np.max(np.abs(found.astype(np.float64) - expected), initial=0.0))
+        tolerance = output.tolerance or artifact.tolerance
+        if not difference <= tolerance:  # a NaN is no pass
+            what = "an output" if len(stored) == 1 else what
+            raise PortfolioError(
+                f"{failed} {what} is off by {difference:.3g}, more than its tolerance of {tolerance:.3g}; do not use "
+                "it on this device with this engine"
+            )
+        largest = max(largest, difference)
+    return largest
 
 
-def _stored(path: Path, artifact: Artifact) -> tuple[Array, Array]:
+def _stored(path: Path, artifact: Artifact) -> tuple[Array, tuple[Array, ...]]:
+    """The stored images, and what each output has to be for them."""
     try:
         if sha256_of(path) != artifact.self_test_sha256:
             raise PortfolioError(f"'{path}' was changed: its SHA-256 is not the manifest's; copy the folder again")
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return arrays["input"].astype(np.float32), arrays["expected"].astype(np.float32)
+            expected = (arrays[expected_key(i)].astype(np.float32) for i in range(len(artifact.outputs)))
+            return arrays["input"].astype(np.float32), tuple(expected)
     except FileNotFoundError:
         raise PortfolioError(f"'{path}', the self-test of '{artifact.path}', is missing") from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
@@ -112,10 +142,15 @@ def as_input(x_BCHW: Array, shape: Sequence[int | str | None], path: Path) -> Ar
 
 
 class Answer(NamedTuple):
-    """The output for a batch, and the variant that gave it."""
+    """The outputs for a batch in the manifest's order, and the variant that gave them."""
 
-    output: Array
+    outputs: tuple[Array, ...]
     variant: str
+
+    @property
+    def output(self) -> Array:
+        """The first output, of most models the only one."""
+        return self.outputs[0]
 
 
 class Held:

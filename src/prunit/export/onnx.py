@@ -2,26 +2,29 @@
 
 import contextlib
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from prunit.cut.surgery import copied
-from prunit.edge.portfolio import Artifact
+from prunit.edge.portfolio import Artifact, Output
 from prunit.edge.runtimes import runtime
-from prunit.edge.session import Array
+from prunit.edge.session import Array, expected_key
 from prunit.errors import ConfigError, ModelError
 from prunit.export.images import STORED, images
+from prunit.export.outputs import outputs, shapes_of
 from prunit.export.proof import Figures, Trial, allowed, prove
-from prunit.export.translation import INPUT, OUTPUT, Translation, finished, gist, translated
+from prunit.export.translation import INPUT, OUTPUT, Translation, finished, translated
 from prunit.files import sha256_of, staged
 from prunit.graph.finite import check_finite
+from prunit.graph.running import tensors_in
 
 LIMIT_BYTES: Final = 1_800_000_000
 """A protobuf file ends at 2 GB; the rest is room for the graph."""
@@ -39,10 +42,11 @@ def export_onnx(
 ) -> Artifact:
     """The record of NAME.onnx and NAME.selftest.npz in `folder`; the model, its modes included, stays as it was.
 
-    Only the shape of `example_BCHW` matters; `output` is what the file calls the model's output. Both files are the
-    same bytes for the same model. They appear only after
-    the ONNX file gave torch's outputs in ONNX Runtime on noise and on plain images, alone and in a batch, to within
-    `tolerance` of an image's largest output; if it does not, ModelError says on which image and by how much.
+    Only the shape of `example_BCHW` matters. All tensors that the model returns are outputs of the file, in whatever
+    they come (see `export.outputs`); `output` is what it calls one that has no name of its own and is the only one.
+    Both files are the same bytes for the same model. They appear only after the ONNX file gave torch's outputs in ONNX
+    Runtime on noise and on plain images, alone and in a batch, to within `tolerance` of an image's largest value of
+    that output; if it does not, ModelError says on which image and by how much.
     `on_translated` gets a copy of what torch makes of the model, which an `Untrained` need not do again.
     """
     if not re.fullmatch(r"\w[\w.=+-]*", name, re.ASCII):
@@ -51,47 +55,60 @@ def export_onnx(
     pictures = images(shape_CHW)
     with _for_inference(model) as still:
         x_BCHW = np.stack([pictures[name] for name in STORED])
-        together = Trial(STORED, x_BCHW, outputs(still, x_BCHW), stored=True)
-        if not np.isfinite(together.expected[0]).all():
+        together = Trial(STORED, x_BCHW, outputs(still, x_BCHW, output=output), stored=True)
+        if not all(np.isfinite(values[0]).all() for values in together.expected.values()):
             raise ModelError(
                 f"cannot export: on noise of shape {x_BCHW.shape} the model returns NaN or infinite values, which "
                 "nothing can be verified against"
             )
         trials = [
-            Trial([name], x_CHW[None], outputs(still, x_CHW[None]), stored=name in STORED)
+            Trial([name], x_CHW[None], outputs(still, x_CHW[None], output=output), stored=name in STORED)
             for name, x_CHW in pictures.items()
         ]
-        data = _serialised(still, x_BCHW, output, on_translated)
+        every = [*trials, together]
+        shapes = shapes_of([trial.expected for trial in every])
+        data = _serialised(still, x_BCHW, list(shapes), on_translated)
         # Where torch itself gives NaN there is nothing that a device could be held to.
-        defined = np.isfinite(together.expected).reshape(len(x_BCHW), -1).all(axis=1)
-        expected = together.expected[defined]
+        defined = np.stack([_finite(values) for values in together.expected.values()]).all(axis=0)
+        expected = {name: values[defined] for name, values in together.expected.items()}
         with (
             staged(folder / f"{name}.onnx") as model_file,
             staged(folder / f"{name}.selftest.npz") as test_file,
         ):
             model_file.write_bytes(data)
             with test_file.open("wb") as file:
-                np.savez_compressed(file, input=x_BCHW[defined], expected=expected)
+                stored = {expected_key(i): values for i, values in enumerate(expected.values())}
+                np.savez_compressed(file, allow_pickle=False, input=x_BCHW[defined], **stored)
             session = runtime("onnxruntime").open(model_file)
             try:
-                prove(session, [*trials, together], tolerance, partial(_in_double, still), output=output)
+                prove(session, every, tolerance, partial(_in_double, still))
             finally:
                 session.close()
+    found = tuple(
+        Output(name=name, shape=shape, tolerance=float(allowed(expected[name], tolerance).max()))
+        for name, shape in shapes.items()
+    )
     return Artifact(
         path=f"{name}.onnx",
         sha256=sha256_of(folder / f"{name}.onnx"),
         bytes=len(data),
         input_name=INPUT,
         input_shape=shape_CHW,
-        output_name=output,
+        output_name=found[0].name,
+        outputs=found,
         self_test=f"{name}.selftest.npz",
         self_test_sha256=sha256_of(folder / f"{name}.selftest.npz"),
-        tolerance=float(allowed(expected, tolerance).max()),
+        tolerance=max(output.tolerance or 0.0 for output in found),
     )
 
 
 def image_shape(example_BCHW: Tensor) -> tuple[int, int, int]:
     """(C, H, W) of an example; ModelError if it is not of images."""
+    if not isinstance(example_BCHW, Tensor):  # who has other inputs passes them all
+        raise ModelError(
+            f"cannot export on an example that is a {type(example_BCHW).__name__}: an exported model takes one tensor "
+            "of images (B, C, H, W); wrap it in a module that holds the other inputs"
+        )
     if example_BCHW.ndim != 4 or 0 in example_BCHW.shape:
         raise ModelError(
             f"cannot export on an example of shape {tuple(example_BCHW.shape)}: it must be images (B, C, H, W)"
@@ -133,40 +150,25 @@ def check_exportable(model: nn.Module) -> list[Tensor]:
     return tensors
 
 
-def outputs(model: nn.Module, x_BCHW: Array) -> Array:
-    """The model's output as torch computes it, after the check that it is one that can be exported."""
-    asked = f"cannot export: on input of shape {x_BCHW.shape} the model"
-    try:
-        with torch.no_grad():
-            found = model(torch.from_numpy(x_BCHW))
-    except Exception as error:  # whatever the user's forward raises
-        raise ModelError(f"{asked} failed with {type(error).__name__}: {gist(error)}") from error
-    if not isinstance(found, Tensor):
-        raise ModelError(
-            f"{asked} returns a {type(found).__name__}, and only one tensor can be exported: "
-            "wrap it in a module that returns the logits"
-        )
-    if found.ndim == 0 or found.shape[0] != len(x_BCHW):
-        raise ModelError(f"{asked} returns shape {tuple(found.shape)}, whose first dimension is not the batch")
-    if found.dtype != torch.float32:
-        raise ModelError(f"{asked} returns {found.dtype}, and only torch.float32 can be exported")
-    return found.numpy()
+def _finite(values: Array) -> npt.NDArray[np.bool_]:
+    """Which images' values are all finite."""
+    return np.asarray(np.isfinite(values).reshape(len(values), -1).all(axis=1))
 
 
-def _in_double(model: nn.Module, x_BCHW: Array) -> Figures | None:
-    """The model's output as it would be without rounding to float32, None if it cannot be had."""
+def _in_double(model: nn.Module, x_BCHW: Array) -> tuple[Figures, ...] | None:
+    """The model's outputs as they would be without rounding to float32, None if they cannot be had."""
     try:
         with torch.no_grad():
             found = copied(model).double()(torch.from_numpy(x_BCHW).double())
     except Exception:  # a model may be bound to float32, or not let itself be copied
         return None
-    return found.numpy() if isinstance(found, Tensor) else None
+    return tuple(tensor.numpy() for tensor in tensors_in(found))
 
 
 def _serialised(
-    model: nn.Module, x_BCHW: Array, output: str, on_translated: Callable[[Translation], None] | None
+    model: nn.Module, x_BCHW: Array, names: Sequence[str], on_translated: Callable[[Translation], None] | None
 ) -> bytes:
-    translation = translated(model, torch.from_numpy(x_BCHW), output=output)
+    translation = translated(model, torch.from_numpy(x_BCHW), outputs=names)
     if on_translated is not None:
         on_translated(translation.copy())
     return finished(translation)

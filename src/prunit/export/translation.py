@@ -6,8 +6,8 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Generator, Iterable
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from prunit.errors import MissingExtraError, ModelError
 from prunit.export.passes import simplify
 from prunit.graph.computed import Computed, computed_weights, given
+from prunit.graph.running import tensors_in
 
 OPSET: Final = 18
 """Fixed, so that the same model gives the same file under a newer torch; every engine of note reads it."""
@@ -28,24 +29,28 @@ OUTPUT: Final = "logits"
 class Translation:
     """A model as ONNX, before any rewrite: an `onnx_ir.Model` whose initializers go by the names of the tensors.
 
-    What a layer computes has a name too: `name_of_value`. `of` is the model's class, for messages.
+    What a layer computes has a name too: `name_of_value`. `of` is the model's class, for messages; `outputs` are what
+    its outputs are to be called.
     """
 
     network: Any
     of: str
+    outputs: tuple[str, ...]
 
     def copy(self) -> "Translation":
         """Another that may be rewritten; the tensors are the same ones."""
         network = self.network
         if hasattr(network, "clone"):
-            return Translation(network.clone(), self.of)
+            return replace(self, network=network.clone())
         import onnx_ir
 
-        return Translation(onnx_ir.from_proto(onnx_ir.to_proto(network)), self.of)  # onnx_ir before 0.1.14
+        return replace(self, network=onnx_ir.from_proto(onnx_ir.to_proto(network)))  # onnx_ir before 0.1.14
 
 
-def translated(model: nn.Module, x_BCHW: Tensor, *, output: str = OUTPUT) -> Translation:
+def translated(model: nn.Module, x_BCHW: Tensor, *, outputs: Sequence[str] = (OUTPUT,)) -> Translation:
     """The model, in the mode that it is in, as torch translates it; the number of images stays free.
+
+    `outputs` are the names of the tensors that it returns, in the order of `tensors_in`.
 
     The program is captured here and not by torch.onnx, which on failure tries again in other, slower ways.
     """
@@ -56,13 +61,13 @@ def translated(model: nn.Module, x_BCHW: Tensor, *, output: str = OUTPUT) -> Tra
     try:
         # Constants: torch.export refuses hooks that set a weight, and an engine need not compute it anew each time.
         constants = given((item, item.value()) for item in computed_weights(model))
-        with quiet(), torch.no_grad(), constants:
+        with quiet(), torch.no_grad(), constants, _returning_a_tuple(model):
             program = torch.export.export(model, (x_BCHW,), dynamic_shapes=shapes, strict=False)
             exported = torch.onnx.export(
                 program,
                 dynamo=True,
                 input_names=[INPUT],
-                output_names=[output],
+                output_names=list(outputs),
                 opset_version=OPSET,
                 dynamic_shapes=shapes,  # here they only carry the name of the dimension into the file
                 external_data=False,
@@ -72,7 +77,21 @@ def translated(model: nn.Module, x_BCHW: Tensor, *, output: str = OUTPUT) -> Tra
     except Exception as error:  # torch.export and the translator share no base class
         raise _refused(type(model).__name__, error) from error
     assert exported is not None  # with dynamo=True it is an ONNXProgram
-    return Translation(exported.model, type(model).__name__)
+    return Translation(exported.model, type(model).__name__, tuple(outputs))
+
+
+@contextlib.contextmanager
+def _returning_a_tuple(model: nn.Module) -> Generator[None, None, None]:
+    """Meanwhile the model returns a tuple of its tensors: torch.export knows few of the containers that models use."""
+
+    def flat(module: nn.Module, args: Any, found: Any) -> Any:
+        return found if isinstance(found, Tensor) else tuple(tensors_in(found))
+
+    handle = model.register_forward_hook(flat)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def name_of_value(item: Computed) -> str:
@@ -90,6 +109,7 @@ def finished(translation: Translation, *, check: bool = True) -> bytes:
     try:
         with quiet(), torch.no_grad():
             simplify(translation.network)
+            _call_outputs(translation.network, translation.outputs)
             proto = onnx_ir.to_proto(translation.network)
         if check:
             onnx.checker.check_model(proto, full_check=True)
@@ -97,6 +117,17 @@ def finished(translation: Translation, *, check: bool = True) -> bytes:
         raise _refused(translation.of, error) from error
     _strip(proto)
     return proto.SerializeToString(deterministic=True)
+
+
+def _call_outputs(network: Any, names: Sequence[str]) -> None:
+    """Give the outputs their names again: of a tensor that a model returns twice, the rewrites keep one."""
+    values = list(network.graph.outputs)
+    if [value.name for value in values] == list(names):
+        return
+    for number, value in enumerate(values):  # first out of each other's way
+        value.name = f"__output_{number}"
+    for value, name in zip(values, names, strict=True):
+        value.name = name
 
 
 def _check_installed() -> None:

@@ -18,9 +18,11 @@ from torch.nn.modules.batchnorm import _NormBase
 from prunit.cut.plans import Plan
 from prunit.cut.surgery import compact, copied
 from prunit.edge.runtimes import runtime
+from prunit.edge.session import Array, outputs_of
 from prunit.errors import MissingExtraError, ModelError
 from prunit.export.images import seeded_input
-from prunit.export.onnx import check_exportable, image_shape, outputs
+from prunit.export.onnx import check_exportable, image_shape
+from prunit.export.outputs import outputs
 from prunit.export.proof import allowed
 from prunit.export.refill import Count, counts, fill, infer_shapes, set_counts
 from prunit.export.translation import Translation, finished, name_of_value, translated
@@ -51,8 +53,8 @@ class Untrained:
         check_exportable(unwrapped(dense))
         self._dense = copied(unwrapped(dense)).cpu().eval()
         stir(self._dense)
-        outputs(self._dense, self._x_BCHW.numpy())
-        self._translation = translation or translated(self._dense, self._x_BCHW)
+        self._names = list(outputs(self._dense, self._x_BCHW.numpy()))
+        self._translation = translation or translated(self._dense, self._x_BCHW, outputs=self._names)
         self._counts: tuple[Count, ...] | None = ()
         """Of the numbers that follow the widths; None where a translation cannot be carried over to other widths."""
         self._looked = False
@@ -84,7 +86,7 @@ class Untrained:
         return self._write_anew(model, path)
 
     def _write_anew(self, model: nn.Module, path: Path) -> bool:
-        path.write_bytes(finished(translated(model, self._x_BCHW)))
+        path.write_bytes(finished(translated(model, self._x_BCHW, outputs=self._names)))
         return False
 
     def _write_derived(self, model: nn.Module, path: Path) -> bool:
@@ -101,31 +103,35 @@ class Untrained:
 
     def _same(self, path: Path, model: nn.Module) -> bool:
         try:
-            expected = outputs(model, self._x_BCHW.numpy())
+            wanted = tuple(outputs(model, self._x_BCHW.numpy()).values())
             session = runtime("onnxruntime").open(path)
             try:
-                found = session.run(self._x_BCHW.numpy())
+                outcome = outputs_of(session, self._x_BCHW.numpy())
             finally:
                 session.close()
         except MissingExtraError:
             raise
         except Exception:  # what engine and model raise where shapes do not fit share no base class
             return False
-        if found.shape != expected.shape or not np.isfinite(expected).all():  # of NaN nothing can be said
-            return False
-        difference = np.abs(found.astype(np.float64) - expected).reshape(len(expected), -1).max(axis=1)
-        return bool((difference <= allowed(expected, TOLERANCE)).all())
+        return len(outcome) == len(wanted) and all(map(_alike, outcome, wanted))
 
     def _find_counts(self) -> tuple[Count, ...] | None:
         """The numbers of the translation that follow widths, found by translating one more model."""
         probe = compact(self._dense, self.graph, spread_plan(self.graph))
         tensors, filled = effective(probe), self._translation.copy()
         try:
-            other = translated(probe, self._x_BCHW)
+            other = translated(probe, self._x_BCHW, outputs=self._names)
         except ModelError:
             return None
         fill(filled.network, probe, tensors)
         return counts(filled.network, other.network, effective(self._dense), tensors)
+
+
+def _alike(found: Array, expected: Array) -> bool:
+    if found.shape != expected.shape or not np.isfinite(expected).all():  # of NaN nothing can be said
+        return False
+    difference = np.abs(found.astype(np.float64) - expected).reshape(len(expected), -1).max(axis=1)
+    return bool((difference <= allowed(expected, TOLERANCE)).all())
 
 
 def effective(model: nn.Module) -> dict[str, Tensor]:

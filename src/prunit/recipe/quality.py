@@ -35,7 +35,8 @@ _TOLD: Final = (
 class Quality:
     """The main metric and all others; for another task than classification also how sure they are."""
 
-    main: float
+    main: float | None
+    """None: nobody said."""
     scores: dict[str, float]
     answers: Answers | None = None
     """Of a classifier: its answers say image by image what intervals and comparisons are computed from."""
@@ -72,12 +73,15 @@ def variant_record(
     epochs: int,
     seed: int,
 ) -> Variant:
-    """The record of a variant whose files lie in `folder`, without what is measured on a device."""
+    """The record of a variant whose files lie in `folder`, without what is measured on a device.
+
+    `rectifier` is '' where nobody knows what its training began with.
+    """
     return Variant(
         name=name,
         recipe=str(plan.origin.get("recipe", "dense")),
         settings={n: str(plan.origin[n]) for n in _TOLD if n in plan.origin}
-        | ({"rectifier": rectifier} if budget else {})
+        | ({"rectifier": rectifier} if budget and rectifier else {})
         | ({"timed": str(plan.origin["measured"])} if "measured" in plan.origin else {}),
         budget=budget.as_dict if budget else {},
         keep=sum(plan.widths.values()) / sum(plan.dense.values()),

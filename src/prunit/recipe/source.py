@@ -128,12 +128,11 @@ def loaded(data: str | Dataset, config: BuildConfig) -> Dataset:
             )
     if dataset.task.name == "classification" and task.name != "classification":
         dataset = replace(dataset, task=task)  # a factory, or arrays, of which only the settings say what they are for
-    dataset = replace(dataset, task=dataset.task.fitted(dataset.train.y_B, dataset.image_size))
     if config.subset and len(dataset.train) > config.subset:
         dataset = dataset.subset(config.subset, seed=0)
     check_split(dataset, "train")
     check_split(dataset, "test")
-    return dataset
+    return zoo.data.measured(dataset)
 
 
 def task_of(name: str) -> Task:
@@ -194,7 +193,7 @@ def _check_loss(task: Task, outputs: Any, y_B: Tensor) -> None:
         given = f"{loss.dtype} {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
         raise ConfigError(f"{where} is {given}: it must be one floating-point number, their mean")
     if not bool(torch.isfinite(loss)):
-        raise ConfigError(f"{where} is {float(loss)} before any training: nothing can be learnt from it")
+        raise ConfigError(f"{where} is {float(loss.detach())} before any training: nothing can be learnt from it")
     if not loss.requires_grad:
         raise ConfigError(f"{where} does not depend on the model's weights: compute it from what the model returned")
 

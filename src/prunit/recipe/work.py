@@ -39,6 +39,7 @@ from prunit.recipe.starting import FROM_INIT, Start, channel_scores, score_of
 from prunit.report import write_report
 from prunit.train import Epoch, Fitted, device_named, fitted_to, recalibrate, resolved_precision, train
 from prunit.train.accuracy import Judged, judge
+from prunit.train.balancing import guessing_loss
 from prunit.train.guessing import stuck
 from prunit.train.sparse import Masks
 from prunit.version import VERSION
@@ -235,8 +236,7 @@ class Work:
             yield epoch
 
     def _told_stuck(self, name: str, epoch: Epoch, settings: Fitted) -> bool:
-        task, dataset = self.dataset.task, self.dataset
-        guessing = task.guessing_loss(dataset.train.y_B, len(dataset.classes), smoothing=settings.smoothing)
+        guessing = guessing_loss(self.dataset, settings)
         found = "" if guessing is None else stuck(epoch, guessing)
         if found:
             logging.getLogger(__name__).warning("%s: %s", name, found)

@@ -34,7 +34,7 @@ class Detection(DeviceDetection, Judging):
     """
 
     output: str = "detections"
-    lr: float = 0.2
+    lr: float = 0.1
     """The highest rate of SGD for batches of 16."""
 
     def __init__(

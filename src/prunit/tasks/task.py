@@ -73,6 +73,14 @@ class Task(DeviceTask, Protocol):
         ...
 
 
+def guess_of(task: Task, targets: Tensor, classes: int, *, smoothing: float) -> float | None:
+    """`task.guessing_loss`; None too where a task has a loss of its own and the guess of what it inherits from."""
+    loss, guess = (
+        next(i for i, one in enumerate(type(task).__mro__) if name in vars(one)) for name in ("loss", "guessing_loss")
+    )
+    return None if loss < guess else task.guessing_loss(targets, classes, smoothing=smoothing)
+
+
 class Judging:
     """For tasks to inherit: `judged` by `evidence`, on the CPU; nothing to learn from a data set."""
 

@@ -8,7 +8,12 @@ weights.
     defaults.py    settings with every number in them, by the data set (no torch)
     guessing.py    is a training's loss below that of guessing? (no torch)
     schedule.py    the learning rate of a step (no torch)
-    augment.py     an epoch's order, crops and flips, and the batches made from them
+    choices.py     which choices go with which task
+    augment.py     an epoch's order, crops, flips and colours, and the batches made from them
+    balancing.py   classes that come unequally often: weights, or draws that make up for it
+    mixing.py      mixup and CutMix
+    optimizers.py  SGD or AdamW, and its state
+    averaging.py   a moving average of the weights
     place.py       where it runs: device, Fabric
     precision.py   what precision=auto comes to
     turns.py       steps of several trainings in turns, timed

@@ -189,7 +189,10 @@ def feed(
     The choices are those of `TrainConfig`.
     """
     split = dataset.train
-    if device.type != "cuda" or split.x_BCHW.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
+    # Files stay where they are, and so do the draws: an index on the device would make who reads wait for it.
+    if isinstance(split.x_BCHW, Tensor) and (
+        device.type != "cuda" or split.x_BCHW.nbytes < torch.cuda.mem_get_info(device)[0] / 2
+    ):
         split = split.to(device)
     return Feed(
         split,

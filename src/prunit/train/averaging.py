@@ -1,10 +1,10 @@
 """A moving average of the weights of a training (EMA; Polyak & Juditsky 1992): what is evaluated and delivered.
 
-After each step average += (1 - decay) x (weights - average). The decay begins lower: it is
-min(decay, (1 + n) / (10 + n)) after n steps, as in TensorFlow's ExponentialMovingAverage: trainings here may have a few
-hundred steps, and warm-ups as those of timm and Ultralytics take thousands. Buffers of floats, the statistics of batch
-norms first of all, are averaged as the weights are (so do timm and Ultralytics), others are those of the last step. What
-is zero in each step stays zero.
+After each step average += (1 - decay) x (weights - average). The decay begins lower: it is at most (1 + n) / (10 + n)
+after n steps, as in TensorFlow's ExponentialMovingAverage, since trainings here may have a few hundred steps, and the
+warm-ups of timm and Ultralytics take thousands. Buffers of floats, the statistics of batch norms first of all, are
+averaged as the weights are (so do timm and Ultralytics); others are those of the last step. What is zero in each step
+stays zero.
 
 Not torch's AveragedModel: that is a second module, and here the model itself is to hold the average between epochs.
 """

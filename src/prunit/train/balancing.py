@@ -3,6 +3,10 @@
 import torch
 from torch import Tensor
 
+from prunit.batches import Dataset
+from prunit.tasks.task import guess_of
+from prunit.train.config import TrainConfig
+
 
 def class_weights(y_B: Tensor, classes: int) -> Tensor:
     """A weight for each class (K,), float32: the inverse of how often it comes, 1 in the mean over the images.
@@ -31,3 +35,14 @@ def balanced_order(stratum_N: Tensor, *, seed: int) -> Tensor:
         turns = [torch.randperm(len(members), generator=generator) for _ in range(-(-wanted // len(members)))]
         parts += [members[torch.cat(turns)[:wanted]]] if turns else []
     return torch.cat(parts)[torch.randperm(number, generator=generator)]
+
+
+def guessing_loss(dataset: Dataset, config: TrainConfig) -> float | None:
+    """The loss of the best answer that is the same for all training images; of balanced ones where they are balanced.
+
+    None where the task does not know.
+    """
+    task, targets = dataset.task, dataset.train.y_B
+    if config.balance != "none":
+        targets = targets[balanced_order(task.strata(targets), seed=config.seed)]
+    return guess_of(task, targets, len(dataset.classes), smoothing=config.smoothing)

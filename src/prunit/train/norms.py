@@ -1,5 +1,7 @@
 """Batch norms whose statistics are estimated anew, with the weights as they are."""
 
+from contextlib import closing
+
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -48,8 +50,10 @@ def recalibrate(
                 norm.reset_running_stats()
                 norm.momentum = None  # the mean over all batches, not over the last few
                 norm.train()
-            for first in range(0, number - batch_size + 1, batch_size):
-                model(images_of.batch(draws.part(slice(first, first + batch_size)))[0])
+            firsts = range(0, number - batch_size + 1, batch_size)
+            with closing(images_of.batches([draws.part(slice(i, i + batch_size)) for i in firsts])) as batches:
+                for x_BCHW, _ in batches:
+                    model(x_BCHW)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

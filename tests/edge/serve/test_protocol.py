@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from prunit.edge.portfolio import Preprocessing
-from prunit.edge.serve.protocol import answer, parse, softmax
+from prunit.edge.serve.protocol import Wanted, answer, parse
 from prunit.edge.serve.settings import Refusal
 from tests.edge.folders import SHAPE, X_BCHW, variant_in
 
@@ -32,13 +32,13 @@ def test_a_tensor_is_read_flat_nested_and_binary(artifact: Any) -> None:
     flat = parse(body(tensor(), id="a", parameters={"timeout": 5000}), None, artifact, PREPROCESSING, 4)
     np.testing.assert_array_equal(flat.x_BCHW, X_BCHW)
     np.testing.assert_array_equal(nested.x_BCHW, X_BCHW)
-    assert (flat.id, flat.timeout_ms, flat.binary, flat.classes) == ("a", 5.0, False, 0)
+    assert (flat.id, flat.timeout_ms, flat.outputs) == ("a", 5.0, (Wanted(0),))
     sent = tensor(parameters={"binary_data_size": X_BCHW.nbytes})
     del sent["data"]
     head = body(sent, parameters={"binary_data_output": True})
     found = parse(head + X_BCHW.tobytes(), len(head), artifact, PREPROCESSING, 4)
     np.testing.assert_array_equal(found.x_BCHW, X_BCHW)
-    assert found.binary
+    assert found.outputs == (Wanted(0, binary=True),)
 
 
 def test_null_is_as_if_it_were_not_there(artifact: Any) -> None:
@@ -53,12 +53,12 @@ def test_null_is_as_if_it_were_not_there(artifact: Any) -> None:
         for parameters in (None, own, {}):
             found = parse(body(tensor(parameters=parameters), **more), None, artifact, PREPROCESSING, 4)
             np.testing.assert_array_equal(found.x_BCHW, X_BCHW)
-            assert (found.id, found.timeout_ms, found.binary, found.classes) == ("", None, False, 0)
+            assert (found.id, found.timeout_ms, found.outputs) == ("", None, (Wanted(0),))
     head = body(tensor(data=None, parameters={"binary_data_size": X_BCHW.nbytes}), id=None)
     found = parse(head + X_BCHW.tobytes(), len(head), artifact, PREPROCESSING, 4)
     np.testing.assert_array_equal(found.x_BCHW, X_BCHW)
     own_wins = {"parameters": {"binary_data_output": True}, "outputs": [{"name": "sum", "parameters": {"x": None}}]}
-    assert parse(body(tensor(), **own_wins), None, artifact, PREPROCESSING, 4).binary
+    assert parse(body(tensor(), **own_wins), None, artifact, PREPROCESSING, 4).outputs[0].binary
 
 
 @pytest.mark.parametrize(("sent", "text"), [(7, "7"), (0, "0"), (-3, "-3"), (2**63, str(2**63)), ("7", "7")])
@@ -127,7 +127,7 @@ def test_what_is_malformed_is_refused(artifact: Any, inputs: list[Any], complain
         (body(tensor(), parameters={"timeout": -1}), None, "timeout"),
         (body(tensor(), parameters=[]), None, "must be a JSON object"),
         (body(tensor(), outputs=[{"name": "z"}]), None, "the output is called"),
-        (body(tensor(), outputs=[{"name": "sum"}] * 2), None, "may name one tensor"),
+        (body(tensor(), outputs=[{"name": "sum"}] * 2), None, "may name each tensor once"),
         (body(tensor(), outputs=[{"name": "sum", "parameters": {"shared_memory_region": "a"}}]), None, "shared memory"),
         (body(tensor(), outputs=[{"name": "sum", "parameters": {"classification": "3"}}]), None, "classification"),
     ],
@@ -140,7 +140,7 @@ def test_bodies_that_are_refused(artifact: Any, sent: bytes, length: int | None,
 def answered(artifact: Any, output: Any, **asked: Any) -> tuple[dict[str, Any], bytes]:
     request = parse(body(tensor(), **asked), None, artifact, PREPROCESSING, 4)
     sent, head = answer(
-        *(request, output, artifact, ("cat", "dog", "owl")), model="m", variant="v", figures={"queue_ms": 1.0}
+        *(request, [output], artifact, ("cat", "dog", "owl")), model="m", variant="v", figures={"queue_ms": 1.0}
     )
     return json.loads(sent[:head]), sent[head:] if head is not None else b""
 
@@ -189,8 +189,3 @@ def test_an_output_that_json_cannot_hold_is_refused(artifact: Any) -> None:
     with pytest.raises(Refusal) as raised:
         answered(artifact, np.array([[np.inf]], np.float32))
     assert raised.value.status == 422
-
-
-def test_shares_add_up_to_one() -> None:
-    shares = softmax(np.array([[1000.0, 1000.0], [0.0, np.log(3.0)]], np.float32))
-    np.testing.assert_allclose(shares, [[0.5, 0.5], [0.25, 0.75]], atol=1e-6)

@@ -18,8 +18,8 @@ from prunit.errors import DataError
 
 RESAMPLES: Final = 1000
 """So many that the ends of an interval of 95 % hang on 25 resamples each."""
-_AT_ONCE: Final = 200_000
-"""Numbers in a table of resamples and images, which a processor's cache holds."""
+_AT_ONCE: Final = 4_000_000
+"""Numbers in a table of resamples and images: 32 MB."""
 
 
 @runtime_checkable

@@ -80,20 +80,26 @@ class OnnxRuntime:
 
 
 class OnnxRuntimeSession:
-    """A model of one input and one output, held by ONNX Runtime."""
+    """A model of one input, held by ONNX Runtime."""
 
     def __init__(self, session: Any, path: Path) -> None:
         self._session: Any = session
         self._path = path
         self._input: str = session.get_inputs()[0].name
         self._shape: list[int | str | None] = session.get_inputs()[0].shape
-        self._outputs: list[str] = [session.get_outputs()[0].name]
+        self._outputs: list[str] = [output.name for output in session.get_outputs()]
 
     def run(self, x_BCHW: Array, /) -> Array:
+        return self._run(self._outputs[:1], x_BCHW)[0]
+
+    def run_all(self, x_BCHW: Array, /) -> tuple[Array, ...]:
+        return tuple(self._run(self._outputs, x_BCHW))
+
+    def _run(self, outputs: list[str], x_BCHW: Array) -> list[Array]:
         if self._session is None:
             raise ValueError(f"the session of '{self._path}' is closed")
         x_BCHW = as_input(x_BCHW, self._shape, self._path)
-        return self._session.run(self._outputs, {self._input: x_BCHW})[0]
+        return self._session.run(outputs, {self._input: x_BCHW})
 
     def close(self) -> None:
         self._session = None

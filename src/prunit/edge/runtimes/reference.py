@@ -39,7 +39,7 @@ class Reference:
 
 
 class ReferenceSession:
-    """A model of one input and one output, interpreted node by node."""
+    """A model of one input, interpreted node by node."""
 
     def __init__(self, evaluator: Any, model_input: Any, path: Path) -> None:
         self._evaluator: Any = evaluator
@@ -51,9 +51,12 @@ class ReferenceSession:
         ]
 
     def run(self, x_BCHW: Array, /) -> Array:
+        return self.run_all(x_BCHW)[0]
+
+    def run_all(self, x_BCHW: Array, /) -> tuple[Array, ...]:
         if self._evaluator is None:
             raise ValueError(f"the session of '{self._path}' is closed")
-        return self._evaluator.run(None, {self._input: as_input(x_BCHW, self._shape, self._path)})[0]
+        return tuple(self._evaluator.run(None, {self._input: as_input(x_BCHW, self._shape, self._path)}))
 
     def close(self) -> None:
         self._evaluator = None

@@ -17,7 +17,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from prunit.edge.portfolio import Variant
-from prunit.edge.serve import bodies, images, protocol
+from prunit.edge.serve import bodies, images, predicting, protocol
+from prunit.edge.serve.batching import Result
 from prunit.edge.serve.front import Front
 from prunit.edge.serve.logs import tell
 from prunit.edge.serve.openapi import description
@@ -26,7 +27,12 @@ from prunit.edge.serve.settings import Refusal, Settings
 from prunit.errors import PrunitError
 
 _TICK_S: Final = 0.5
-_PAGE: Final = {"page.html": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
+_PAGE: Final = {
+    "page.html": "text/html",
+    "page.css": "text/css",
+    "page.js": "text/javascript",
+    "photo.js": "text/javascript",
+}
 _PAGE_HEADERS: Final = {
     "content-security-policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; "
     "form-action 'none'",
@@ -34,7 +40,6 @@ _PAGE_HEADERS: Final = {
     "cache-control": "no-cache",
 }
 _SMALL_BYTES: Final = 10_000
-_BEST: Final = 5
 
 
 def make(settings: Settings) -> Starlette:
@@ -88,6 +93,7 @@ class Pages:
             ("/v2/models/{model}/infer", self.infer, post),
             ("/v2/models/{model}/versions/{version}/infer", self.infer, post),
             ("/v1/classify", self.classify, post),
+            ("/v1/predict", self.predict, post),
             ("/v2/health/live", self.live, get),
             ("/v2/health/ready", self.ready, get),
             ("/v2", self.server, get),
@@ -107,6 +113,7 @@ class Pages:
             ("/", self.page, get),
             ("/page.css", self.page, get),
             ("/page.js", self.page, get),
+            ("/photo.js", self.page, get),
         ]
         return [Route(path, endpoint, methods=methods) for path, endpoint, methods in table]
 
@@ -130,7 +137,7 @@ class Pages:
         }
         portfolio = self.service.portfolio
         body, head = protocol.answer(
-            *(asked, found.output, artifact, portfolio.classes),
+            *(asked, found.outputs, artifact, portfolio.classes),
             model=portfolio.name,
             variant=found.variant,
             figures=figures,
@@ -143,30 +150,45 @@ class Pages:
 
     async def classify(self, request: Request) -> Response:
         """POST /v1/classify: an image file in, as the body or in a form, its best labels out."""
-        began = time.perf_counter()
         self._ready()
+        task = self.service.portfolio.task.name
+        if task != "classification":
+            raise Refusal(404, f"these models do not classify, their task is '{task}': POST the image to /v1/predict")
+        began = time.perf_counter()
+        found, prediction = await self._predicted(request)
+        answer = await asyncio.to_thread(predicting.told, prediction, self.service.portfolio)
+        self.service.count(found, 1000 * (time.perf_counter() - began))
+        return JSONResponse({"labels": answer["labels"], **_figures(found)})
+
+    async def predict(self, request: Request) -> Response:
+        """POST /v1/predict: an image file in, as the body or in a form, the answer in the form of the task out."""
+        self._ready()
+        began = time.perf_counter()
+        portfolio, png = self.service.portfolio, predicting.wants_png(request.headers.get("accept", ""))
+        found, prediction = await self._predicted(request)
+        # Masks are as large as the photo.
+        answer = await asyncio.to_thread(predicting.mask_png if png else predicting.told, prediction, portfolio)
+        self.service.count(found, 1000 * (time.perf_counter() - began))
+        headers = {"x-prunit-variant": found.variant, "vary": "accept"}
+        if isinstance(answer, bytes):
+            times = {f"x-prunit-{key.replace('_', '-')}": str(value) for key, value in _figures(found).items()}
+            return Response(answer, headers={**headers, **times}, media_type=predicting.PNG)
+        return JSONResponse({**answer, **_figures(found)}, headers=headers)
+
+    async def _predicted(self, request: Request) -> tuple[Result, predicting.Prediction]:
+        """What the active variant makes of the image file in a request."""
         body = bodies.file_in(await self._body(request), request.headers.get("content-type", ""))
         if not body:
             raise Refusal(400, "the body is empty: send an image file, curl -F file=@photo.jpg")
         portfolio = self.service.portfolio
         # Decoding takes long and holds no lock.
-        x_BCHW = await asyncio.to_thread(images.decode, body, portfolio.preprocessing, self.settings.max_pixels)
-        found = await self.service.infer(x_BCHW)
-        protocol.check_finite(found.output, found.variant)
-        shares = protocol.softmax(found.output.reshape(1, -1))[0]
-        best = (-shares).argsort(kind="stable")[:_BEST].tolist()
-        self.service.count(found, 1000 * (time.perf_counter() - began))
-        return JSONResponse(
-            {
-                "labels": [
-                    {"label": portfolio.classes[i] if i < len(portfolio.classes) else str(i), "share": float(shares[i])}
-                    for i in best
-                ],
-                "variant": found.variant,
-                "queue_ms": round(found.queue_ms, 3),
-                "compute_ms": round(found.compute_ms, 3),
-            }
+        x_BCHW, placing = await asyncio.to_thread(
+            images.decode, body, portfolio.preprocessing, self.settings.max_pixels
         )
+        found = await self.service.infer(x_BCHW)
+        for output in found.outputs:
+            protocol.check_finite(output, found.variant)
+        return found, predicting.Prediction(found.outputs, portfolio.variants[0].artifact, placing)
 
     # ── what there is ──
 
@@ -274,7 +296,7 @@ class Pages:
         return JSONResponse(description(self.service.portfolio))
 
     async def page(self, request: Request) -> Response:
-        """GET /, /page.css, /page.js."""
+        """GET /, /page.css, /page.js, /photo.js."""
         name = request.url.path.lstrip("/") or "page.html"
         return Response(self._files[name], media_type=_PAGE[name], headers=_PAGE_HEADERS)
 
@@ -313,6 +335,15 @@ class Pages:
         if not isinstance(told, dict):
             raise Refusal(400, "the body must be a JSON object")
         return cast("dict[str, Any]", told)
+
+
+def _figures(found: Result) -> dict[str, Any]:
+    """Who answered, and in what time."""
+    return {
+        "variant": found.variant,
+        "queue_ms": round(found.queue_ms, 3),
+        "compute_ms": round(found.compute_ms, 3),
+    }
 
 
 def _length(request: Request) -> int | None:

@@ -23,13 +23,18 @@ _WEIGHT: Final = 0.2
 
 
 class Result(NamedTuple):
-    """The output for a request's images, who gave it, and how long that took; `batch` images were computed together."""
+    """The outputs for a request's images, who gave them and in what time; `batch` images were computed together."""
 
-    output: Array
+    outputs: tuple[Array, ...]
     variant: str
     queue_ms: float
     compute_ms: float
     batch: int
+
+    @property
+    def output(self) -> Array:
+        """The first output, of most models the only one."""
+        return self.outputs[0]
 
 
 @dataclass(slots=True)
@@ -169,8 +174,8 @@ class Batcher:
         start = 0
         for job in jobs:
             end = start + len(job.x_BCHW)
-            part = Result(answer.output[start:end], answer.variant, 1000 * (begun - job.came), took_ms, size)
-            found.append((job, part))
+            own = tuple(output[start:end] for output in answer.outputs)
+            found.append((job, Result(own, answer.variant, 1000 * (begun - job.came), took_ms, size)))
             start = end
         return found
 

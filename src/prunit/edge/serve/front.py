@@ -21,8 +21,9 @@ from prunit.edge.serve.settings import Refusal
 from prunit.errors import PrunitError
 
 _ID: Final = re.compile(rb"[\w.:-]{1,64}")
-_OPEN: Final = ("/v2/health/live", "/v2/health/ready", "/", "/page.css", "/page.js")
+_OPEN: Final = ("/v2/health/live", "/v2/health/ready", "/", "/page.css", "/page.js", "/photo.js")
 """What needs no token even where everything else does: health for those who start it, the page that asks for one."""
+_PHOTOS: Final = ("/v1/classify", "/v1/predict")
 _CHANGING: Final = ("/v1/pin", "/v1/target")
 _LOCAL_NAMES: Final = (b"localhost", b"127.0.0.1", b"[::1]")
 _NOSNIFF: Final = (b"x-content-type-options", b"nosniff")
@@ -69,7 +70,7 @@ class Front:
             if code >= 429:
                 told = {"request": request_id.decode(), "status": code, "why": message}
                 tell("refused", told, level=logging.WARNING)
-            if "infer" in scope["path"] or scope["path"] == "/v1/classify":
+            if "infer" in scope["path"] or scope["path"] in _PHOTOS:
                 self._service.count_refused(code)
             if not status:
                 await _send_error(sending, code, message, retry, getattr(error, "headers", None) or {})

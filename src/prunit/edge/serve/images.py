@@ -5,7 +5,7 @@ import io
 import warnings
 from typing import Final
 
-from prunit.edge.pixels import FORMATS, fitted, opened
+from prunit.edge.pixels import FORMATS, Placing, opened, placed
 from prunit.edge.portfolio import Preprocessing
 from prunit.edge.serve.settings import Refusal
 from prunit.edge.session import Array
@@ -17,8 +17,8 @@ _READ: Final = (
 )
 
 
-def decode(data: bytes | bytearray, preprocessing: Preprocessing, max_pixels: int) -> Array:
-    """x_BCHW (float32, normalised) of one image file: short side to the wanted size, centre cut out.
+def decode(data: bytes | bytearray, preprocessing: Preprocessing, max_pixels: int) -> tuple[Array, Placing]:
+    """x_BCHW (float32, normalised) of one image file in the model's size as in training, and where it lies there.
 
     The formats are those of training. The size that the file claims is checked before any pixel is decoded. Raises
     `Refusal` for what is no such image.
@@ -34,11 +34,11 @@ def decode(data: bytes | bytearray, preprocessing: Preprocessing, max_pixels: in
             with opened(io.BytesIO(data)) as image:
                 if image.width * image.height > max_pixels:
                     raise Refusal(413, f"the image has {image.width}x{image.height} pixels: {max_pixels} are allowed")
-                pixels = fitted(image, preprocessing.size, mode)
+                pixels, placing = placed(image, preprocessing.size, mode, preprocessing.fit)
     except Refusal:
         raise
     except DataError as error:
         raise Refusal(415, f"the image has {error}") from None
     except Exception:  # decoders fail in many ways
         raise Refusal(415, f"the body is no readable image: {_READ}") from None
-    return preprocessing.normalise(pixels[None])
+    return preprocessing.normalise(pixels[None]), placing

@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn, cast
 
 import numpy as np
 
-from prunit.edge.portfolio import Artifact, Portfolio, Preprocessing
+from prunit.edge.portfolio import Artifact, Output, Portfolio, Preprocessing
 from prunit.edge.serve.settings import Refusal
 from prunit.edge.session import Array
 from prunit.version import VERSION
@@ -25,15 +25,23 @@ _KINDS: Final = {"FP32": np.dtype("<f4"), "UINT8": np.dtype("u1")}
 
 
 @dataclass(frozen=True)
-class InferRequest:
-    """What a client wants: x_BCHW (float32, normalised), and how it wants the answer."""
+class Wanted:
+    """One of the model's outputs, by its index, as a client wants it."""
 
-    x_BCHW: Array
-    id: str = ""
-    timeout_ms: float | None = None
+    index: int
     binary: bool = False
     classes: int = 0
     """So many best classes as texts "score:index:label" instead of the scores; 0: the scores."""
+
+
+@dataclass(frozen=True)
+class InferRequest:
+    """What a client wants: of x_BCHW (float32, normalised) these outputs, in this order."""
+
+    x_BCHW: Array
+    outputs: tuple[Wanted, ...]
+    id: str = ""
+    timeout_ms: float | None = None
 
 
 def parse(
@@ -53,18 +61,18 @@ def parse(
         raise Refusal(400, f"'inputs' must hold one tensor, '{artifact.input_name}'")
     x_BCHW = _tensor(_object(inputs[0], "inputs[0]"), raw, artifact, preprocessing, most)
     parameters = _object(head.get("parameters", {}), "parameters")
-    binary, classes = _wanted(head, parameters, artifact)
+    outputs = _wanted(head, parameters, artifact)
     name = head.get("id", "")
     if isinstance(name, int) and not isinstance(name, bool):
         name = str(name)  # the protocol wants a text; many a client counts
     if not isinstance(name, str) or len(name) > _LONGEST_ID:
         raise Refusal(400, f"'id' must be a text of at most {_LONGEST_ID} characters, or a whole number")
-    return InferRequest(x_BCHW, name, _timeout_ms(parameters), binary, classes)
+    return InferRequest(x_BCHW, outputs, name, _timeout_ms(parameters))
 
 
 def answer(
     request: InferRequest,
-    output: Array,
+    outputs: Sequence[Array],
     artifact: Artifact,
     labels: Sequence[str],
     *,
@@ -72,30 +80,38 @@ def answer(
     variant: str,
     figures: dict[str, Any],
 ) -> tuple[bytes, int | None]:
-    """The body of the answer, and the length of its JSON if binary data follow it."""
-    if request.classes or not request.binary:
-        check_finite(output, variant)
-    tensor: dict[str, Any] = {"name": artifact.output_name, "datatype": "FP32", "shape": list(output.shape)}
-    data = b""
-    if request.classes:
-        texts = _best(output, request.classes, labels)
-        tensor |= {"datatype": "BYTES", "shape": [len(output), len(texts) // max(len(output), 1)]}
-        if request.binary:
-            encoded = [text.encode() for text in texts]
-            data = b"".join(len(each).to_bytes(4, "little") + each for each in encoded)
-        else:
-            tensor["data"] = texts
-    elif request.binary:
-        data = np.ascontiguousarray(output, dtype="<f4").tobytes()
-    else:
-        tensor["data"] = output.ravel().tolist()
-    if request.binary:
-        tensor["parameters"] = {"binary_data_size": len(data)}
-    found: dict[str, Any] = {"model_name": model, "model_version": variant, "parameters": figures, "outputs": [tensor]}
+    """The body of the answer, and the length of its JSON if binary data follow it: in the order of the outputs."""
+    told: list[dict[str, Any]] = []
+    rest: list[bytes] = []
+    for wanted in request.outputs:
+        output = outputs[wanted.index]
+        if wanted.classes or not wanted.binary:
+            check_finite(output, variant)
+        tensor, data = _as_wanted(wanted, output, labels)
+        if wanted.binary:
+            tensor["parameters"] = {"binary_data_size": len(data)}
+            rest.append(data)
+        told.append({"name": artifact.outputs[wanted.index].name, **tensor})
+    found: dict[str, Any] = {"model_name": model, "model_version": variant, "parameters": figures, "outputs": told}
     if request.id:
         found["id"] = request.id
     head = json.dumps(found, separators=(",", ":"), allow_nan=False).encode()
-    return head + data, len(head) if request.binary else None
+    return b"".join([head, *rest]), len(head) if rest else None
+
+
+def _as_wanted(wanted: Wanted, output: Array, labels: Sequence[str]) -> tuple[dict[str, Any], bytes]:
+    """An output as the protocol has it, and what stands behind the JSON if it is wanted in binary."""
+    tensor: dict[str, Any] = {"datatype": "FP32", "shape": list(output.shape)}
+    if wanted.classes:
+        texts = _best(output, wanted.classes, labels)
+        tensor |= {"datatype": "BYTES", "shape": [len(output), len(texts) // max(len(output), 1)]}
+        if wanted.binary:
+            encoded = [text.encode() for text in texts]
+            return tensor, b"".join(len(each).to_bytes(4, "little") + each for each in encoded)
+        return {**tensor, "data": texts}, b""
+    if wanted.binary:
+        return tensor, np.ascontiguousarray(output, dtype="<f4").tobytes()
+    return {**tensor, "data": output.ravel().tolist()}, b""
 
 
 def server_metadata() -> dict[str, Any]:
@@ -110,7 +126,10 @@ def model_metadata(portfolio: Portfolio, artifact: Artifact) -> dict[str, Any]:
         "versions": [variant.name for variant in portfolio.variants],
         "platform": "onnxruntime_onnx",
         "inputs": [{"name": artifact.input_name, "datatype": "FP32", "shape": [-1, *artifact.input_shape]}],
-        "outputs": [{"name": artifact.output_name, "datatype": "FP32", "shape": [-1, len(portfolio.classes)]}],
+        "outputs": [
+            {"name": output.name, "datatype": "FP32", "shape": [-1, *_dims(output, portfolio)]}
+            for output in artifact.outputs
+        ],
     }
 
 
@@ -121,8 +140,16 @@ def model_config(portfolio: Portfolio, artifact: Artifact, max_batch: int) -> di
         "platform": "onnxruntime_onnx",
         "max_batch_size": max_batch,
         "input": [{"name": artifact.input_name, "data_type": "TYPE_FP32", "dims": list(artifact.input_shape)}],
-        "output": [{"name": artifact.output_name, "data_type": "TYPE_FP32", "dims": [len(portfolio.classes)]}],
+        "output": [
+            {"name": output.name, "data_type": "TYPE_FP32", "dims": _dims(output, portfolio)}
+            for output in artifact.outputs
+        ],
     }
+
+
+def _dims(output: Output, portfolio: Portfolio) -> list[int]:
+    """Of one image; older manifests, which do not tell it, are of classifiers."""
+    return [len(portfolio.classes)] if output.shape is None else list(output.shape)
 
 
 def check_finite(output: Array, variant: str) -> None:
@@ -135,12 +162,6 @@ def check_finite(output: Array, variant: str) -> None:
             f"{len(odd)} of the {output.size} outputs of '{variant}' for this input are {what}: the model divides by"
             " zero or its numbers outgrow float32; ask for binary data to see them",
         )
-
-
-def softmax(output_BK: Array) -> Array:
-    """Shares that add up to 1, of each row of scores."""
-    shifted = np.exp(output_BK - output_BK.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)
 
 
 def _json(text: memoryview) -> dict[str, Any]:
@@ -218,22 +239,33 @@ def _from_json(data: Any, follow: int, sizes: list[int], datatype: str) -> Any:
         return found.astype(np.float64).reshape(sizes).astype(np.float32)
 
 
-def _wanted(head: dict[str, Any], parameters: dict[str, Any], artifact: Artifact) -> tuple[bool, int]:
-    """Whether the output is wanted in binary, and how many classes of it."""
+def _wanted(head: dict[str, Any], parameters: dict[str, Any], artifact: Artifact) -> tuple[Wanted, ...]:
+    """The outputs that are asked for, in the client's order; without any, all."""
     binary = parameters.get("binary_data_output", False) is True
+    names = [output.name for output in artifact.outputs]
     outputs = head.get("outputs")
     if outputs is None or outputs == []:
-        return binary, 0
-    if not isinstance(outputs, list) or len(cast("list[Any]", outputs)) != 1:
-        raise Refusal(400, f"'outputs' may name one tensor, '{artifact.output_name}'")
-    output = _object(outputs[0], "outputs[0]")
-    if output.get("name") != artifact.output_name:
-        raise Refusal(400, f"the output is called '{artifact.output_name}'")
-    own = _object(output.get("parameters", {}), "the output's parameters")
-    if "shared_memory_region" in own:
-        raise Refusal(400, "shared memory is not supported")
-    binary = own.get("binary_data", binary) is True
-    return binary, _count(own.get("classification", 0), "classification")
+        return tuple(Wanted(index, binary) for index in range(len(names)))
+    known = ", ".join(f"'{name}'" for name in names)
+    if not isinstance(outputs, list) or len(cast("list[Any]", outputs)) > len(names):
+        raise Refusal(400, f"'outputs' may name each tensor once: {known}")
+    found: list[Wanted] = []
+    for place, each in enumerate(cast("list[Any]", outputs)):
+        output = _object(each, f"outputs[{place}]")
+        name = output.get("name")
+        if name not in names:
+            raise Refusal(
+                400, f"the output is called {known}" if len(names) == 1 else f"the outputs are called {known}"
+            )
+        index = names.index(name)
+        if any(wanted.index == index for wanted in found):
+            raise Refusal(400, f"'outputs' names '{name}' twice")
+        own = _object(output.get("parameters", {}), "the output's parameters")
+        if "shared_memory_region" in own:
+            raise Refusal(400, "shared memory is not supported")
+        classes = _count(own.get("classification", 0), "classification")
+        found.append(Wanted(index, own.get("binary_data", binary) is True, classes))
+    return tuple(found)
 
 
 def _timeout_ms(parameters: dict[str, Any]) -> float | None:

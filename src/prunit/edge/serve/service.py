@@ -15,6 +15,7 @@ from prunit.edge.portfolio import Portfolio, Variant
 from prunit.edge.serve.batching import Batcher, Job, Outcome, Result
 from prunit.edge.serve.logs import tell
 from prunit.edge.serve.metrics import Figures
+from prunit.edge.serve.predicting import task_of
 from prunit.edge.serve.settings import Refusal, Settings
 from prunit.edge.serve.status import Board, Status, Window, resident_bytes
 from prunit.edge.session import Array
@@ -81,7 +82,9 @@ class Service:
         tell("ready", {"model": self.portfolio.name, "active": self.switcher.active, "pid": os.getpid()})
 
     def _published(self, folder: Path) -> Portfolio:
-        found, self.moved = published(Portfolio.read(folder))
+        found, moved = published(Portfolio.read(folder))
+        task_of(found)  # what cannot answer is not served
+        self.moved = moved
         return found
 
     def drain(self) -> None:

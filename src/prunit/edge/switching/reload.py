@@ -36,7 +36,7 @@ class ReloadingSwitcher(Switcher):
         """
         wanted = self._read(self.folder)
         before = {variant.name: variant for variant in self.portfolio.variants}
-        shape = self.portfolio.variant(self.active).artifact.input_shape
+        own = self.portfolio.variant(self.active).artifact
         kept: list[Variant] = []
         fresh: list[Variant] = []
         for variant in wanted.variants:
@@ -45,9 +45,7 @@ class ReloadingSwitcher(Switcher):
                 kept.append(variant)
                 continue
             wrong = usable(variant) or file_problem(self.folder, variant.artifact.path, None, variant.artifact.sha256)
-            if not wrong and variant.artifact.input_shape != shape:
-                wrong = f"it takes images of shape {variant.artifact.input_shape}, the portfolio's are {shape}"
-            if wrong:
+            if wrong := wrong or own.unlike(variant.artifact):
                 self._refuse(variant, wrong)
                 kept += [old] if old is not None and old.name in self.residents else []
             else:

@@ -17,7 +17,7 @@ from typing import Self
 from prunit.edge import runtimes
 from prunit.edge.install import Installed, install, place_of, ready
 from prunit.edge.portfolio import Portfolio, Variant
-from prunit.edge.session import Answer, Array, Held, Runtime
+from prunit.edge.session import Answer, Array, Held, Runtime, outputs_of
 from prunit.edge.switching.events import LOG, Event, Journal
 from prunit.edge.switching.wishes import Wish
 from prunit.errors import ConfigError, DataError, DeviceError, PrunitError
@@ -95,7 +95,7 @@ class Switcher:
         """
         held = self._taken() if variant is None else self._taken_by_name(variant)
         try:
-            return Answer(held.session.run(x_BCHW), held.variant.name)
+            return Answer(outputs_of(held.session, x_BCHW), held.variant.name)
         except DataError:
             raise
         except Exception as error:  # whatever an engine throws
@@ -142,7 +142,7 @@ class Switcher:
                 self._put_aside(variant.name, str(problem))
                 continue
             try:
-                output = held.session.run(x_BCHW)
+                outputs = outputs_of(held.session, x_BCHW)
             except Exception:  # if nobody can answer it is the request's fault
                 self._given_back(held)
                 continue
@@ -152,7 +152,7 @@ class Switcher:
                     self._active = held
             self._put_aside(failed.variant.name, reason)
             self._note("switched", variant.name, f"'{failed.variant.name}' failed")
-            return Answer(output, variant.name)
+            return Answer(outputs, variant.name)
         if not others:
             raise DeviceError(f"'{failed.variant.name}' {reason}; no other variant is left") from error
         raise DeviceError(f"no variant answers this batch of shape {x_BCHW.shape}; '{failed.variant.name}' {reason}")
@@ -341,12 +341,11 @@ class Switcher:
         return sorted(self.portfolio.variants, key=lambda v: -(v.metrics.accuracy or 0.0))
 
     def _check_shapes(self) -> None:
-        """Variants of another input shape than the most accurate one cannot stand in for it."""
-        shapes = {v.name: v.artifact.input_shape for v in self.portfolio.variants}
-        shape = shapes[self._by_accuracy()[0].name]
-        for name, own in shapes.items():
-            if own != shape:
-                self._put_aside(name, f"it takes images of shape {own}, the portfolio's are {shape}")
+        """Variants of another input shape or other outputs than the most accurate one cannot stand in for it."""
+        best = self._by_accuracy()[0].artifact
+        for variant in self.portfolio.variants:
+            if why := best.unlike(variant.artifact):
+                self._put_aside(variant.name, why)
 
     def _install(self) -> None:
         try:

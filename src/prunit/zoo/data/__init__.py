@@ -27,7 +27,7 @@ from prunit.zoo.data import arrays, cifar, digits, idx, images
 from prunit.zoo.data.download import Source, fetch
 from prunit.zoo.data.raw import Raw, refuse_too_large
 
-__all__ = ["datasets", "load"]
+__all__ = ["datasets", "load", "measured"]
 
 
 @dataclass(frozen=True)
@@ -168,6 +168,11 @@ def _finished(found: Dataset, *, subset: int | None, image_size: int | None, see
             train=arrays.resized(found.train, image_size),
             test=arrays.resized(found.test, image_size),
         )
+    return measured(found)
+
+
+def measured(found: Dataset) -> Dataset:
+    """The data set with mean and deviation of its pixels, unless it has them, and a task that knows its targets."""
     if not found.mean_C:
         mean_C, std_C = arrays.mean_and_std(found.train.x_BCHW)
         found = replace(found, mean_C=mean_C, std_C=std_C)

@@ -1,0 +1,109 @@
+"""One photo's answer in the form of the portfolio's task: labels, boxes, a mask, values, or plain numbers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from prunit.edge.pixels import Placing
+from prunit.edge.portfolio import Artifact, Portfolio
+from prunit.edge.serve.settings import Refusal
+from prunit.edge.session import Array
+from prunit.edge.tasks import DEVICE_TASKS, DeviceTask
+from prunit.edge.tasks.segmentation import DeviceSegmentation
+from prunit.errors import PortfolioError, PrunitError
+
+PNG: Final = "image/png"
+JSON: Final = "application/json"
+SMALL: Final = 10_000
+"""An output of a task that is not known is told in full up to so many numbers."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model made of one photo: its outputs (1, …) by the manifest's order, and where the photo lay in it."""
+
+    outputs: tuple[Array, ...]
+    artifact: Artifact
+    placing: Placing
+
+
+def task_of(portfolio: Portfolio) -> DeviceTask | None:
+    """The portfolio's task as this device knows it; None for one of the user's own.
+
+    Raises `PortfolioError` where the task does not take the manifest's settings: a newer prunit wrote them, say.
+    """
+    record = portfolio.task
+    make = DEVICE_TASKS.get(record.name)
+    if make is None:
+        return None
+    try:
+        return make(**record.settings)
+    except (TypeError, ValueError, PrunitError) as error:
+        raise PortfolioError(
+            f"the task '{record.name}' does not take the portfolio's settings {dict(record.settings)}: {error}; "
+            "upgrade prunit if a newer one wrote them"
+        ) from None
+
+
+def told(prediction: Prediction, portfolio: Portfolio) -> dict[str, Any]:
+    """The answer as JSON; places in it are pixels of the upright photo, whose size stands beside it."""
+    task, placing = task_of(portfolio), prediction.placing
+    if task is None:
+        found: Mapping[str, Any] = _plain(prediction, portfolio.name)
+    else:
+        found = task.answer(prediction.outputs, portfolio.classes, placing)
+    high, wide = placing.photo
+    return {**found, "photo": {"width": wide, "height": high}}
+
+
+def mask_png(prediction: Prediction, portfolio: Portfolio) -> bytes:
+    """The mask as a PNG file in the photo's size; `Refusal` (406) if the task has none."""
+    task = task_of(portfolio)
+    if not isinstance(task, DeviceSegmentation):
+        raise Refusal(406, f"the task '{portfolio.task.name}' answers in {JSON}: {PNG} is a segmentation's mask")
+    return task.mask_png(prediction.outputs, prediction.placing)
+
+
+def wants_png(accept: str) -> bool:
+    """Whether a header `Accept` would rather have a PNG than JSON (RFC 9110, 12.5.1)."""
+    return _quality(accept, PNG) > _quality(accept, JSON)
+
+
+def _plain(prediction: Prediction, model: str) -> dict[str, Any]:
+    """Numbers of the one image, nested; of a large output its shape."""
+    named = zip(prediction.artifact.outputs, prediction.outputs, strict=False)
+    found: dict[str, Any] = {}
+    large = False
+    for output, values in named:
+        own = values[0]
+        if own.size <= SMALL:
+            found[output.name] = np.asarray(own).tolist()
+        else:
+            found[output.name], large = {"shape": list(own.shape)}, True
+    hint = f"of more than {SMALL} numbers the shape is told: POST /v2/models/{model}/infer gives all"
+    return {"outputs": found, "note": hint} if large else {"outputs": found}
+
+
+def _quality(accept: str, kind: str) -> float:
+    """How much a media type is wanted, 0 to 1, by the narrowest range that holds it; without a header, all are."""
+    ranges = {kind: 3, kind.partition("/")[0] + "/*": 2, "*/*": 1}
+    best, found = 0, 0.0 if accept.strip() else 1.0
+    for part in accept.lower().split(","):
+        name, *parameters = (each.strip() for each in part.split(";"))
+        narrow = ranges.get(name, 0)
+        if narrow > best:
+            best, found = narrow, _weight(parameters)
+    return found
+
+
+def _weight(parameters: list[str]) -> float:
+    for parameter in parameters:
+        key, _, value = parameter.partition("=")
+        if key.strip() == "q":
+            try:
+                return min(max(float(value), 0.0), 1.0)
+            except ValueError:
+                return 0.0
+    return 1.0
