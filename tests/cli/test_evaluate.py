@@ -93,7 +93,7 @@ def test_boxes_and_masks_are_shown(tmp_path: Path) -> None:
     portfolio_of(tmp_path / "masked", "segmentation")
     result = prunit("evaluate", tmp_path / "masked", "--data", halves(tmp_path / "cells", 6), "--split", "all")
     assert result.code == 0, result.err
-    for text in ("mIoU", "dice", "pixel_accuracy", "drawn anew", "iou"):
+    for text in ("mIoU", "dice", "accuracy", "manifest", "drawn anew", "iou"):
         assert text in result.out
     pytest.importorskip("hotcoco")
     portfolio_of(tmp_path / "marking", "detection")

@@ -81,7 +81,7 @@ def _show(found: "Evaluation") -> None:
     from prunit.cli import show
 
     out = show.console()
-    out.print(_judgements(found))
+    out.print(_fitting(out, _judgements(found), _judgements(found, wide=False)))
     by = "Wilson" if found.interval_by == "wilson" else "the images drawn anew, many times"
     compared = "; the difference on the same images" if any(v.against for v in found.variants) else ""
     out.print(f"[dim]intervals of 95 %, by {by}{compared}[/]")
@@ -103,22 +103,30 @@ def _show(found: "Evaluation") -> None:
     )
 
 
-def _judgements(found: "Evaluation") -> Table:
+def _fitting(out: Console, wide: Table, narrow: Table) -> Table:
+    """The wide table where the terminal shows all of it."""
+    return wide if out.measure(wide, options=out.options.update_width(1000)).maximum <= out.width else narrow
+
+
+def _judgements(found: "Evaluation", *, wide: bool = True) -> Table:
+    """A row for each variant; where it is narrow, the main metric alone, and its difference."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("variant", overflow="fold")
     metric = found.metric
-    others = [name for name in found.score_names if name != metric]
-    unit = "" if metric in numbers.PLAIN else ", points"
+    others = [name for name in found.score_names if name != metric and wide]
+    unit = "" if metric in numbers.PLAIN else ",\npoints"
     compared = [f"to dense{unit}", "95 % interval"] if any(v.against for v in found.variants) else []
-    for column in (metric, "95 % interval", *compared, *others, "manifest", "engine\nimages/s"):
-        table.add_column(column, justify="right", no_wrap=True)
+    last = ["manifest", "engine\nimages/s"] if wide else []
+    for column in (metric, "95 % interval", *compared, *others, *last):
+        table.add_column(column.replace("_", "\n"), justify="right", no_wrap=wide)
     for one in found.variants:
         cells = [numbers.score(metric, one.value)]
         cells.append("–" if one.interval is None else numbers.score_span(metric, *one.interval))
         if compared:
             cells += _against(metric, one)
         cells += [numbers.score(name, one.scores.get(name)) for name in others]
-        cells += [numbers.score(metric, one.recorded), f"{one.engine_images_per_s:,.0f}"]
+        if wide:
+            cells += [numbers.score(metric, one.recorded), f"{one.engine_images_per_s:,.0f}"]
         table.add_row(safe(one.variant), *map(_spaced, cells))
     return table
 
@@ -127,7 +135,7 @@ def _against(metric: str, one: "Judgement") -> tuple[str, str]:
     gap = one.against
     if gap is None:
         return "–", "–"
-    word = "" if gap.measurable else " [dim](may be chance)[/]"
+    word = "" if gap.measurable else "\n[dim](may be chance)[/]"
     span = f"{numbers.change(metric, gap.low)} to {numbers.change(metric, gap.high)}"
     return numbers.change(metric, gap.difference), span + word
 

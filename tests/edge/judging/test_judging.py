@@ -141,6 +141,31 @@ def test_values_are_judged(tmp_path: Path) -> None:
     assert run.task.metrics(run.evidence["small"])["mae"] == pytest.approx(np.mean(means) / 2, rel=1e-4)
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_tables_of_values_and_of_labels_are_read_by_the_names_of_their_columns(
+    tmp_path: Path, order: tuple[int, ...]
+) -> None:
+    place = tmp_path / "photos"
+    names = [NAMES[k] for k in order]
+    pixels = [picture(i % 3, seed=i) for i in range(12)]
+    for i, one in enumerate(pixels):
+        save(place / f"{i}.png", one)
+    for task in ("regression", "multilabel"):
+        rows = [",".join(["file", *names])]
+        for i, one in enumerate(pixels):
+            means = one.mean(axis=(0, 1)) / 255
+            rows.append(
+                ",".join([f"{i}.png", *(str(means[k] if task == "regression" else int(i % 3 == k)) for k in order)])
+            )
+        (place / "test.csv").write_text("\n".join(rows))
+        portfolio = portfolio_of(tmp_path / task, task)
+        (dense, small) = evaluate(portfolio, tmp_path / task, place, settings=JudgeSettings(pictures=1)).variants
+        assert dense.value == pytest.approx(1.0, abs=1e-5)
+        assert small.value < 0.95
+        assert set(dense.by_class) == set(NAMES)
+        assert small.worst[0].truth.startswith("red 0." if task == "regression" else tuple(NAMES))
+
+
 def test_the_size_of_a_detector_is_that_of_its_input(tmp_path: Path) -> None:
     task = task_of(portfolio_of(tmp_path, "detection", {}))
     assert task.settings()["size"] == [SIZE, SIZE]
