@@ -25,8 +25,8 @@ def step_seconds(
     Device, precision, memory format, optimiser, batch size and augmentation are those of `config`; of several
     `devices` one is timed, with its share of the batch. After a step each that does not count the models take turns,
     for 3 to 15 rounds, as many as fit into about `seconds` for each model; of their times the median is given. It all
-    happens on copies: the models, their modes and the random state stay as they were. A teacher's
-    part of a step is not timed. Raises what `train` raises.
+    happens on copies: the models, their modes and the random state stay as they were. What a teacher, mixed images and
+    an average of the weights add to a step is not timed. Raises what `train` raises.
     """
     if not models:
         return {}
