@@ -302,10 +302,12 @@ TABLES: Final[Mapping[str, Callable[[Result], str]]] = {
     "replaying": edge_tables.replaying,
     "serving": edge_tables.serving,
     "evaluating": edge_tables.evaluating,
+    "other_tasks": training_tables.other_tasks,
 }
 ON_README: Final[Mapping[str, Callable[[Result], str]]] = {
     "readme_example": readme_example,
     "default_speed": default_summary.in_short,
+    "other_tasks": training_tables.other_tasks,
 }
 """What is shown there, some of it in short; all but the example also on the page of benchmarks."""
 

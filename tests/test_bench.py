@@ -17,6 +17,7 @@ from bench import (
     evaluating,
     export_latency,
     export_passes,
+    other_tasks,
     ram_budget,
     readme_example,
     speed,
@@ -229,6 +230,32 @@ def test_readme_example_keeps_other_seeds_of_the_same_command(tmp_path: Path) ->
 def test_the_readme_shows_the_command_of_its_example() -> None:
     shown = f"`prunit {' '.join(readme_example.command('cifar10', 12))}`"
     assert shown in tables.README.read_text("utf-8").replace("\n", " ")
+
+
+def test_other_tasks(tmp_path: Path) -> None:
+    cost = {"dense": 8000, "macs-1-2": 2000}
+    variants = [
+        variant(n, accuracy=a, cost=cost[n], keep=1, latencies=(latency(4),))
+        for n, a in (("dense", 0.5), ("macs-1-2", 0.4))
+    ]
+    rows = other_tasks.rows_of("detection", portfolio(*variants))
+    rows[0] |= {"metric": "mAP", "interval": (0.45, 0.55)}
+    rows[1] |= {"against": {"of": "dense", "difference": -0.1, "low": -0.15, "high": -0.05}}
+    found = other_tasks.result_of(rows)
+    page = page_of(stored("other_tasks", found["rows"]) | {"config": found["config"]})
+    assert "`prunit build fcos-tiny --data bccd/ --task detection --image-size 256 --budget macs=1/2" in page
+    assert "| dense | 50.0 (45.0 to 55.0) |  | 2 |" in page
+    assert "| macs-1-2 | 40.0 | -10.0 (-15.0 to -5.0) | 2 |" in page
+    file = tmp_path / "found.json"
+    assert other_tasks.kept_rows(file, without="detection") == []
+    file.write_text(json.dumps({"rows": [{"task": "detection"}, {"task": "segmentation"}]}))
+    assert other_tasks.kept_rows(file, without="detection") == [{"task": "segmentation"}]
+
+
+def test_the_readme_shows_the_commands_of_other_tasks() -> None:
+    text = tables.README.read_text("utf-8")
+    for task, example in other_tasks.EXAMPLES.items():
+        assert f"prunit {' '.join(example.command(task, f'{example.data}/'))}" in text
 
 
 def test_tables_need_markers() -> None:

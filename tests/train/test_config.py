@@ -113,10 +113,14 @@ def test_another_task_has_smaller_batches_still(images: int, batch_size: int) ->
     )
 
 
-def test_rates_of_adamw_and_of_tasks_follow_a_batch_size_that_was_given() -> None:
-    adamw = TrainConfig(optimizer="adamw", batch_size=32)
-    assert fitted(adamw, 50_000).lr == pytest.approx(5e-4)
-    assert fitted(adamw, 50_000, classifies=False, task_lr=0.04).lr == pytest.approx(5e-4)
+def test_adamw_has_one_rate_for_every_batch_and_task() -> None:
+    for images in (24, 1_000, 50_000):
+        assert fitted(TrainConfig(optimizer="adamw"), images).lr == 3e-3
+        assert fitted(TrainConfig(optimizer="adamw"), images, classifies=False, task_lr=0.04).lr == 3e-3
+    assert fitted(TrainConfig(optimizer="adamw", lr=0.01), 1_000).lr == 0.01
+
+
+def test_the_rate_of_a_task_follows_a_batch_size_that_was_given() -> None:
     assert fitted(TrainConfig(batch_size=64), 900, classifies=False, task_lr=0.04).lr == pytest.approx(0.08)
     assert fitted(TrainConfig(batch_size=64, lr=0.3), 900, classifies=False, task_lr=0.04).lr == 0.3
 

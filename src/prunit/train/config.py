@@ -88,8 +88,8 @@ class TrainConfig(Shown, BaseModel, frozen=True):
     optimizer: Optimizer = "sgd"
     """`sgd`, with momentum, or `adamw` (Loshchilov & Hutter 2019; no decay of norms and biases)."""
     lr: Positive | None = None
-    """Highest learning rate; None: 0.1 for `step` and `cosine`, 0.2 for `onecycle`, or the task's own; 1e-3 for AdamW;
-    less with smaller batches by the data set."""
+    """Highest learning rate; None: 0.1 for `step` and `cosine`, 0.2 for `onecycle`, or the task's own, less with smaller
+    batches by the data set; 3e-3 for AdamW."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Momentum of SGD, Nesterov's in `onecycle` and `cosine`; the first beta of AdamW, the second is 0.999."""
     weight_decay: NotNegative | None = None

@@ -1,0 +1,110 @@
+"""Detection and segmentation on real photos, by the commands that the README shows: `python -m bench.other_tasks`.
+
+    python -m bench.other_tasks --bccd FOLDER --membrane FOLDER [--only detection]
+
+BCCD: 364 photos of blood smears with boxes (Pascal VOC; its own train and val). Membrane: 30 electron-microscope images
+with masks, of which a fifth, always the same, is held out. Dense networks are trained from scratch, variants of a half
+and a quarter of their macs from the start. Run again, it goes on where it was stopped; where a training is done, it
+measures size and latency anew. What the file of results says of the other example stays there.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from bench._common import RESULTS, ROOT, record, write
+from prunit.edge.portfolio import Portfolio
+
+
+@dataclass(frozen=True)
+class Example:
+    """A build: which network, for which task, on which data."""
+
+    model: str
+    data: str
+    """The name of the folder, and of the option that says where it lies."""
+    options: tuple[str, ...]
+
+    def command(self, task: str, folder: str) -> list[str]:
+        """What the README shows, after `prunit`."""
+        budgets = ("--budget", "macs=1/2", "--budget", "macs=1/4")
+        return ["build", self.model, "--data", folder, "--task", task, *self.options, *budgets]
+
+
+EXAMPLES: Final[Mapping[str, Example]] = {
+    "detection": Example("fcos-tiny", "bccd", ("--image-size", "256")),
+    "segmentation": Example("unet-tiny", "membrane", ("--image-size", "256")),
+}
+
+
+def rows_of(task: str, portfolio: Portfolio) -> list[dict[str, Any]]:
+    """What is kept of each variant, the dense one first."""
+    return [
+        {
+            "task": task,
+            "metric": portfolio.task.metric,
+            "name": v.name,
+            "value": v.metrics.accuracy,
+            "interval": v.metrics.interval,
+            "against": v.metrics.against.model_dump() if v.metrics.against else None,
+            "scores": v.metrics.scores,
+            "params": v.metrics.params,
+            "macs": v.metrics.macs,
+            "file_bytes": v.metrics.file_bytes,
+            "latencies": [latency.model_dump() for latency in v.metrics.latencies],
+            "seconds": v.seconds,
+            "epochs": v.epochs,
+            "seed": v.seed,
+        }
+        for v in portfolio.variants
+    ]
+
+
+def result_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The rows of all examples as a result."""
+    order = list(EXAMPLES)
+    rows = sorted(rows, key=lambda row: order.index(row["task"]))
+    latencies = [latency for row in rows for latency in row["latencies"]]
+    return record(
+        "other_tasks",
+        rows,
+        config={task: f"prunit {' '.join(one.command(task, f'{one.data}/'))}" for task, one in EXAMPLES.items()},
+        n=min(latency["n"] for latency in latencies),
+        percentile="median (p50) latencies of ONNX Runtime; a seed, a training each",
+        threads=latencies[0]["threads"],
+    )
+
+
+def kept_rows(file: Path, *, without: str) -> list[dict[str, Any]]:
+    """The rows that a file of results has of other tasks."""
+    rows = json.loads(file.read_text("utf-8"))["rows"] if file.exists() else []
+    return [row for row in rows if row["task"] != without]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.other_tasks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--bccd", type=Path, metavar="FOLDER")
+    parser.add_argument("--membrane", type=Path, metavar="FOLDER")
+    parser.add_argument("--only", choices=tuple(EXAMPLES))
+    parser.add_argument("--json", type=Path, default=RESULTS / "other_tasks.json", metavar="FILE")
+    parser.add_argument("--out", type=Path, default=ROOT / "portfolios" / "other_tasks", metavar="FOLDER")
+    options = parser.parse_args()
+    for task, example in EXAMPLES.items():
+        place = getattr(options, example.data)
+        if place is None or options.only not in (None, task):
+            continue
+        folder = options.out / task
+        whole = [sys.executable, "-m", "prunit", *example.command(task, str(place)), "--out", str(folder), "--resume"]
+        subprocess.run(whole, check=True)
+        write(result_of([*kept_rows(options.json, without=task), *rows_of(task, Portfolio.read(folder))]), options.json)
+
+
+if __name__ == "__main__":
+    main()
