@@ -108,13 +108,15 @@ def evaluating(result: Result) -> str:
             row["way"],
             "{median:,.0f} ({min:,.0f} to {max:,.0f})".format(**row["images_per_s"]),
             "{median:.2f} ({min:.2f} to {max:.2f})".format(**row["of_both"]["paired"]),
+            f"{row['cpu_us']['median']:.0f}",
+            "{median:.2f} ({min:.2f} to {max:.2f})".format(**row["cpu_of_both"]["paired"]),
         )
         for row in parts["speed"]
     ]
     memory = [(f"{row['images']:,}", f"{row['resident_bytes'] / 1e6:.0f}") for row in parts["memory"]]
     return "\n\n".join(
         (
-            table(("way", "images per second", "of decoding and engine, in pairs"), speed),
+            table(("way", "images per second", "of both, in pairs", "CPU µs for an image", "of both, in pairs"), speed),
             "Resident memory of a process of its own, after so many images:",
             table(("images", "MB"), memory),
         )

@@ -58,7 +58,8 @@ def test_a_classifier_is_judged(folder: Path, photos: Path) -> None:
 
 def test_the_order_in_which_images_are_taken_changes_nothing(folder: Path, photos: Path) -> None:
     whole = [one.model_dump(exclude={"engine_images_per_s"}) for one in evaluated(folder, photos).variants]
-    for settings in ({"batch": 1}, {"batch": 7, "decoders": 1}, {"batch": 100, "threads": 2}):
+    others: list[dict[str, Any]] = [{"batch": 1}, {"batch": 7, "decoders": 1}, {"batch": 100, "threads": 2}]
+    for settings in others:
         part = evaluated(folder, photos, **settings).variants
         assert [one.model_dump(exclude={"engine_images_per_s"}) for one in part] == whole
 

@@ -62,6 +62,7 @@ def exported(folder: Path, dataset: Dataset, model: nn.Module) -> tuple[Portfoli
     task, size = dataset.task, dataset.image_size
     folder.mkdir()
     found = Quality.of(judge(model, dataset, device="cpu"))
+    assert found.main is not None
     example = torch.zeros(1, 3, size, size)
     artifact = EXPORTERS["onnx"](model, example, folder, name="dense", output=task.output)
     variant = Variant(

@@ -17,7 +17,7 @@ from prunit.edge.judging.stream import Batch, batches
 from prunit.edge.portfolio import Portfolio, Variant, file_problem
 from prunit.edge.reading import Files
 from prunit.edge.reading.photos import Problem, named, quiet
-from prunit.edge.session import Array, Session, engine, self_test
+from prunit.edge.session import Session, engine, outputs_of, self_test
 from prunit.edge.tasks import DeviceTask, Evidence, Outputs
 from prunit.edge.tasks.classification import DeviceClassification
 from prunit.edge.tasks.detection import DeviceDetection
@@ -127,11 +127,6 @@ def judge(
         raise DataError(f"of {len(files)} images none can be used: {named(problems)}")
     evidence = {name: np.concatenate(parts) for name, parts in found.items()}
     return Run(task, evidence, tuple(index), tuple(problems), batch, seconds, took, (memory.start, memory.peak))
-
-
-def outputs_of(session: Session, x_BCHW: Array) -> Outputs:
-    """What a model gives for a batch, as tasks take it."""
-    return (session.run(x_BCHW),)
 
 
 def check_packages(task: DeviceTask) -> None:

@@ -12,13 +12,13 @@ import numpy.typing as npt
 from pydantic import Field
 
 from prunit.edge import runtimes
-from prunit.edge.judging.judge import Run, outputs_of
+from prunit.edge.judging.judge import Run
 from prunit.edge.pixels import Placing, opened, placed
 from prunit.edge.portfolio import Portfolio
 from prunit.edge.reading import IGNORED, Files
 from prunit.edge.reading.photos import quiet
 from prunit.edge.records import Record
-from prunit.edge.session import Session
+from prunit.edge.session import Session, outputs_of
 from prunit.edge.tasks import DeviceTask, Outputs
 from prunit.edge.tasks.detection import DeviceDetection
 from prunit.edge.tasks.drawing import draw_boxes
