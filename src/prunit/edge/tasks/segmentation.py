@@ -89,11 +89,14 @@ class DeviceSegmentation:
         return mean(_iou(evidence))
 
     def answer(self, outputs: Outputs, classes: Sequence[str], placing: Placing) -> Mapping[str, Any]:
-        """{"mask": a PNG in base64, "classes": [{"label", "share"}, …]}: shares of the photo, largest first."""
+        """{"mask": a PNG in base64, "classes": [{"label", "share", "index"}, …]}: shares of the photo, largest first.
+
+        `index` is what the mask's pixels hold.
+        """
         mask_HW = _mask(outputs, placing, placing.photo)
         pixels = np.bincount(mask_HW[mask_HW != IGNORED], minlength=1)
         found = (
-            {"label": named(classes, k), "share": float(pixels[k] / pixels.sum())}
+            {"label": named(classes, k), "share": float(pixels[k] / pixels.sum()), "index": k}
             for k in (-pixels).argsort(kind="stable").tolist()
             if pixels[k]
         )
