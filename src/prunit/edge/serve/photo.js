@@ -163,8 +163,8 @@ async function predict(file) {
 
 byId("file").addEventListener("change", (event) => {
   if (event.target.files.length) predict(event.target.files[0]);
-  event.target.value = ""; // the same file may be chosen again
 });
+byId("file").addEventListener("click", (event) => { event.target.value = ""; }); // the same file may be chosen again
 for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
   document.addEventListener(kind, (event) => { // beside the place too, where the browser would leave the page for the photo
     event.preventDefault();
