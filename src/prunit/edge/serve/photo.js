@@ -5,6 +5,7 @@
 const LONGEST = 1600; // pixels of the canvas; the answer is for the whole photo
 const TOLD_APART = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7"]; // Okabe and Ito, 2008
 const IGNORED = 255; // of a mask's pixels that are of no class
+const NAMED = 30; // more boxes than this would hide the photo behind their names
 let newest = 0; // of several photos the last one is shown
 
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
@@ -69,28 +70,40 @@ function showLabels(told) {
 }
 
 function showBoxes(told) {
+  byId("least-label").hidden = false;
   const labels = [...new Set(told.boxes.map((each) => each.label))].sort();
   const colour = (label) => TOLD_APART[labels.indexOf(label) % TOLD_APART.length];
-  const { width, height } = told.photo;
-  for (const each of told.boxes.slice().reverse()) { // the surest lie on top
+  const draw = () => {
+    const least = Number(byId("least").value);
+    const boxes = told.boxes.filter((each) => each.score >= least);
+    drawBoxes(boxes, told.photo, colour);
+    const kinds = labels.map((label) => [boxes.filter((each) => each.label === label).length, label]);
+    const named = kinds.filter(([count]) => count).map(([count, label]) => `${count} ${label}`);
+    return `${counted(boxes.length, "box")} from a score of ${(100 * least).toFixed(0)} %${named.length ? `: ${named.join(", ")}` : ""}`;
+  };
+  byId("least").oninput = () => put("told", draw());
+  return draw();
+}
+
+function drawBoxes(boxes, { width, height }, colour) {
+  const place = (each) => [each.x1, each.y1, each.x2, each.y2].map((value) => value.toFixed(0)).join(", ");
+  table(["label", { text: "score", number: true }, { text: "x1, y1, x2, y2", number: true }],
+    boxes.map((each) => row([swatched(colour(each.label), each.label), { text: percent(each.score), number: true },
+      { text: place(each), number: true }])));
+  byId("boxes").replaceChildren(...boxes.slice().reverse().map((each) => { // the surest lie on top
     const box = element("div", "box");
     box.style.left = `${(100 * each.x1) / width}%`;
     box.style.top = `${(100 * each.y1) / height}%`;
     box.style.width = `${(100 * (each.x2 - each.x1)) / width}%`;
     box.style.height = `${(100 * (each.y2 - each.y1)) / height}%`;
     box.style.borderColor = colour(each.label);
+    if (boxes.length > NAMED) return box;
     const name = element("span", each.y1 < 0.06 * height ? "inside" : "", `${each.label} ${(100 * each.score).toFixed(0)}`);
     name.style.background = colour(each.label);
     name.style.color = inkOn(colour(each.label));
     box.append(name);
-    byId("boxes").append(box);
-  }
-  const place = (each) => [each.x1, each.y1, each.x2, each.y2].map((value) => value.toFixed(0)).join(", ");
-  table(["label", { text: "score", number: true }, { text: "x1, y1, x2, y2", number: true }],
-    told.boxes.map((each) => row([swatched(colour(each.label), each.label), { text: percent(each.score), number: true },
-      { text: place(each), number: true }])));
-  const kinds = labels.map((label) => `${told.boxes.filter((each) => each.label === label).length} ${label}`);
-  return counted(told.boxes.length, "box") + (kinds.length ? `: ${kinds.join(", ")}` : "");
+    return box;
+  }));
 }
 
 async function showMask(told) {
@@ -134,6 +147,7 @@ function drawPhoto(picture, { width, height }) {
   [canvas.width, canvas.height] = [width, height].map((size) => Math.max(1, Math.round(scale * size)));
   byId("stage").style.maxWidth = `${Math.min(44, (34 * width) / height).toFixed(2)}rem`;
   byId("boxes").replaceChildren();
+  byId("least-label").hidden = true;
   if (picture) canvas.getContext("2d").drawImage(picture, 0, 0, canvas.width, canvas.height);
 }
 
