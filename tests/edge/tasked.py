@@ -29,7 +29,7 @@ class Made(nn.Module):
 
 
 def _boxes(x_BCHW: Tensor) -> Tensor:
-    """The left half and the right half of the middle: the redder the image, the surer the first, and the other by blue."""
+    """The left half of the middle, the surer the redder the image is, and the right half, by its blue."""
     shares = torch.tensor([[0.0, 0.25, 0.5, 0.75], [0.5, 0.25, 1.0, 0.75]])
     level_BC = (1.5 * x_BCHW.mean((2, 3))).clamp(0, 1)
     nothing_B1 = torch.zeros_like(level_BC[:, :1])
