@@ -173,7 +173,7 @@ def test_a_file_that_is_wrong_in_a_small_output_alone_is_refused(
         proto = onnx.load_from_string(whole(translation))
         last = next(node for node in proto.graph.node if "scores" in node.output)
         last.output[:] = ["right"]
-        proto.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(1e-5), "little"))
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array(1e-5, np.float32), "little"))
         proto.graph.node.append(onnx.helper.make_node("Add", ["right", "little"], ["scores"]))
         return proto.SerializeToString()
 

@@ -7,6 +7,10 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+<<<<<<< HEAD
+=======
+from concurrent.futures import ThreadPoolExecutor
+>>>>>>> h-serving
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -236,6 +240,28 @@ for names, complaint in ((["levels", "levels"], "twice"), (["level"], "the outpu
     assert child.returncode == 0, child.stderr
 
 
+<<<<<<< HEAD
+=======
+def test_in_a_batch_each_request_gets_its_own_part_of_every_output(served: Serve) -> None:
+    server = served("own")
+
+    def ask(seed: int) -> int:
+        x_BCHW = np.random.default_rng(seed).standard_normal((1 + seed % 3, 3, SIZE, SIZE)).astype(np.float32)
+        tensor = {"name": "input", "datatype": "FP32", "shape": list(x_BCHW.shape), "data": x_BCHW.ravel().tolist()}
+        status, _, body = server.ask("POST", "/v2/models/colours/infer", json.dumps({"inputs": [tensor]}))
+        assert status == 200, body
+        told = json.loads(body)
+        maps, levels = (np.reshape(each["data"], each["shape"]) for each in told["outputs"])
+        np.testing.assert_allclose(maps, x_BCHW, atol=1e-5)
+        np.testing.assert_allclose(levels, x_BCHW.mean((2, 3)), atol=1e-5)
+        return told["parameters"]["batch"] - len(x_BCHW)
+
+    with ThreadPoolExecutor(16) as pool:
+        others = list(pool.map(ask, range(120)))
+    assert min(others) >= 0
+
+
+>>>>>>> h-serving
 # ── folders that are not as they should be ──
 
 
