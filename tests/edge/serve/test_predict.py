@@ -7,10 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-<<<<<<< HEAD
-=======
 from concurrent.futures import ThreadPoolExecutor
->>>>>>> h-serving
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -240,8 +237,6 @@ for names, complaint in ((["levels", "levels"], "twice"), (["level"], "the outpu
     assert child.returncode == 0, child.stderr
 
 
-<<<<<<< HEAD
-=======
 def test_in_a_batch_each_request_gets_its_own_part_of_every_output(served: Serve) -> None:
     server = served("own")
 
@@ -261,7 +256,6 @@ def test_in_a_batch_each_request_gets_its_own_part_of_every_output(served: Serve
     assert min(others) >= 0
 
 
->>>>>>> h-serving
 # ── folders that are not as they should be ──
 
 
