@@ -13,8 +13,8 @@ from prunit.edge.portfolio import Portfolio
 from prunit.edge.reading import Boxes, Files, Listing, Masks, OtherTask, Values
 from prunit.edge.reading.listing import some
 from prunit.edge.reading.places import class_names
-from prunit.edge.tasks import DEVICE_TASKS, DeviceTask
-from prunit.errors import ConfigError, DataError, PortfolioError, unknown
+from prunit.edge.tasks import DEVICE_TASKS, DeviceTask, device_task
+from prunit.errors import DataError, PortfolioError, unknown
 
 SPLITS: Final = ("test", "val", "train")
 """Parts by which models are judged, the one that is taken by itself first."""
@@ -36,21 +36,13 @@ class Labelled:
 def task_of(portfolio: Portfolio) -> DeviceTask:
     """The task of a portfolio, made from what its manifest says; `PortfolioError` for one that no device knows."""
     record = portfolio.task
-    if record.name not in DEVICE_TASKS:
+    task = device_task(record.name, record.settings, portfolio.preprocessing.size)
+    if task is None:
         raise PortfolioError(
             f"portfolio '{portfolio.name}' is for the task '{record.name}', which a device cannot judge by itself; it"
             f" knows {', '.join(DEVICE_TASKS)}: judge it where its own code is"
         )
-    settings = dict(record.settings)
-    if record.name == "detection" and settings.get("size") is None:
-        # Boxes that are shares of the input are compared with labels in its pixels.
-        settings["size"] = list(portfolio.preprocessing.size)
-    try:
-        return DEVICE_TASKS[record.name](**settings)
-    except (TypeError, ConfigError) as error:
-        raise PortfolioError(
-            f"portfolio '{portfolio.name}': the settings of its task {record.name} do not fit: {error}"
-        ) from None
+    return task
 
 
 def labelled(portfolio: Portfolio, place: Path, *, split: str | None = None) -> Labelled:

@@ -10,9 +10,8 @@ from prunit.edge.pixels import Placing
 from prunit.edge.portfolio import Artifact, Portfolio
 from prunit.edge.serve.settings import Refusal
 from prunit.edge.session import Array
-from prunit.edge.tasks import DEVICE_TASKS, DeviceTask
+from prunit.edge.tasks import DeviceTask, device_task
 from prunit.edge.tasks.segmentation import DeviceSegmentation
-from prunit.errors import PortfolioError, PrunitError
 
 PNG: Final = "image/png"
 JSON: Final = "application/json"
@@ -30,21 +29,8 @@ class Prediction:
 
 
 def task_of(portfolio: Portfolio) -> DeviceTask | None:
-    """The portfolio's task as this device knows it; None for one of the user's own.
-
-    Raises `PortfolioError` where the task does not take the manifest's settings: a newer prunit wrote them, say.
-    """
-    record = portfolio.task
-    make = DEVICE_TASKS.get(record.name)
-    if make is None:
-        return None
-    try:
-        return make(**record.settings)
-    except (TypeError, ValueError, PrunitError) as error:
-        raise PortfolioError(
-            f"the task '{record.name}' does not take the portfolio's settings {dict(record.settings)}: {error}; "
-            "upgrade prunit if a newer one wrote them"
-        ) from None
+    """The portfolio's task as this device knows it; None for one of the user's own. Raises what `device_task` does."""
+    return device_task(portfolio.task.name, portfolio.task.settings, portfolio.preprocessing.size)
 
 
 def told(prediction: Prediction, portfolio: Portfolio) -> dict[str, Any]:
