@@ -262,7 +262,7 @@ def test_portfolios_that_cannot_be_used(folder: Path, photos: Path, tmp_path: Pa
     wide = portfolio.preprocessing.model_copy(update={"size": (SIZE, 2 * SIZE)})
     for wrong, complaint in (
         (own, "is for the task 'mine', which a device cannot judge by itself"),
-        (odd, "the settings of its task classification do not fit"),
+        (odd, "the task 'classification' does not take the portfolio's settings"),
         (portfolio.model_copy(update={"variants": ()}), "has no variant to judge"),
         (portfolio.model_copy(update={"preprocessing": fed}), "takes channels '4', which no image file holds"),
         (portfolio.model_copy(update={"preprocessing": wide}), r"takes input of shape \(3, 16, 16\), but"),
