@@ -138,8 +138,8 @@ def curves(rows: Sequence[SummaryRow], histories: Mapping[str, Sequence[EpochRec
     return [Curve(name, _colour(i, len(trained)), epochs) for i, (name, epochs) in enumerate(trained)]
 
 
-def training_figures(trainings: Sequence[Curve]) -> dict[str, Figure]:
-    """Charts by title: accuracy (test drawn through, train dotted) and loss, a line per variant and epoch."""
+def training_figures(trainings: Sequence[Curve], metric: str = "Accuracy") -> dict[str, Figure]:
+    """Charts by title: the metric (test drawn through, train dotted) and loss, a line per variant and epoch."""
     accuracy = [
         *(
             _line(
@@ -160,7 +160,7 @@ def training_figures(trainings: Sequence[Curve]) -> dict[str, Figure]:
     loss = [_line(curve, [(e.index, _finite(e.loss)) for e in curve.epochs], "loss", "solid") for curve in trainings]
     most = max((len(curve.epochs) for curve in trainings), default=1)
     return {
-        "Accuracy by epoch": {"data": accuracy, "layout": _training_layout(most, suffix=f"{numbers.SPACE}%")},
+        f"{metric} by epoch": {"data": accuracy, "layout": _training_layout(most, suffix=f"{numbers.SPACE}%")},
         "Training loss by epoch": {"data": loss, "layout": _training_layout(most, suffix="")},
     }
 

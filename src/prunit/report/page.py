@@ -77,7 +77,7 @@ def html_page(
         _section("On labelled images", evaluation_section(evaluation)) if evaluation else "",
         _widths_section(portfolio, rows, figures),
         _trials_section(trials, figures),
-        _training_section(curves(rows, histories), figures),
+        _training_section(curves(rows, histories), figures, capitalised(portfolio.task.metric)),
         _section("How each variant was made", recipes_table(portfolio, rows)) if rows else "",
         _definitions(portfolio, rows),
     ]
@@ -281,12 +281,12 @@ def _trials_section(trials: Sequence[Trial], figures: dict[str, Figure]) -> str:
     return _section(TRIED, f"{note}{plot}{trials_table(trials)}")
 
 
-def _training_section(trainings: Sequence[Curve], figures: dict[str, Figure]) -> str:
+def _training_section(trainings: Sequence[Curve], figures: dict[str, Figure], metric: str) -> str:
     if not trainings:
         return ""
     cards = "".join(
         _card(title, _plot(f"training-{i}", figure, title, figures))
-        for i, (title, figure) in enumerate(training_figures(trainings).items())
+        for i, (title, figure) in enumerate(training_figures(trainings, metric).items())
     )
     legend = "".join(
         f'<button type="button" aria-pressed="true" data-curve="{text(curve.name)}">'
@@ -294,16 +294,19 @@ def _training_section(trainings: Sequence[Curve], figures: dict[str, Figure]) ->
         f"{text(curve.name)}</button>"
         for curve in trainings
     )
-    key = (
-        f'<p class="legend" role="group" aria-label="Trainings to show">{legend}</p>'
-        '<p class="key"><span><i class="solid"></i>test</span>'
-        '<span><i class="dots"></i>train, on augmented images</span></p>'
-    )
+    key = f'<p class="legend" role="group" aria-label="Trainings to show">{legend}</p>'
+    if any(epoch.train_accuracy is not None for curve in trainings for epoch in curve.epochs):
+        key += (
+            '<p class="key"><span><i class="solid"></i>test</span>'
+            '<span><i class="dots"></i>train, on augmented images</span></p>'
+        )
     return _section("Training", f'{key}<div class="plots two">{cards}</div>')
 
 
 def _definitions(portfolio: Portfolio, rows: Sequence[SummaryRow]) -> str:
+    classifies = portfolio.task.name == "classification"
     terms = [
+        ("accuracy", _ACCURACY_MEANS) if classifies else (portfolio.task.metric, _MAIN_METRIC_MEANS),
         *_FIGURES_MEAN,
         *([] if any(row.latencies for row in rows) else [("not yet measured", f"Latency: {BENCH}.")]),
     ]
@@ -324,14 +327,19 @@ def _scaled_pixel(scale: float) -> str:
     return f"pixel / {divisor}" if divisor and abs(scale * divisor - 1) < 1e-6 else f"pixel × {scale:.4g}"
 
 
+_NO_DIFFERENCE: Final = (
+    "it tells what other images would change, not what another seed of the training would. “No measurable difference” is "
+    "no proof that there is none: the interval says how large it may be."
+)
+_ACCURACY_MEANS: Final = (
+    "Top-1, a share of the test images. The 95 % interval of a difference (Newcombe 1998, method 10) comes from "
+    f"the images that only one of both variants has right: {_NO_DIFFERENCE}"
+)
+_MAIN_METRIC_MEANS: Final = (
+    "The main metric of the task on the test images, 100 % is perfect. The 95 % interval of a difference comes from "
+    f"drawing these images anew a thousand times, the same for both variants: {_NO_DIFFERENCE}"
+)
 _FIGURES_MEAN: Final = (
-    (
-        "accuracy",
-        "Top-1, a share of the test images. The 95 % interval of a difference (Newcombe 1998, method 10) comes from "
-        "the images that only one of both variants has right: it tells what other images would change, not what "
-        "another seed of the training would. “No measurable difference” is no proof that there is none: the interval "
-        "says how large it may be.",
-    ),
     ("params, macs", "Parameters, and multiply-adds of one image through convolutions and linear layers."),
     ("file size", "Bytes of the exported model file. KB, MB and GB are powers of 1000."),
     (
