@@ -328,8 +328,8 @@ def _scaled_pixel(scale: float) -> str:
 
 
 _NO_DIFFERENCE: Final = (
-    "it tells what other images would change, not what another seed of the training would. “No measurable difference” is "
-    "no proof that there is none: the interval says how large it may be."
+    "it tells what other images would change, not what another seed of the training would. “No measurable difference” "
+    "is no proof that there is none: the interval says how large it may be."
 )
 _ACCURACY_MEANS: Final = (
     "Top-1, a share of the test images. The 95 % interval of a difference (Newcombe 1998, method 10) comes from "
