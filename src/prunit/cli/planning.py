@@ -15,6 +15,7 @@ from prunit.errors import ConfigError
 from prunit.graph import ChannelGraph, trace
 from prunit.recipe import BuildConfig, Chosen, check_request, decide_here
 from prunit.recipe.deciding import Clock
+from prunit.recipe.opening import for_task
 from prunit.recipe.source import task_of
 from prunit.train import device_named
 
@@ -39,6 +40,7 @@ def decide_plan(
     Without a data set `shape` says what the model is built for: C×H×W and the number of classes. With `measure` plans
     of all roundings are timed, and the decision is what `build` would choose.
     """
+    config = for_task(config, dataset.task if dataset else task_of(config.task))
     bars.tell(config.model, "check", 0, 0)
     model, batches = _model_and_batches(config, dataset, *shape)
     place = device_named(config.train.device)

@@ -78,7 +78,8 @@ class PruneConfig(_Section):
     rectifier: Literal["auto", "reinit", "own", "rescale", "none", "all"] = "auto"
     """Reading of Reconvene's Resilient Layer Rectifier; auto: reinit for prunit's own networks, own for all others."""
     residual: Literal["auto", "keep", "prune"] = "auto"
-    """Residual streams: never narrowed (keep), like any other layer (prune), or only where a budget is tight (auto)."""
+    """Residual streams: never narrowed (keep), like any other layer (prune), or only where a budget is tight (auto;
+    for another task than classification that is prune)."""
     rounds: int | None = Field(default=None, ge=1)
     """Rounds of an iterative score; None is the method's own number (100 for SynFlow)."""
     mode: Literal["pa", "fa", "ma", "la", "ea"] = "pa"

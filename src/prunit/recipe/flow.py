@@ -19,7 +19,7 @@ from prunit.recipe.config import BuildConfig
 from prunit.recipe.deciding import check_timable, decided
 from prunit.recipe.devices import profiles_of
 from prunit.recipe.folder import held, open_folder
-from prunit.recipe.opening import configured, opened
+from prunit.recipe.opening import configured, for_task, opened
 from prunit.recipe.pacing import check_time, pacer_of
 from prunit.recipe.progress import OnStep
 from prunit.recipe.recipes import constraints_of, first_reachable, method_of
@@ -57,6 +57,7 @@ def build(
     budgets = check_request(config)
     begun = opened(config, model, data, Path(out), resume=resume, on_step=on_step, pin=config.prune.pin)
     dataset, progress, source, graph, dense = begun.dataset, begun.progress, begun.source, begun.graph, begun.dense
+    config = for_task(config, dataset.task)
     start = Start.of(config.start, source)
     if source.told:
         progress("all", "plan", 0, 0, source.told)

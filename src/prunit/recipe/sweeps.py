@@ -31,7 +31,7 @@ from prunit.recipe.flow import build, check_request
 from prunit.recipe.folder import is_started, read_json
 from prunit.recipe.gradual import of_length
 from prunit.recipe.lock import LOCK, check_free, holding
-from prunit.recipe.opening import configured
+from prunit.recipe.opening import configured, for_task
 from prunit.recipe.progress import OnStep, Progress
 from prunit.recipe.recipes import RECIPES
 from prunit.recipe.source import (
@@ -112,6 +112,7 @@ def sweep(
     source = Source.of(model, dataset, seed=config.seed)
     dense = source.make()
     check_model(dense, dataset)
+    config = for_task(config, dataset.task)
     judged = held(dataset, held_out, config.seed)
     graph = trace(dense, example_of(dataset), pin=config.prune.pin)
     asked = _asked(config, recipes, eta, held_out, dense, dataset)
