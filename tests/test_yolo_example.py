@@ -104,6 +104,7 @@ def test_a_network_at_full_width_is_found_out(yolo: ModuleType, capsys: pytest.C
         yolo.check_widths(dense, plan, x)
 
 
+@pytest.mark.filterwarnings("ignore")  # its own, and torch's of what its head does
 def test_the_cut_network_trains_with_its_own_trainer_and_stays_cut(
     yolo: ModuleType, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,7 +114,8 @@ def test_the_cut_network_trains_with_its_own_trainer_and_stays_cut(
     dense = yolo.network(2)
     graph = prunit.trace(dense, x)
     plan = prunit.plan(dense, x, budget="macs=1/2", score="magnitude")
-    assert yolo.inexactness(dense, x, plan) < 1e-10
+    off, cut_away = yolo.inexactness(dense, x, plan)
+    assert off < 1e-9 < cut_away
     small = prunit.compact(dense, graph, plan)
     asked = argparse.Namespace(size=64, epochs=1, batch=2, lr=0.001, device="cpu")
     trained = yolo.trained(small, yolo.yolo_labels(listing, tmp_path / "yolo"), asked)

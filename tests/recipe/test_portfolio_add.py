@@ -205,6 +205,33 @@ def test_a_task_with_settings_goes_into_the_manifest_whole(tmp_path: Path) -> No
         prunit.portfolio.add(tmp_path, Boxes(), example=X, name="third", metrics={"AP50": 0.9})
 
 
+class Spot(nn.Module):
+    """Where a spot is, two numbers, and how bright it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 16, 3, 2, 1), nn.ReLU(), nn.Flatten())
+        self.place, self.light = nn.Linear(16 * 16, 2), nn.Linear(16 * 16, 1)
+
+    def forward(self, x_BCHW: Tensor) -> dict[str, Tensor]:
+        features = self.body(x_BCHW)
+        return {"place": self.place(features), "light": self.light(features)}
+
+
+def test_of_several_outputs_the_first_is_the_task_s_and_all_are_exported(tmp_path: Path) -> None:
+    model = Spot()
+    plan = prunit.plan(model, X, budget="macs=1/2", score="magnitude")
+    small = prunit.compact(model, prunit.trace(model, X), plan)
+    variant = prunit.portfolio.add(
+        tmp_path, small, plan, example=X, task="regression", metrics={"r2": -0.5}, classes=("x", "y"), measure=False
+    ).variant("macs-1-2")
+    assert [output.name for output in variant.artifact.outputs] == ["place", "light"]
+    assert variant.metrics.accuracy == -0.5  # R² may be below 0
+    session = runtime().open(tmp_path / variant.artifact.path)
+    self_test(session, variant.artifact, tmp_path)
+    session.close()
+
+
 # ── what is refused ──
 
 REFUSED: list[tuple[dict[str, Any], type[PrunitError], str]] = [
