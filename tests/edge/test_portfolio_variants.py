@@ -32,6 +32,7 @@ def test_variants_are_added_replaced_and_removed(tmp_path: Path) -> None:
     better = small.model_copy(update={"epochs": 7})
     assert found.adding(better).variant("small").epochs == 7
     assert names(found.adding(better)) == ["large", "middle", "small"]
+    assert names(found.adding(large, middle)) == ["large", "middle", "small"]  # each in its place
     assert names(found) == ["large", "middle", "small"]
     assert found.adding(large, middle).adding(small) == found
     with pytest.raises(UnknownNameError, match="did you mean 'small'"):

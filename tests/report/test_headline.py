@@ -3,7 +3,7 @@
 import pytest
 
 from prunit.edge.answers import Answers
-from prunit.edge.portfolio import Variant
+from prunit.edge.portfolio import TaskRecord, Variant
 from prunit.report import numbers, summary_rows
 from prunit.report.headline import headline, pick
 from tests.report.portfolios import answers, dense, latency, mixed, portfolio, usual, variant
@@ -189,3 +189,10 @@ def test_images_of_one_class_tell_nothing_however_many_are_right():
 
 def test_without_a_dense_model_a_guess_is_not_named():
     assert sentence(variant("a", accuracy=0.1)) == "No variant is worth using yet: “a” is no better than guessing."
+
+
+def test_where_the_dense_model_is_worth_nothing_nothing_is_compared_with_it():
+    found = portfolio(dense(accuracy=0.0), variant("half", accuracy=0.0))
+    found = found.model_copy(update={"task": TaskRecord(name="detection", metric="mAP")})
+    said = headline(found, summary_rows(found))[1].replace(numbers.SPACE, " ")
+    assert said == "The dense model's mAP is 0.0 %: train it longer before comparing."

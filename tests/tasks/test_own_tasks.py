@@ -120,5 +120,5 @@ def test_a_task_of_a_file(tmp_path: Path) -> None:
         "from prunit.tasks import Regression\nclass Mine(Regression):\n    pass\ndef none():\n    return 3\n"
     )
     assert type(task_of(f"{file}:Mine")).__name__ == "Mine"
-    with pytest.raises(ConfigError, match=r"is a int without .*loss"):
+    with pytest.raises(ConfigError, match=r"is an object of type int without .*loss"):
         task_of(f"{file}:none")

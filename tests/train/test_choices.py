@@ -113,3 +113,8 @@ class Other(Classification):
 def test_weights_do_not_replace_a_loss_of_one_s_own() -> None:
     with pytest.raises(ConfigError, match="weigh in the task's own loss"):
         fitted_to(config_of({"balance": "weights"}), replace(stripes(), task=Other()))
+
+
+def test_a_teacher_of_classes_teaches_nothing_else() -> None:
+    with pytest.raises(ConfigError, match=r"'distill' = 0\.5 compares a teacher's scores of classes"):
+        fitted_to(TrainConfig(distill=0.5), segmented())

@@ -29,6 +29,7 @@ from prunit.cli.options import (
     ScoreName,
     Seed,
     Settings,
+    SkipBroken,
     Subset,
     TaskName,
     Threads,
@@ -69,6 +70,7 @@ def build(
     out: Annotated[Path, typer.Option(help="Folder of the portfolio.")] = Path("portfolio"),
     data_dir: DataDir = None,
     download: Download = False,
+    skip_broken: SkipBroken = False,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images. (default: 30)")] = None,
     seed: Seed = None,
     device: Device = None,
@@ -106,6 +108,7 @@ def build(
         rounds=rounds,
         fine_tune=fine_tune,
         task=task,
+        skip_broken=skip_broken or None,
     )
     chosen = config_of(options, config, settings)
     with Bars() as bars:

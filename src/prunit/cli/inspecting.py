@@ -54,7 +54,7 @@ def _portfolio(folder: Path, *, as_json: bool) -> None:
             told = f"{how}, {budget}, seed {v.seed}, {v.epochs} epochs; {seconds}"
             out.print(f"[bold]{safe(v.name)}[/]  {safe(told)}")
         front = ", ".join(v.name for v in found.pareto("latency_ms")) if _measured(found) else ""
-        out.print(f"\naccuracy against latency, not dominated: {safe(front) or 'not measured'}")
+        out.print(f"\n{safe(found.task.metric)} against latency, not dominated: {safe(front) or 'not measured'}")
         events = read_events(place_of(folder) / LOG)[-_EVENTS:]
         for event in events:
             when = datetime.fromtimestamp(event.at, UTC).isoformat(sep=" ", timespec="seconds")

@@ -35,6 +35,7 @@ TaskName = Annotated[
         " FILE.py:FACTORY. (default: classification)",
     ),
 ]
+SkipBroken = Annotated[bool, typer.Option("--skip-broken", help="Leave out images that cannot be used, each named.")]
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Where data sets lie. (default: $PRUNIT_DATA, else ./data)")
 ]
@@ -149,6 +150,7 @@ class Options(NamedTuple):
     rounds: int | None = None
     fine_tune: int | None = None
     task: str | None = None
+    skip_broken: bool | None = None
 
 
 def config_of(
@@ -189,4 +191,5 @@ def dataset_of(config: "BuildConfig", data_dir: Path | None, download: bool) -> 
         subset=config.subset,
         image_size=config.image_size,
         task=task_of(config.task),
+        skip_broken=config.skip_broken,
     )

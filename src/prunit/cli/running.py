@@ -92,7 +92,7 @@ def simulate(
     if as_json:
         typer.echo(json.dumps({name: asdict(each) for name, each in found.items()}, indent=2))
         return
-    show.outcomes(found, target)
+    show.outcomes(found, target, portfolio.task.metric)
 
 
 def replay(
@@ -120,6 +120,7 @@ def replay(
     chosen = policy_of(policy)
     with Switcher(folder, threads=threads, resident=resident) as switcher:
         options, services = options_of(switcher.portfolio), services_of(switcher.portfolio)
+        metric = switcher.portfolio.task.metric
         sent_s, link = _sent(trace, scale, start, seconds), _link(bandwidth, request_kb)
         switcher.preload()
         found = run(switcher, chosen, sent_s, options, target_ms=target, link=link)
@@ -128,7 +129,7 @@ def replay(
         told: dict[str, Any] = {"replayed": asdict(found), "simulated": asdict(simulated)}
         typer.echo(json.dumps(told, indent=2))
         return
-    show.outcomes({"replayed": found.outcome, "simulated": simulated}, target)
+    show.outcomes({"replayed": found.outcome, "simulated": simulated}, target, metric)
     show.replayed(found)
     if found.lost:
         raise PortfolioError(f"{found.lost} of {len(sent_s)} requests got no answer: {found.switch_errors[:1]}")

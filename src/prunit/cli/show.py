@@ -259,12 +259,12 @@ def costs(dense: "Cost", small: "Cost") -> Table:
     return table
 
 
-def outcomes(found: "Mapping[str, Outcome]", target_ms: float) -> None:
-    """What each policy delivers, a line each."""
+def outcomes(found: "Mapping[str, Outcome]", target_ms: float, metric: str = "accuracy") -> None:
+    """What each policy delivers, a line each; `metric` is what the portfolio's `accuracy` is."""
     out = console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("policy", no_wrap=True)
-    heads = (f"in {target_ms:g} ms", "accuracy", "delivered", "p50 ms", "p99 ms", "switches", "macs")
+    heads = (f"in {target_ms:g} ms", metric, "delivered", "p50 ms", "p99 ms", "switches", "macs")
     for column in heads:
         table.add_column(column, justify="right", no_wrap=True)
     for name, each in found.items():
@@ -274,7 +274,7 @@ def outcomes(found: "Mapping[str, Outcome]", target_ms: float) -> None:
         table.add_row(safe(name), *cells)
     out.print(table)
     requests = max(each.requests for each in found.values())
-    out.print(f"{requests:,} requests; delivered: accuracy where late answers count nothing; macs: mean of a request")
+    out.print(f"{requests:,} requests; delivered: {metric} where late answers count nothing; macs: mean of a request")
 
 
 def replayed(found: "Replayed") -> None:

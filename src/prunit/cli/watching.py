@@ -49,7 +49,7 @@ def _head(status: dict[str, Any]) -> Table:
 def _variants(status: dict[str, Any]) -> Table:
     table = Table(box=box.SIMPLE, pad_edge=False, header_style="bold")
     table.add_column("variant")
-    for name in ("accuracy", "ms measured", "kB"):
+    for name in (safe(status.get("metric", "accuracy")), "ms measured", "kB"):
         table.add_column(name, justify="right")
     table.add_column("state")
     for variant in status["variants"]:

@@ -307,10 +307,10 @@ class Portfolio(Record):
         return tuple(variant for _, _, variant in ascending)
 
     def adding(self, *variants: Variant) -> Self:
-        """The portfolio with these variants too; one of the same name is replaced. Files are not touched."""
-        names = {variant.name for variant in variants}
-        rest = (variant for variant in self.variants if variant.name not in names)
-        return type(self).model_validate(self.model_copy(update={"variants": (*rest, *variants)}).model_dump())
+        """The portfolio with these variants too; one of a name that is there takes its place. Files are not touched."""
+        new = {variant.name: variant for variant in variants}
+        kept = [new.pop(variant.name, variant) for variant in self.variants]
+        return type(self).model_validate(self.model_copy(update={"variants": (*kept, *new.values())}).model_dump())
 
     def without(self, *names: str) -> Self:
         """The portfolio without these variants; their files stay. `UnknownNameError` for one that is not there."""

@@ -186,6 +186,8 @@ class BuildConfig(_Section):
     """Data set name, image folder, or a factory as for the model."""
     task: str = "classification"
     """What the model is for: classification, or another name of `prunit.tasks`, or `path/to/file.py:factory`."""
+    skip_broken: bool = False
+    """Leave out images that cannot be used, each named, in place of stopping at the first."""
     budgets: Budgets = ("params=1/4", "params=1/16")
     """One variant each, besides the dense one."""
     subset: int | None = Field(default=None, ge=1)

@@ -118,6 +118,9 @@ class Joining:
         """The portfolio before the model is in it; `ConfigError` or `ModelError` where both contradict each other."""
         if isinstance(classes, str):
             raise ConfigError(f"classes='{classes}' is one text: give a list of names")
+        twice = next((name for name in classes if list(classes).count(name) > 1), None)
+        if twice is not None:
+            raise ConfigError(f"classes names '{twice}' twice: labels are matched by name, so each needs its own")
         names = tuple(map(str, classes)) or (self.before.classes if self.before else _numbered(task, record, outputs))
         if self.before is not None and names != self.before.classes:
             raise ConfigError(

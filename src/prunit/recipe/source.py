@@ -118,7 +118,9 @@ def loaded(data: str | Dataset, config: BuildConfig) -> Dataset:
     """The data set by that name, or the one given; cut to `config.subset` and found complete."""
     task = task_of(config.task)
     if isinstance(data, str):
-        dataset = zoo.data.load(data, subset=config.subset, image_size=config.image_size, task=task)
+        dataset = zoo.data.load(
+            data, subset=config.subset, image_size=config.image_size, task=task, skip_broken=config.skip_broken
+        )
     else:
         dataset = data
         if config.image_size not in (None, dataset.image_size):
@@ -144,8 +146,8 @@ def task_of(name: str) -> Task:
     missing = sorted({n for n in needed if not hasattr(made, n)})
     if missing:
         raise ConfigError(
-            f"task '{name}' is a {type(made).__name__} without {', '.join(missing)}: inherit from one of"
-            " prunit.tasks, or from prunit.tasks.Judging, and add them"
+            f"task '{name}' is an object of type {type(made).__name__} without {', '.join(missing)}: inherit from one"
+            " of prunit.tasks, or from prunit.tasks.Judging, and add them"
         )
     return cast("Task", made)
 

@@ -81,6 +81,10 @@ def _sentence(rows: Sequence[SummaryRow]) -> str:
         return f"Only the dense model: {_figures(dense)}." + (f" {guessing}" if guessing else "")
     if guessing:
         return guessing
+    if dense and dense.accuracy is not None and dense.accuracy <= 0:
+        return (
+            f"The dense model's {dense.metric} is {numbers.percent(dense.accuracy)}: train it longer before comparing."
+        )
     named = pick(rows)
     if named is None:
         return _none_of([row for row in rows if not row.is_dense], dense)

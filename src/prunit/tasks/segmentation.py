@@ -82,8 +82,11 @@ class Segmentation(DeviceSegmentation):
         maps = tensors_in(found)
         if not maps or maps[0].ndim != 4 or len(maps[0]) != images or not maps[0].is_floating_point():
             shown = found if not isinstance(found, Mapping | list | tuple) or not maps else maps[0]
+            given = no_scores(shown, images)[0]
+            if isinstance(shown, Tensor) and shown.ndim == 2 and len(shown) == images:
+                given = f"{tuple(shown.shape)}, scores of whole images,"
             raise ModelError(
-                f"the model gives {no_scores(shown, images)[0]} {where}; segmentation takes scores of each class for"
+                f"the model gives {given} {where}; segmentation takes scores of each class for"
                 f" each pixel, {needed}, as its first output"
             )
         shape = tuple(maps[0].shape)

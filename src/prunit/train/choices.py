@@ -16,6 +16,11 @@ def check_choices(config: TrainConfig, dataset: Dataset) -> None:
                 f"training setting '{name}' = {value:g} mixes images of two classes; the task of data set"
                 f" '{dataset.name}' is {task.name}: leave it 0, and try 'jitter'"
             )
+    if config.distill and not isinstance(task, Classification):
+        raise ConfigError(
+            f"training setting 'distill' = {config.distill:g} compares a teacher's scores of classes with the model's;"
+            f" the task of data set '{dataset.name}' is {task.name}: leave it 0"
+        )
     if config.balance == "weights" and getattr(type(task), "loss", None) is not Classification.loss:
         raise ConfigError(
             f"training setting 'balance' = 'weights' is of the cross-entropy of classification; the task of data set"

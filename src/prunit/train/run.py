@@ -19,6 +19,7 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax
 from prunit.batches import Batch, Dataset, Split
 from prunit.edge.tasks import Evidence
 from prunit.errors import DataError, DeviceError, MissingExtraError, ModelError, TrainingError
+from prunit.tasks import Task
 from prunit.train.accuracy import check_model, check_split, evidence_of, main_metric
 from prunit.train.augment import Feed, feed
 from prunit.train.averaging import LIVE, Average
@@ -222,6 +223,7 @@ class Run:
             f"training diverged: the {what} no longer finite in epoch {index + 1} of {config.epochs} "
             f"(learning rate {lr:.3g}, highest {config.lr:g}): try lr={config.lr / 10:g}, "
             f"more warmup_epochs or precision='32-true'"
+            + ("" if _is_ours(self.job.dataset.task) else ", or mend the loss")
         )
 
     def state(self, history: list[Epoch]) -> State:
@@ -245,6 +247,11 @@ class Run:
             put_tensors(state.tensors, self.average.other, LIVE)
         if state.scaler:
             self.fabric.strategy.precision.load_state_dict(state.scaler)
+
+
+def _is_ours(task: Task) -> bool:
+    """Whether the loss is one of prunit's."""
+    return type(task).__module__.startswith("prunit.")
 
 
 def start(job: Job) -> Run:

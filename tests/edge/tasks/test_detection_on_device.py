@@ -167,7 +167,8 @@ def test_yolos_form_says_the_same_as_shares() -> None:
 def test_an_answer_is_in_the_photos_pixels() -> None:
     # A photo twice as wide as high: in the input it lies between two bars.
     placing = Placing.of((200, 400), (100, 100), "letterbox")
-    output = said([((0, 25, 50, 50), 1, 0.75), ((20, 60, 40, 95), 0, 0.5), ((0, 0, 1, 1), 2, 0.1)])
+    in_a_bar = ((10, 5, 40, 20), 2, 0.9)
+    output = said([((0, 25, 50, 50), 1, 0.75), ((20, 60, 40, 95), 0, 0.5), ((0, 0, 1, 1), 2, 0.1), in_a_bar])
     boxes = DeviceDetection().answer(output, NAMES, placing)["boxes"]
     assert [(box["label"], box["score"]) for box in boxes] == [("dog", 0.75), ("cat", 0.5)]
     assert [boxes[0][key] for key in ("x1", "y1", "x2", "y2")] == pytest.approx([0, 0, 200, 100])

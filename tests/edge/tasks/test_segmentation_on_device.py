@@ -108,7 +108,8 @@ def test_the_mask_has_the_photos_size_and_its_indices_are_classes() -> None:
     assert image.getpalette()[:9] == [0, 0, 0, 128, 0, 0, 0, 128, 0]  # as Pascal VOC's masks
     answer = TASK.answer([scores(mask)], CLASSES, placing)
     assert np.array_equal(np.asarray(opened(base64.b64decode(answer["mask"]))), expected)
-    assert answer["classes"] == [{"label": "background", "share": 0.5}, {"label": "cell", "share": 0.5}]
+    found = [(each["index"], each["label"], each["share"]) for each in answer["classes"]]
+    assert found == [(0, "background", 0.5), (1, "cell", 0.5)]
 
 
 def test_a_png_has_8_bits_for_few_classes_too() -> None:
@@ -139,7 +140,7 @@ def test_where_a_photo_reaches_beyond_the_input_there_is_no_class() -> None:
     assert found[:, 10:20].tolist() == [[1] * 10] * 10
     assert (np.delete(found, np.s_[10:20], axis=1) == 255).all()
     answer = TASK.answer([scores(np.ones((1, 10, 10), np.uint8))], CLASSES, placing)
-    assert answer["classes"] == [{"label": "cell", "share": 1}]
+    assert answer["classes"] == [{"index": 1, "label": "cell", "share": 1}]
 
 
 def test_colours_lie_over_the_photo_also_where_it_is_shown_smaller() -> None:

@@ -20,6 +20,8 @@ MASKS: Final = ("masks", "mask")
 _FRONT: Final = ("background", "foreground")
 _MOST: Final = 64
 """Grey values in masks; more are no classes."""
+_FEW: Final = 5
+"""Masks, from which on a value that stands in a single one is worth a word."""
 _SUFFIXES: Final = ("_mask", "-mask", "_seg")
 """What stands behind the photo's name in that of its mask, if it is not the same."""
 
@@ -47,6 +49,9 @@ def read(folder: Path, *, known: Sequence[str] | None = None, train: bool = True
         part: Files(tuple(i for i, _ in two), Masks(tuple(m for _, m in two), meaning)) for part, two in pairs.items()
     }
     notes = ["pixels of value 255 are left out"] if meaning[IGNORED] == IGNORED and used[:, IGNORED].any() else []
+    alone = [value for value in np.flatnonzero(used.sum(axis=0) == 1).tolist() if value != IGNORED]
+    if len(files) >= _FEW and not (known or class_names(folder)):
+        notes += [f"only '{files[int(used[:, v].argmax())].name}' has the value {v}, taken for a class" for v in alone]
     return arranged(parts, classes, "masks", folder, notes=notes, train=train)
 
 

@@ -40,6 +40,8 @@ def filled(out_CHW: npt.NDArray[Any], files: Files, i: int, fit: Fit) -> npt.NDA
             pixels_CHW, placing = placed(image, (out_CHW.shape[1], out_CHW.shape[2]), mode, fit)
         out_CHW[:] = pixels_CHW
         return files.targets.of(i, placing)
+    except FileNotFoundError:
+        return Problem(f"'{path}' (it is not there)", misfit=False)
     except UnidentifiedImageError:
         return Problem(f"'{path}' (not an image of a known format, {path.stat().st_size} bytes)", misfit=False)
     except Misfit as cause:

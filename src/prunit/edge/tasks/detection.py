@@ -174,7 +174,10 @@ class DeviceDetection:
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[Any], npt.NDArray[np.int64]]:
         boxes_D4, scores_D, labels_D = self._found(outputs[0][0], self.shown)
         high, wide = placing.size if self.unit == "share" else (1, 1)
-        return placing.to_photo(boxes_D4 * np.array([wide, high] * 2)), scores_D, labels_D
+        found_D4 = placing.to_photo(boxes_D4 * np.array([wide, high] * 2))
+        # What lies in the bars beside the photo has no area once it is cut.
+        there_D = (found_D4[:, 2:] > found_D4[:, :2]).all(axis=1)
+        return found_D4[there_D], scores_D[there_D], labels_D[there_D]
 
     def _found(
         self, output: npt.NDArray[Any], least: float

@@ -24,6 +24,7 @@ from prunit.errors import ConfigError, DataError, unknown
 from prunit.tasks import Task, task_named
 from prunit.zoo import user
 from prunit.zoo.data import arrays, cifar, digits, idx, images
+from prunit.zoo.data.absent import note_of_absent
 from prunit.zoo.data.download import Source, fetch
 from prunit.zoo.data.raw import Raw, refuse_too_large
 
@@ -134,6 +135,8 @@ def load(
         found = images.decode(
             part, name=name, image_size=image_size, fit=asked.fit, skip_broken=skip_broken, stream=stream
         )
+        unseen = note_of_absent(name, asked.name, found, may_lack=subset is not None)
+        found = replace(found, told=f"{found.told}; {unseen}") if unseen else found
     elif ":" in name:
         offered = {"data_dir": place, "image_size": image_size, "seed": seed}
         found = arrays.from_factory(user.call(name, offered, error=DataError), name, asked)

@@ -66,7 +66,7 @@ def decode(
             refuse_too_large(name, number, (1 if masked else 3, size, size))
         (x_train, problems), (x_test, more) = (_part(files, size, fit, stream) for files in (train, test))
     parts, problems = (x_train, x_test), problems + more
-    where = "read from disk as needed" if stream else f"{needed / 1e9:.2g} GB in memory"
+    where = "read from disk as needed" if stream else f"{_size(needed)} in memory"
     notes = [f"{size}x{size} px, {_FITTED[fit]}; {where}"]
     if problems and not skip_broken:
         raise DataError(named(problems))
@@ -76,6 +76,12 @@ def decode(
         if empty is not None:
             raise DataError(f"data set '{name}': of its {empty} images none can be used; {named(problems)}")
     return Raw(*parts, listing.classes, flip=True, told="; ".join([listing.told, *notes]))
+
+
+def _size(number: int) -> str:
+    """So many bytes, in kB, MB or GB."""
+    unit, name = next((pair for pair in ((1e9, "GB"), (1e6, "MB")) if number >= pair[0]), (1e3, "kB"))
+    return f"{number / unit:.3g} {name}"
 
 
 def common_size(paths: Sequence[Path]) -> int:

@@ -1,0 +1,48 @@
+"""Classes of which a part of a data set has no example."""
+
+import pytest
+import torch
+
+from prunit.batches import Split
+from prunit.errors import DataError
+from prunit.zoo.data.absent import absent, note_of_absent
+from prunit.zoo.data.raw import Raw
+
+
+def raw(train: torch.Tensor, test: torch.Tensor) -> Raw:
+    images = torch.zeros(len(train), 3, 2, 2, dtype=torch.uint8)
+    return Raw(Split(images, train), Split(images[: len(test)], test), ("a", "b", "c"))
+
+
+def boxes(*labels: int) -> torch.Tensor:
+    rows = torch.zeros(len(labels), 2, 6)
+    rows[:, 0, 4], rows[:, 1, 4] = torch.tensor(labels).float(), -1
+    return rows
+
+
+MASKS = torch.tensor([[[0, 1], [255, 255]], [[0, 2], [2, 2]]], dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("task", "targets", "found"),
+    [
+        ("segmentation", MASKS, []),
+        ("segmentation", MASKS[:1], [2]),
+        ("detection", boxes(0, 2), [1]),
+        ("detection", boxes(0, 1, 2), []),
+        ("multilabel", torch.tensor([[1.0, 0, 0], [1, 0, 1]]), [1]),
+    ],
+)
+def test_those_that_no_target_shows(task: str, targets: torch.Tensor, found: list[int]) -> None:
+    assert absent(task, targets, 3) == found
+
+
+def test_what_cannot_be_learnt_is_an_error_and_what_cannot_be_judged_is_told() -> None:
+    assert note_of_absent("x", "detection", raw(boxes(0, 1, 2), boxes(0, 1, 2)), may_lack=False) == ""
+    some = raw(boxes(0, 1, 2), boxes(0, 2))
+    assert note_of_absent("x", "detection", some, may_lack=False) == "none of the images to judge by shows b"
+    with pytest.raises(DataError, match="'x': no training image shows b, of its 3 classes: take it out"):
+        note_of_absent("x", "detection", raw(boxes(0, 2), boxes(1)), may_lack=False)
+    told = note_of_absent("x", "detection", raw(boxes(0, 2), boxes(0, 1, 2)), may_lack=True)
+    assert told == "none of the images to train on shows b"
+    assert note_of_absent("x", "classification", raw(torch.tensor([0]), torch.tensor([0])), may_lack=False) == ""
