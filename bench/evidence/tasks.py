@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from prunit.train import TrainConfig, device_named
+from prunit.train.checkpoint import LATER
 
 DENSE: Final = ""
 """The budget of the model that is not pruned."""
@@ -84,7 +85,9 @@ class Task:
     @property
     def settings(self) -> dict[str, Any]:
         """All of it as plain data. Where it runs plays no part, nor does how long latency is measured."""
-        unused = () if self.train.distill else ("distill", "temperature")  # cells are older than these
+        # Cells are older than these.
+        unused = () if self.train.distill else ("distill", "temperature")
+        unused += tuple(n for n in LATER if getattr(self.train, n) == TrainConfig.model_fields[n].default)
         train = self.train.model_dump(mode="json", exclude={"device", "devices", "channels_last", "seed", *unused})
         found = {name: value for name, value in asdict(self).items() if name not in ("train", "probe_s")}
         return found | {"train": train}

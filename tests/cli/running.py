@@ -17,6 +17,8 @@ PROGRESS: Final = (
     "judging images",
     "writing the report",
 )
+READ: Final = "B in memory"
+"""The end of the line that says what was read of a folder."""
 STAGES: Final = (": scoring", ": timing plans", ": training", ": evaluating", ": exporting")
 
 
@@ -32,6 +34,7 @@ class Result:
     def complaint(self) -> str:
         """The one line on standard error beyond those of progress; fails if there are none or several."""
         lines = [line for line in self.err.splitlines() if not line.startswith(PROGRESS) and not line.endswith(STAGES)]
+        lines = [line for line in lines if not line.endswith(READ)]
         assert len(lines) == 1, self.err
         return lines[0]
 

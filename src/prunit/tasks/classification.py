@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from prunit.edge.tasks.classification import DeviceClassification
 from prunit.edge.tasks.task import Evidence
 from prunit.errors import DataError, ModelError
+from prunit.tasks.task import shown_of
 
 _OTHER_TASK: Final = (
     "for another task name it (--task segmentation, detection, regression, multilabel or FILE.py:FACTORY), or cut the"
@@ -23,6 +24,9 @@ class Classification(DeviceClassification):
     """One class for each image: targets are class indices (B,), int64; outputs are scores (B, K)."""
 
     output: str = "logits"
+
+    def __repr__(self) -> str:
+        return shown_of(self)
 
     def fitted(self, targets: Tensor, size: int) -> Self:
         return self

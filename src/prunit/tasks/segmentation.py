@@ -13,6 +13,7 @@ from prunit.edge.tasks.task import Evidence
 from prunit.errors import ConfigError, DataError, ModelError
 from prunit.graph.running import tensors_in
 from prunit.tasks.classification import no_scores
+from prunit.tasks.task import shown_of
 
 _AUXILIARY: Final = 0.4
 """The weight of the loss of each further output in training, as PSPNet (Zhao et al., 2017) and torchvision have it."""
@@ -31,6 +32,9 @@ class Segmentation(DeviceSegmentation):
         if not 0 <= dice < float("inf"):
             raise ConfigError(f"segmentation with dice={dice}: the weight of the Dice part of the loss is 0 or more")
         super().__init__(dice)
+
+    def __repr__(self) -> str:
+        return shown_of(self)
 
     def fitted(self, targets: Tensor, size: int) -> Self:
         return self

@@ -5,7 +5,7 @@ inherited. Its other half, which a device has too, is `edge.tasks.DeviceTask`.
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -81,8 +81,17 @@ def guess_of(task: Task, targets: Tensor, classes: int, *, smoothing: float) -> 
     return None if loss < guess else task.guessing_loss(targets, classes, smoothing=smoothing)
 
 
+def shown_of(task: DeviceTask) -> str:
+    """A task as it is made: 'Regression(mean=(2.5,), std=(1.1,))'."""
+    settings = ", ".join(f"{name}={value!r}" for name, value in task.settings().items())
+    return f"{type(task).__name__}({settings})"
+
+
 class Judging:
     """For tasks to inherit: `judged` by `evidence`, on the CPU; nothing to learn from a data set."""
+
+    def __repr__(self) -> str:
+        return shown_of(cast("DeviceTask", self))
 
     def fitted(self, targets: Tensor, size: int) -> Self:
         return self

@@ -27,7 +27,7 @@ KIND: Final = "prunit training checkpoint 1"
 
 _ELSEWHERE: Final = ("device", "devices", "channels_last")
 _TAUGHT: Final = ("distill", "temperature")
-_LATER: Final = ("optimizer", "clip", "ema", "balance", "flip", "jitter", "mixup", "cutmix")
+LATER: Final = ("optimizer", "clip", "ema", "balance", "flip", "jitter", "mixup", "cutmix")
 """Settings that older versions did not have: as they are by default they say nothing."""
 
 Fingerprint = dict[str, dict[str, object]]
@@ -61,7 +61,7 @@ def fingerprint(
     teacher: nn.Module | None = None,
 ) -> Fingerprint:
     """What must be the same for a training to be continued; where it runs may differ."""
-    later = {name for name in _LATER if getattr(config, name) == type(config).model_fields[name].default}
+    later = {name for name in LATER if getattr(config, name) == type(config).model_fields[name].default}
     settings = config.model_dump(mode="json", exclude={*_ELSEWHERE, *(() if config.distill else _TAUGHT), *later})
     settings |= {"weight_decay": config.decay, "label_smoothing": config.smoothing}
     # Where there are none it says nothing, so that trainings of older versions can be continued.
