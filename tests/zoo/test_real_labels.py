@@ -47,7 +47,7 @@ def test_membranes_with_masks_of_two_values() -> None:
     found = data.load(str(real("membrane")), task=Letterboxed("segmentation"))
     assert found.told == (
         "30 images of 2 classes (background, foreground; masks): train 24, val 6 (20% held out, drawn with a fixed"
-        " seed); 256x256 px, long side fitted, bars beside; 0.0079 GB in memory"
+        " seed); 256x256 px, long side fitted, bars beside; 7.86 MB in memory"
     )
     assert found.train.y_B.unique().tolist() == [0, 1]
     # Membranes are black in the masks, and darker than cells in the photos.

@@ -41,7 +41,7 @@ def test_the_same_images_whether_held_or_read_when_asked_for(many: Path) -> None
     assert (held.mean_C, held.std_C) == (streamed.mean_C, streamed.std_C)
     assert torch.equal(held.train.y_B, streamed.train.y_B)
     assert digest_of_images(held.test) == digest_of_images(streamed.test)
-    assert "2.6e-05 GB in memory" in held.told
+    assert "26.4 kB in memory" in held.told
     assert "read from disk as needed" in streamed.told
 
 
