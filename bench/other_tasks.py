@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from bench import readme_example
 from bench._common import RESULTS, ROOT, record, write
 from prunit.edge.portfolio import Portfolio
 
@@ -46,23 +47,16 @@ EXAMPLES: Final[Mapping[str, Example]] = {
 def rows_of(task: str, portfolio: Portfolio) -> list[dict[str, Any]]:
     """What is kept of each variant, the dense one first."""
     return [
-        {
+        row
+        | {
             "task": task,
             "metric": portfolio.task.metric,
-            "name": v.name,
             "value": v.metrics.accuracy,
             "interval": v.metrics.interval,
             "against": v.metrics.against.model_dump() if v.metrics.against else None,
             "scores": v.metrics.scores,
-            "params": v.metrics.params,
-            "macs": v.metrics.macs,
-            "file_bytes": v.metrics.file_bytes,
-            "latencies": [latency.model_dump() for latency in v.metrics.latencies],
-            "seconds": v.seconds,
-            "epochs": v.epochs,
-            "seed": v.seed,
         }
-        for v in portfolio.variants
+        for row, v in zip(readme_example.rows_of(portfolio), portfolio.variants, strict=True)
     ]
 
 

@@ -220,3 +220,13 @@ def test_a_folder_for_another_task_and_a_task_that_is_not_there(pets: Path) -> N
         data.load(str(pets))
     with pytest.raises(UnknownNameError, match=r"unknown task 'detecting'"):
         data.load(str(pets), task="detecting")
+
+
+@pytest.mark.parametrize(("made", "task"), [("boxes", DETECTION), ("masks", SEGMENTATION)])
+def test_targets_in_pixels_are_not_left_behind_when_images_are_resized(
+    made: str, task: Named, write_python: Write
+) -> None:
+    place = write_python(ARRAYS)
+    with pytest.raises(DataError, match="images of 8 pixels with targets in these pixels, which are not resized"):
+        data.load(f"{place}:{made}", task=task, image_size=16)
+    assert data.load(f"{place}:{made}", task=task, image_size=8).image_size == 8

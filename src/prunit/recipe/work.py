@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
@@ -277,7 +278,7 @@ class Work:
         self.progress(name, "evaluate", 0, 0)
         model = load_weights(self.folder / f"{name}.safetensors", self.source.make)
         judged = judge(model, self.dataset, device=self.config.train.device)
-        quality = Quality.of(judged, self._dense_judged() if name != DENSE and judged.answers is None else None)
+        quality = Quality.of(judged, self._dense_judged if name != DENSE and judged.answers is None else None)
         self.progress(name, "export", 0, 0)
         started = perf_counter()
         artifact = EXPORTERS["onnx"](
@@ -300,6 +301,7 @@ class Work:
         self.progress.exported(name)
         return variant
 
+    @cached_property
     def _dense_judged(self) -> Judged:
         """What the dense variant's outputs say, for comparisons; of evidence there may be too much to store it."""
         return judge(self.taught(), self.dataset, device=self.config.train.device)

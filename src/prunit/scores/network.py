@@ -152,12 +152,16 @@ def untouched(
             torch.default_generator.manual_seed(seed)
             for device in devices:
                 torch.cuda.default_generators[device].manual_seed(seed)
-            for_loss = training_outputs
-            _set_modes([(m, batch_statistics if isinstance(m, _BatchNorm) else for_loss) for m, _ in modes])
-            _set_modes([(m, False) for m, _ in modes if isinstance(m, _DropoutNd)])
+            _set_modes([(m, _mode(m, batch_statistics, training_outputs)) for m, _ in modes])
             yield
     finally:
         _set_modes(modes)
+
+
+def _mode(module: nn.Module, batch_statistics: bool, training_outputs: bool) -> bool:
+    if isinstance(module, _BatchNorm):
+        return batch_statistics
+    return training_outputs and not isinstance(module, _DropoutNd)
 
 
 def _set_modes(modes: Iterable[tuple[nn.Module, bool]]) -> None:

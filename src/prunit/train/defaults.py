@@ -70,7 +70,7 @@ def fitted(config: TrainConfig, images: int, *, classifies: bool = True, task_lr
 
     AdamW's rate is 3e-3 whatever the batch and the task. The rule of the root (Malladi et al. 2022) from torch's
     default of 1e-3 was measured too low for batches of 32 and of 4, by 7 points of accuracy and 22 of mIoU: trainings
-    of a few hundred steps end before they get there (docs/howto/training-choices.md).
+    of a few hundred steps end before they get there (digits and membranes, two seeds each).
 
     For another task than classification batches get as small as 4, so that an epoch has 20 steps, epochs are 60, and
     SGD's rate follows every batch size by its root. `task_lr` is the rate that suits the task's loss in batches of 16;

@@ -82,6 +82,8 @@ _OTHERS: Final[Mapping[str, str]] = {
     "digits": "1,797 grey scans of handwritten digits, 8x8, in 10 classes; comes with scikit-learn",
     "tiny-imagenet": "110,000 colour photos of 64x64 in 200 classes; a folder tiny-imagenet* (no download)",
 }
+_IN_PIXELS: Final = ("segmentation", "detection")
+"""Tasks whose targets have places in the image."""
 _FORMS = (
     "Or a folder with train/CLASS/*.jpg and val or test, or with labels for another task, or path/to/file.py:FACTORY,"
     " package.module:FACTORY."
@@ -164,6 +166,11 @@ def _finished(found: Dataset, *, subset: int | None, image_size: int | None, see
     if subset is not None and subset < len(found.train):
         found = found.subset(subset, seed=seed)
     if image_size is not None:
+        if image_size != found.image_size and found.task.name in _IN_PIXELS:
+            raise DataError(
+                f"data set '{found.name}' has images of {found.image_size} pixels with targets in these pixels, which"
+                f" are not resized to --image-size {image_size}: let its factory give that size"
+            )
         shape = (found.channels, image_size, image_size)
         refuse_too_large(found.name, (len(found.train), len(found.test)), shape)
         found = replace(
