@@ -36,3 +36,8 @@ def real_data(data_root: Path | None) -> Callable[[str], Path]:
         return data_root
 
     return place
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes name a case by their argument: packed data may hold the time, and all processes must name cases alike."""
+    return argname if isinstance(val, bytes) else None
