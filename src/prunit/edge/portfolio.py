@@ -22,6 +22,7 @@ from pydantic import (
 from prunit.edge import tables
 from prunit.edge.answers import Answers
 from prunit.edge.pixels import Fit
+from prunit.edge.precision import Comparison, LeftOut, Lowered, Precision
 from prunit.edge.problems import check_version, first_problem, text_of
 from prunit.edge.records import Record, RelativePath, Sha256, StoredFile
 from prunit.errors import PortfolioError, unknown
@@ -29,9 +30,9 @@ from prunit.files import inside, sha256_of, staged
 from prunit.shown import Table
 
 MANIFEST: Final = "portfolio.json"
-VERSION: Final = 3
-"""Of what is written. Version 2 is of classifiers with one output only: without `task`, `fit`, `outputs` and further
-metrics; version 1 is without `answers` too. Both are read."""
+VERSION: Final = 4
+"""Of what is written; all older ones are read. Version 3 knows float variants only, without `precision`; version 2 also
+classifiers with one output only: without `task`, `fit`, `outputs` and further metrics; version 1 lacks `answers` too."""
 
 
 class Output(Record):
@@ -101,15 +102,6 @@ class Latency(Record):
     p50_ms: NonNegativeFloat
     p90_ms: NonNegativeFloat
     p99_ms: NonNegativeFloat
-
-
-class Comparison(Record):
-    """The main metric less that of another variant on the same images, with its 95 % interval."""
-
-    of: str
-    difference: float
-    low: float
-    high: float
 
 
 class Metrics(Record):
@@ -185,11 +177,15 @@ class Variant(Record):
 
     `settings` are the switches of the recipe, such as its score; `budget` is as the user wrote it; `keep` the share of
     all channels kept (1.0 = dense); `widths` are (dense, kept) by group; `seconds` those spent by step (prune, train,
-    export).
+    export). One of fewer bits says by `lowered` how it was made of its float twin; `engine` is the only one that it
+    runs in, '' where any will do.
     """
 
     name: str = Field(min_length=1)
     recipe: str
+    precision: Precision = "fp32"
+    lowered: Lowered | None = None
+    engine: str = ""
     settings: dict[str, str] = Field(default={})
     budget: dict[str, str] = Field(default={})
     keep: float = Field(gt=0, le=1)
@@ -234,11 +230,12 @@ class TaskRecord(Record):
 class Portfolio(Record):
     """The variants that a device holds, with all it must know to feed them. `created` is an ISO 8601 time.
 
-    `classes` are the names of what the task tells apart: classes, or values that are estimated.
+    `classes` are the names of what the task tells apart: classes, or values that are estimated. `left_out` are variants
+    of fewer bits that were made and lost too much.
     """
 
     format: Literal["prunit-portfolio"] = "prunit-portfolio"
-    version: Literal[1, 2, 3] = VERSION
+    version: Literal[1, 2, 3, 4] = VERSION
     name: str
     model: str
     data: str
@@ -246,6 +243,7 @@ class Portfolio(Record):
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     variants: tuple[Variant, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
     device: Device | None = None
     prunit_version: str
     created: str

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import Final
 
+from prunit.edge.precision import Precision
 from prunit.edge.runtimes.onnxruntime import OnnxRuntime
 from prunit.edge.runtimes.reference import Reference
 from prunit.edge.session import Runtime
 from prunit.errors import unknown
 
-__all__ = ["DEFAULT", "RUNTIMES", "OnnxRuntime", "Reference", "runtime"]
+__all__ = ["DEFAULT", "RUNTIMES", "OnnxRuntime", "Reference", "precisions_of", "runtime", "runtime_of"]
 
 DEFAULT: Final = "onnxruntime"
 RUNTIMES: Final[Mapping[str, Runtime]] = {
@@ -24,3 +25,13 @@ def runtime(name: str | Runtime = DEFAULT) -> Runtime:
     if name not in RUNTIMES:
         raise unknown("runtime", name, RUNTIMES)
     return RUNTIMES[name]
+
+
+def precisions_of(runtime: Runtime) -> tuple[Precision, ...]:
+    """The precisions of variants that an engine runs; one that does not say runs those whose file says all: not bf16."""
+    return getattr(runtime, "precisions", ("fp32", "int8"))
+
+
+def runtime_of(engine: str, name: str | Runtime = DEFAULT) -> Runtime:
+    """The runtime of a variant: the only one that it runs in (its `engine`), else the one called `name`."""
+    return runtime(engine or name)
