@@ -32,7 +32,7 @@ from prunit.shown import Table
 MANIFEST: Final = "portfolio.json"
 VERSION: Final = 4
 """Of what is written; all older ones are read. Version 3 knows float variants only, without `precision`; version 2 also
-classifiers with one output only: without `task`, `fit`, `outputs` and further metrics; version 1 lacks `answers` too."""
+classifiers with one output only: without `task`, `fit`, `outputs` and further metrics; version 1 lacks `answers`."""
 
 
 class Output(Record):

@@ -28,7 +28,7 @@ def runtime(name: str | Runtime = DEFAULT) -> Runtime:
 
 
 def precisions_of(runtime: Runtime) -> tuple[Precision, ...]:
-    """The precisions of variants that an engine runs; one that does not say runs those whose file says all: not bf16."""
+    """The precisions of variants that an engine runs; one that does not say: those that the file alone decides."""
     return getattr(runtime, "precisions", ("fp32", "int8"))
 
 
