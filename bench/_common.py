@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 RESULTS: Final = ROOT / "bench" / "results"
-PACKAGES: Final = ("torch", "torch-pruning", "onnxruntime", "onnxscript", "numpy")
+PACKAGES: Final = ("torch", "torch-pruning", "onnxruntime", "onnxscript", "openvino", "numpy")
 
 T = TypeVar("T")
 

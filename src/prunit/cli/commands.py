@@ -19,9 +19,11 @@ from prunit.cli.options import (
     Download,
     FineTune,
     ImageSize,
+    MaxDrop,
     Model,
     ModeName,
     Options,
+    Precisions,
     RecipeName,
     Rounds,
     RoundTo,
@@ -88,6 +90,8 @@ def build(
     dense: DenseModel = None,
     rounds: Rounds = None,
     fine_tune: FineTune = None,
+    precision: Precisions = None,
+    max_drop: MaxDrop = None,
     config: ConfigFile = None,
     settings: Settings = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a build that was stopped.")] = False,
@@ -109,6 +113,8 @@ def build(
         fine_tune=fine_tune,
         task=task,
         skip_broken=skip_broken or None,
+        precision=precision,
+        max_drop=max_drop,
     )
     chosen = config_of(options, config, settings)
     with Bars() as bars:

@@ -123,6 +123,21 @@ FineTune = Annotated[
 Rounds = Annotated[
     int | None, typer.Option("--rounds", min=1, help="Cut a trained model in so many rounds, training after each.")
 ]
+Precisions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--precision",
+        metavar="LIST",
+        help="Precisions that variants are exported in: int8,fp32 for example; bf16 too. Of a single variant:"
+        " macs-1-4=int8. (default: fp32)",
+    ),
+]
+MaxDrop = Annotated[
+    float | None,
+    typer.Option(
+        "--max-drop", min=0, help="Points that int8 or bf16 may lose to float, else it is left out. (default: 0.5)"
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")]
 
 
@@ -151,6 +166,8 @@ class Options(NamedTuple):
     fine_tune: int | None = None
     task: str | None = None
     skip_broken: bool | None = None
+    precision: list[str] | None = None
+    max_drop: float | None = None
 
 
 def config_of(
@@ -173,10 +190,20 @@ def config_of(
     }
     names = {name: f"{section}.{name}" for section, those in sections.items() for name in those}
     names["fine_tune"] = "start.epochs"  # `epochs` is the option of the section above
+    names["max_drop"] = "precision.max_drop"
     given: dict[str, Any] = {
         names.get(name, name): value for name, value in options._asdict().items() if value is not None and value != []
     }
+    given |= _precisions(given.pop("precision", ()))
     return read_config(file, given | dict(own or {}), settings or ())
+
+
+def _precisions(texts: list[str]) -> dict[str, Any]:
+    """`int8,fp32` for all variants and `NAME=int8` for one, as settings."""
+    for_all = [text for text in texts if "=" not in text]
+    single = dict(text.rsplit("=", 1) for text in texts if "=" in text)
+    given: dict[str, Any] = {"precision.wanted": ",".join(for_all)} if for_all else {}
+    return given | ({"precision.by_variant": single} if single else {})
 
 
 def dataset_of(config: "BuildConfig", data_dir: Path | None, download: bool) -> "Dataset":

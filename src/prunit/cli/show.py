@@ -83,6 +83,8 @@ def portfolio(found: Portfolio, folder: Path, *, built: bool = True) -> None:
     out.print(safe(_spaced(sentence)))
     for kind, said in told(verdicts(found)):
         out.print(f"[yellow]{KINDS[kind]}:[/] {safe(said)}")
+    for each in found.left_out:
+        out.print(f"[yellow]left out:[/] {safe(f'“{each.name}”: {each.why}')}")
     latencies = rows[0].latencies if rows else ()
     if found.device and latencies:
         counts = ", ".join(f"n = {latency.n} at batch {latency.batch}" for latency in latencies)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import PydanticCustomError
 
 from prunit.edge import runtimes
+from prunit.edge.precision import Precision
 from prunit.errors import ConfigError, UnknownNameError, unknown
 from prunit.shown import Shown
 from prunit.train import TrainConfig
@@ -21,6 +22,14 @@ from prunit.units import seconds_of
 
 def _names_listed(value: object) -> object:
     return (value,) if isinstance(value, str) else value
+
+
+def _precisions_listed(value: object) -> object:
+    """One precision or several, as a list or as 'int8,fp32'."""
+    several = value.split(",") if isinstance(value, str) else value
+    if not isinstance(several, list | tuple):
+        return value
+    return tuple(dict.fromkeys(each.strip().lower() if isinstance(each, str) else each for each in several))
 
 
 def _budgets_listed(value: object) -> object:
@@ -58,6 +67,7 @@ RoundTo = Annotated[int | Literal["auto"], BeforeValidator(_rounding)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_names_listed)]
 Budgets = Annotated[tuple[str, ...], BeforeValidator(_budgets_listed)]
+Precisions = Annotated[tuple[Precision, ...], BeforeValidator(_precisions_listed), Field(min_length=1)]
 
 
 class _Section(Shown, BaseModel):
@@ -166,6 +176,27 @@ class EffortConfig(_Section):
     """Time for the whole build, as 90s, 30m or 2h: epochs follow from it, train.epochs plays no part."""
 
 
+class PrecisionConfig(_Section):
+    """In which precisions variants are exported, and what each may lose."""
+
+    wanted: Precisions = ("fp32",)
+    """Of all variants: fp32, int8, bf16. Without fp32 a float one goes where one of fewer bits stays, but the dense."""
+    by_variant: Mapping[str, Precisions] = {}
+    """Those of single variants, by the variant's name: {"macs-1-4": ["int8", "fp32"]}."""
+    images: int = Field(default=512, ge=1)
+    """Training images that ranges of activations are taken from; as many others choose among ways to quantise."""
+    max_drop: float = Field(default=0.5, ge=0)
+    """Points of the main metric (0.5 is half a per cent of the images) that a precision may lose on the test images."""
+    timed: bool = True
+    """Times measured here say which layers stay in float, beside how far outputs are off; else no clock decides."""
+    tune: int = Field(default=1, ge=0)
+    """Epochs of quantisation-aware training where int8 loses more than that; 0 is none."""
+
+    def of(self, variant: str) -> tuple[Precision, ...]:
+        """The precisions of a variant."""
+        return self.by_variant.get(variant, self.wanted)
+
+
 class ProbeConfig(_Section):
     """How latency is measured."""
 
@@ -203,6 +234,7 @@ class BuildConfig(_Section):
     start: StartConfig = StartConfig()
     effort: EffortConfig = EffortConfig()
     sparse: SparseConfig = SparseConfig()
+    precision: PrecisionConfig = PrecisionConfig()
     probe: ProbeConfig = ProbeConfig()
 
     def prune_of(self, variant: str) -> PruneConfig:

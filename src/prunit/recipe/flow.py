@@ -19,6 +19,7 @@ from prunit.recipe.config import BuildConfig
 from prunit.recipe.deciding import check_timable, decided
 from prunit.recipe.devices import profiles_of
 from prunit.recipe.folder import held, open_folder
+from prunit.recipe.lowering import lowered
 from prunit.recipe.opening import configured, for_task, opened
 from prunit.recipe.pacing import check_time, pacer_of
 from prunit.recipe.progress import OnStep
@@ -104,7 +105,7 @@ def build(
             variants.append(work.export(name, plan, budgets[name], epochs))
             if name == DENSE and start.trained:
                 check_taught(variants[0].metrics.answers, kept=start.kept)
-        portfolio = work.measure(variants)
+        portfolio = work.measure(*lowered(work, variants))
         work.report(portfolio)
         return portfolio
 
@@ -123,6 +124,9 @@ def check_request(config: BuildConfig) -> dict[str, Budget | None]:
             raise unknown("variant", name, [n for n, budget in budgets.items() if budget], "by_variant names them.")
         if config.prune_of(name).pin != config.prune.pin:
             raise ConfigError(f"by_variant.{name}.pin: the model is read once for all variants; set prune.pin")
+    for name in config.precision.by_variant:
+        if name not in budgets:
+            raise unknown("variant", name, budgets, "precision.by_variant names them.")
     for prune in (config.prune, *map(config.prune_of, config.by_variant)):
         method_of(prune)
         constraints_of(prune)

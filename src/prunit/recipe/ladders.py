@@ -30,6 +30,7 @@ from prunit.graph.computed import effective
 from prunit.prices.costs import cost_of
 from prunit.recipe.config import BuildConfig, SparseConfig
 from prunit.recipe.folder import STATE, held, open_folder, read_history
+from prunit.recipe.lowering import lowered
 from prunit.recipe.opening import configured, opened
 from prunit.recipe.progress import OnStep
 from prunit.recipe.source import (
@@ -75,7 +76,7 @@ def ladder(
     with held(Path(out), resume=resume):
         folder = open_folder(Path(out), settings, resume=resume, defaults=BuildConfig().model_dump(mode="json"))
         work = Work(config, folder, dataset, begun.source, graph, begun.progress)
-        portfolio = work.measure(_Climb(work, prunable(graph), rewind).variants(rungs))
+        portfolio = work.measure(*lowered(work, _Climb(work, prunable(graph), rewind).variants(rungs)))
         work.report(portfolio)
         return portfolio
 

@@ -23,6 +23,7 @@ from prunit.edge.measuring.measure import measure
 from prunit.edge.measuring.probe import ProbeSettings
 from prunit.edge.names import portfolio_name
 from prunit.edge.portfolio import Portfolio, Preprocessing, TaskRecord, Variant
+from prunit.edge.precision import LeftOut
 from prunit.export import EXPORTERS
 from prunit.export.translation import Translation
 from prunit.files import write_atomically
@@ -278,7 +279,7 @@ class Work:
         self.progress(name, "evaluate", 0, 0)
         model = load_weights(self.folder / f"{name}.safetensors", self.source.make)
         judged = judge(model, self.dataset, device=self.config.train.device)
-        quality = Quality.of(judged, self._dense_judged if name != DENSE and judged.answers is None else None)
+        quality = Quality.of(judged, self.dense_judged if name != DENSE and judged.answers is None else None)
         self.progress(name, "export", 0, 0)
         started = perf_counter()
         artifact = EXPORTERS["onnx"](
@@ -302,11 +303,11 @@ class Work:
         return variant
 
     @cached_property
-    def _dense_judged(self) -> Judged:
+    def dense_judged(self) -> Judged:
         """What the dense variant's outputs say, for comparisons; of evidence there may be too much to store it."""
         return judge(self.taught(), self.dataset, device=self.config.train.device)
 
-    def measure(self, variants: Sequence[Variant]) -> Portfolio:
+    def measure(self, variants: Sequence[Variant], left_out: Sequence[LeftOut] = ()) -> Portfolio:
         """The portfolio with latencies and memory measured here, all variants in one run; written to the folder."""
         size, task = self.dataset.image_size, self.dataset.task
         portfolio = Portfolio(
@@ -323,6 +324,7 @@ class Work:
                 fit=task.fit,
             ),
             variants=tuple(variants),
+            left_out=tuple(left_out),
             prunit_version=VERSION,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )

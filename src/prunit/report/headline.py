@@ -56,7 +56,8 @@ def _unworthy(row: SummaryRow, dense: SummaryRow | None) -> str:
         return "is no better than guessing"
     slower = row.verdict("slower")
     if slower:
-        return f"is {numbers.factor(slower.factor or 1)} slower than the dense model at batch {slower.batch}"
+        whom = "the dense model" if dense and slower.than == dense.name else f"“{slower.than}”"
+        return f"is {numbers.factor(slower.factor or 1)} slower than {whom} at batch {slower.batch}"
     beaten = row.verdict("beaten")
     if beaten:
         whom = "the dense model" if dense and beaten.than == dense.name else f"“{beaten.than}”"

@@ -18,6 +18,7 @@ from prunit.report.accuracy import AXES, Figure, accuracy_plot
 from prunit.report.charts import Curve, EpochRecord, curves, training_figures, width_figures, widths_note
 from prunit.report.evaluation import evaluation_of, evaluation_section
 from prunit.report.headline import headline, pick
+from prunit.report.precisions import precisions_section
 from prunit.report.summary import SummaryRow, summary_rows
 from prunit.report.tables import (
     capitalised,
@@ -75,6 +76,7 @@ def html_page(
         _section("Figures", summary_table(rows)) if rows else "",
         _accuracy_section(portfolio, rows, figures),
         _section("On labelled images", evaluation_section(evaluation)) if evaluation else "",
+        _section("Precisions", lower) if (lower := precisions_section(portfolio)) else "",
         _widths_section(portfolio, rows, figures),
         _trials_section(trials, figures),
         _training_section(curves(rows, histories), figures, capitalised(portfolio.task.metric)),

@@ -62,8 +62,9 @@ def verdicts(portfolio: Portfolio) -> tuple[Verdict, ...]:
     for variant in portfolio.variants:
         chance = _chance(variant, dense, classes)
         found.append(chance)
-        if dense and variant is not dense:
-            found.append(_slower(variant, dense))
+        other = _float_twin(portfolio, variant) or dense
+        if other and variant is not other:
+            found.append(_slower(variant, other, dense))
         if variant.name in beaten_by and not chance:
             found.append(_beaten(variant, beaten_by[variant.name], dense))
         found += [_noisy(variant), _tail(variant)]
@@ -122,11 +123,18 @@ def _chance(variant: Variant, dense: Variant | None, classes: int) -> Verdict | 
     return Verdict(variant.name, "chance", sentence)
 
 
-def _slower(variant: Variant, dense: Variant) -> Verdict | None:
+def _float_twin(portfolio: Portfolio, variant: Variant) -> Variant | None:
+    """The variant of the same widths and weights in float, if it is in the portfolio."""
+    twin = variant.lowered.twin if variant.lowered else None
+    return next((other for other in portfolio.variants if other.name == twin), None)
+
+
+def _slower(variant: Variant, than: Variant, dense: Variant | None) -> Verdict | None:
+    """Slower than the dense model; one of fewer bits than its float twin, whose widths it has."""
     slow: dict[int, float] = {}
     fast: dict[int, float] = {}
     for latency in sorted(variant.metrics.latencies, key=lambda each: each.batch):
-        other = dense.metrics.latency(batch=latency.batch)
+        other = than.metrics.latency(batch=latency.batch)
         if is_slower(latency, other) and other and other.p50_ms:
             slow[latency.batch] = latency.p50_ms / other.p50_ms
         elif pace(latency, other) == "faster" and other and latency.p50_ms:
@@ -134,12 +142,17 @@ def _slower(variant: Variant, dense: Variant) -> Verdict | None:
     if not slow:
         return None
     worst = max(slow, key=lambda batch: slow[batch])
+    twin = variant.lowered is not None and variant.lowered.twin == than.name
+    whom = "the dense model" if than is dense and not twin else _quoted(than)
     also = f" (though {_at(fast, 'faster')})" if fast else ""
-    sentence = (
-        f"{_quoted(variant)} is {_at(slow, 'slower than the dense model')}{also}: this engine gains nothing from its"
-        " widths; build it with --round-to auto, see what plans take with prunit plan --measure, or try another budget."
+    gains = (
+        f"layers as narrow as these gain nothing from {variant.precision} here; use {whom} where time counts."
+        if twin
+        else "this engine gains nothing from its widths; build it with --round-to auto, see what plans take with prunit"
+        " plan --measure, or try another budget."
     )
-    return Verdict(variant.name, "slower", sentence, than=dense.name, factor=slow[worst], batch=worst)
+    sentence = f"{_quoted(variant)} is {_at(slow, f'slower than {whom}')}{also}: {gains}"
+    return Verdict(variant.name, "slower", sentence, than=than.name, factor=slow[worst], batch=worst)
 
 
 def _beaten(variant: Variant, other: Variant, dense: Variant | None) -> Verdict:
