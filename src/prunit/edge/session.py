@@ -77,7 +77,7 @@ def self_test(session: Session, artifact: Artifact, folder: Path) -> float:
 
     Raises PortfolioError where it exceeds the output's tolerance: then the file or the engine is not to be used.
     """
-    x_BCHW, stored = _stored(inside(folder, artifact.self_test), artifact)
+    x_BCHW, stored = stored_test(inside(folder, artifact.self_test), artifact)
     outputs = outputs_of(session, x_BCHW)
     failed = f"'{artifact.path}' failed its self-test:"
     if len(outputs) < len(stored):
@@ -101,7 +101,7 @@ def self_test(session: Session, artifact: Artifact, folder: Path) -> float:
     return largest
 
 
-def _stored(path: Path, artifact: Artifact) -> tuple[Array, tuple[Array, ...]]:
+def stored_test(path: Path, artifact: Artifact) -> tuple[Array, tuple[Array, ...]]:
     """The stored images, and what each output has to be for them."""
     try:
         if sha256_of(path) != artifact.self_test_sha256:

@@ -1,0 +1,7 @@
+"""int8 after training: an exported float network made again with integers, calibrated on images."""
+
+from prunit.export.quantising.choosing import Tried
+from prunit.export.quantising.making import QuantSettings, quantised
+from prunit.export.quantising.ranges import Batches
+
+__all__ = ["Batches", "QuantSettings", "Tried", "quantised"]
