@@ -22,6 +22,7 @@ from prunit.export.outputs import shapes_of
 from prunit.export.translation import Translation
 from prunit.export.untrained import Untrained
 from prunit.graph import trace
+from tests.contracts.engines import exact_engines_here
 from tests.export.toynets import example
 
 
@@ -81,7 +82,7 @@ def test_all_tensors_are_outputs_with_their_names(form: str, tmp_path: Path) -> 
     x_BCHW = np.random.default_rng(2).standard_normal((5, 3, 8, 8)).astype(np.float32)
     with torch.no_grad():
         y_BCHW = model.conv(torch.from_numpy(x_BCHW))
-    for engine in RUNTIMES.values():
+    for engine in exact_engines_here():
         session = engine.open(tmp_path / artifact.path)
         found = outputs_of(session, x_BCHW)
         np.testing.assert_allclose(found[0], y_BCHW.numpy(), atol=1e-5)

@@ -5,15 +5,18 @@ from typing import Final
 
 from prunit.edge.precision import Precision
 from prunit.edge.runtimes.onnxruntime import OnnxRuntime
+from prunit.edge.runtimes.openvino import OpenVino
 from prunit.edge.runtimes.reference import Reference
 from prunit.edge.session import Runtime
 from prunit.errors import unknown
 
-__all__ = ["DEFAULT", "RUNTIMES", "OnnxRuntime", "Reference", "precisions_of", "runtime", "runtime_of"]
+__all__ = ["DEFAULT", "RUNTIMES", "OnnxRuntime", "OpenVino", "Reference", "precisions_of", "runtime", "runtime_of"]
 
 DEFAULT: Final = "onnxruntime"
 RUNTIMES: Final[Mapping[str, Runtime]] = {
     "onnxruntime": OnnxRuntime(),
+    "openvino": OpenVino("openvino", "f32", ("fp32", "int8")),
+    "openvino-bf16": OpenVino("openvino-bf16", "bf16", ("bf16",)),
     "reference": Reference(),
 }
 

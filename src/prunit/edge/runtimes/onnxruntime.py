@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
+from prunit.edge.runtimes.peaks import Peak
 from prunit.edge.session import Array, as_input, check_opening, engine
 from prunit.errors import FileError
 
@@ -88,6 +89,7 @@ class OnnxRuntimeSession:
         self._input: str = session.get_inputs()[0].name
         self._shape: list[int | str | None] = session.get_inputs()[0].shape
         self._outputs: list[str] = [output.name for output in session.get_outputs()]
+        self._peak = Peak()
 
     def run(self, x_BCHW: Array, /) -> Array:
         return self._run(self._outputs[:1], x_BCHW)[0]
@@ -99,6 +101,8 @@ class OnnxRuntimeSession:
         if self._session is None:
             raise ValueError(f"the session of '{self._path}' is closed")
         x_BCHW = as_input(x_BCHW, self._shape, self._path)
+        if self._peak.over(len(x_BCHW)):
+            return self._session.run(outputs, {self._input: x_BCHW}, _shrinking())
         return self._session.run(outputs, {self._input: x_BCHW})
 
     def close(self) -> None:
@@ -113,6 +117,13 @@ def _options(threads: int) -> Any:
     # Worker threads may spin for work within an answer, where it pays, but not after it: a portfolio holds many
     # sessions, and the idle ones would take the cores of the one that answers.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
+def _shrinking() -> Any:
+    """Options of a run at whose end the session gives the memory that it does not use back to the system."""
+    options: Any = engine("onnxruntime", extra="edge").RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
     return options
 
 
