@@ -76,8 +76,8 @@ def install(
     """Make the installed form of every variant that lacks a good one; what is good already stays.
 
     With `only` none is made for variants of other names. A variant whose installed form does not give its stored output
-    is left with its portable file. Raises `FileError` where nothing can be written, `PortfolioError` for a variant whose
-    own file is damaged.
+    is left with its portable file. Raises `FileError` where nothing can be written, `PortfolioError` for a variant
+    whose own file is damaged.
     """
     engine = runtimes.runtime(runtime)
     place = place_for(place_of(folder, cache), engine)
