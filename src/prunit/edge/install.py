@@ -3,14 +3,16 @@
 An engine that optimises a model each time it opens it takes many times as long to open it, and holds a copy of the
 weights for every session. So each variant is optimised once here and saved with its weights beside it, from where they
 are mapped: sessions and processes share them, and the system may drop and read them again. Such a file holds the layout
-of *this* CPU and engine; where either changed, or the file did, it is made anew from the portable one.
+of *this* CPU and engine; where either changed, or the file did, it is made anew from the portable one. What is made for
+several engines lies side by side: the default one's in the place itself, another one's in a folder of its name there.
 """
 
 import hashlib
 import os
 import platform
+import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
@@ -29,6 +31,8 @@ from prunit.files import inside, sha256_of, write_atomically
 FOLDER: Final = ".installed"
 """In the portfolio's folder, or where `cache` says: what only this device can use."""
 RECORD: Final = "installed.json"
+_FORM: Final = re.compile(r".*-[0-9a-f]{12}")
+"""What the folder of an installed form is called: nothing else in a place is ever removed."""
 
 
 class InstalledFile(Record):
@@ -66,16 +70,19 @@ def install(
     *,
     runtime: str | Runtime = runtimes.DEFAULT,
     cache: Path | None = None,
+    only: Collection[str] | None = None,
     on_variant: Callable[[str, int, int], None] | None = None,
 ) -> Installed:
     """Make the installed form of every variant that lacks a good one; what is good already stays.
 
-    A variant whose installed form does not give its stored output is left with its portable file. Raises `FileError`
-    where nothing can be written, `PortfolioError` for a variant whose own file is damaged.
+    With `only` none is made for variants of other names. A variant whose installed form does not give its stored output
+    is left with its portable file. Raises `FileError` where nothing can be written, `PortfolioError` for a variant
+    whose own file is damaged.
     """
-    engine, place = runtimes.runtime(runtime), place_of(folder, cache)
+    engine = runtimes.runtime(runtime)
+    place = place_for(place_of(folder, cache), engine)
     now = _here(engine)
-    before = read(place, engine)
+    before = _read(place, now)
     done: dict[str, InstalledVariant] = {}
     failed: dict[str, str] = {}
     for i, variant in enumerate(portfolio.variants):
@@ -84,6 +91,8 @@ def install(
         held = before.variants.get(variant.name) if before else None
         if held and held.artifact_sha256 == variant.artifact.sha256 and not problem(place, held):
             done[variant.name] = held
+            continue
+        if only is not None and variant.name not in only:
             continue
         file = _portable(folder, variant)
         try:
@@ -103,9 +112,18 @@ def place_of(folder: Path, cache: Path | None = None) -> Path:
     return folder / FOLDER if cache is None else cache
 
 
+def place_for(place: Path, engine: Runtime) -> Path:
+    """Where in a place the installed form for an engine lies: for the default one where older prunits put it."""
+    return place if engine.name == runtimes.DEFAULT else place / public_name(engine.name)
+
+
 def read(place: Path, runtime: str | Runtime = runtimes.DEFAULT) -> Installed | None:
-    """What is installed in a place; None if nothing is, or it is of another engine, another version or another CPU."""
-    now = _here(runtimes.runtime(runtime))
+    """What is installed in a place for an engine; None if nothing is, or for another version of it or another CPU."""
+    engine = runtimes.runtime(runtime)
+    return _read(place_for(place, engine), _here(engine))
+
+
+def _read(place: Path, now: Installed) -> Installed | None:
     try:
         found = Installed.model_validate_json((place / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValidationError, ValueError):
@@ -115,7 +133,7 @@ def read(place: Path, runtime: str | Runtime = runtimes.DEFAULT) -> Installed | 
 
 
 def problem(place: Path, variant: InstalledVariant) -> str:
-    """What is wrong with the files of an installed variant, '' if nothing is."""
+    """What is wrong with the files of a variant that lie in its engine's place, '' if nothing is."""
     for file in variant.files:
         if not _as_written(inside(place, file.path), file):
             wrong = file_problem(place, file.path, file.bytes, file.sha256)
@@ -149,6 +167,7 @@ def opened(
     engine, note = runtimes.runtime(runtime), ""
     held = installed.variants.get(variant.name) if installed else None
     if held is not None and place is not None:
+        place = place_for(place, engine)
         note = problem(place, held)
         if held.artifact_sha256 != variant.artifact.sha256:
             note = "it was made of another file"
@@ -235,7 +254,7 @@ def _remove_others(place: Path, installed: Installed) -> None:
     wanted = {held.model.partition("/")[0] for held in installed.variants.values()}
     with suppress(OSError):
         for path in place.iterdir():
-            if path.is_dir() and path.name not in wanted and not path.name.startswith("."):
+            if _FORM.fullmatch(path.name) and path.is_dir() and path.name not in wanted and path.name[0] != ".":
                 shutil.rmtree(path, ignore_errors=True)
 
 

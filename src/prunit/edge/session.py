@@ -143,10 +143,11 @@ def as_input(x_BCHW: Array, shape: Sequence[int | str | None], path: Path) -> Ar
 
 
 class Answer(NamedTuple):
-    """The outputs for a batch in the manifest's order, and the variant that gave them."""
+    """The outputs for a batch in the manifest's order, and the variant that gave them, in which engine."""
 
     outputs: tuple[Array, ...]
     variant: str
+    engine: str = ""
 
     @property
     def output(self) -> Array:
@@ -155,7 +156,7 @@ class Answer(NamedTuple):
 
 
 class Held:
-    """An open session and how many requests it answers right now."""
+    """An open session, its engine, and how many requests it answers right now."""
 
-    def __init__(self, variant: Variant, session: Session) -> None:
-        self.variant, self.session, self.users = variant, session, 0
+    def __init__(self, variant: Variant, session: Session, engine: str = "") -> None:
+        self.variant, self.session, self.engine, self.users = variant, session, engine, 0

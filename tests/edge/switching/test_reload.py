@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from prunit.edge.install import place_of, read
 from prunit.edge.portfolio import Portfolio
 from prunit.edge.switching.reload import ReloadingSwitcher
 from prunit.errors import PortfolioError
@@ -36,8 +37,9 @@ def test_new_variants_are_tried_and_then_there(switcher: ReloadingSwitcher) -> N
     switcher.portfolio.adding(new).write(switcher.folder)
     switcher.reload()
     assert "middle" in switcher.residents
-    assert switcher._installed is not None
-    assert "middle" in switcher._installed.variants
+    installed = read(place_of(switcher.folder))
+    assert installed is not None
+    assert "middle" in installed.variants
     assert switcher.switch("middle").wait(10)
     answer = switcher.run(X_BCHW)
     assert gives(answer.output, X_BCHW, "middle")

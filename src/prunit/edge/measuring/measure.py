@@ -15,21 +15,22 @@ Tell = Callable[[str, str, int, int], None]
 def measure(portfolio: Portfolio, folder: Path, settings: ProbeSettings, *, tell: Tell | None = None) -> Portfolio:
     """The portfolio with this machine's latencies, peak memory and name in it; `folder` holds its files.
 
-    Latencies of all variants come from one run in which they take turns; memory from a process for each. Raises
-    `PortfolioError` if a variant does not give its stored output here: it is not to be used.
+    Variants run in the default engine, those that run in one engine alone in that. Latencies of all variants come from
+    one run in which they take turns; memory from a process for each. Raises `PortfolioError` if a variant does not give
+    its stored output here: it is not to be used.
     """
     tell = tell or (lambda variant, stage, done, total: None)
-    engine = runtimes.runtime()
     files = {v.name: folder / v.artifact.path for v in portfolio.variants}
     shapes = {v.name: v.artifact.input_shape for v in portfolio.variants}
     memory: dict[str, int] = {}
     for i, (name, file) in enumerate(files.items()):
         tell(name, "memory", i, len(files))
-        memory[name] = peak_memory(file, shapes[name], threads=settings.threads)
+        engine = portfolio.variant(name).engine or runtimes.DEFAULT
+        memory[name] = peak_memory(file, shapes[name], runtime=engine, threads=settings.threads)
     sessions: dict[str, Session] = {}
     try:
         for v in portfolio.variants:
-            sessions[v.name] = engine.open(files[v.name], threads=settings.threads)
+            sessions[v.name] = runtimes.runtime_of(v.engine).open(files[v.name], threads=settings.threads)
             self_test(sessions[v.name], v.artifact, folder)
         latencies = probe(sessions, shapes, settings, on_run=lambda done, total: tell("all", "probe", done, total))
     finally:

@@ -82,7 +82,7 @@ def probe(
     """
     times = turns(sessions, shapes, settings, on_run=on_run, clock_ns=clock_ns)
     return {
-        name: tuple(_latency(of_one[name], batch, settings.threads) for batch, of_one in times.items())
+        name: tuple(latency_of(of_one[name], batch, settings.threads) for batch, of_one in times.items())
         for name in sessions
     }
 
@@ -194,7 +194,8 @@ def _rounds(
         yield rounds, elapsed_s
 
 
-def _latency(times_ns: Sequence[int], batch: int, threads: int) -> Latency:
+def latency_of(times_ns: Sequence[int], batch: int, threads: int) -> Latency:
+    """The percentiles of some times in ns."""
     p50_ms, p90_ms, p99_ms = (float(value) / 1e6 for value in np.percentile(times_ns, [50, 90, 99]))
     return Latency(batch=batch, threads=threads, n=len(times_ns), p50_ms=p50_ms, p90_ms=p90_ms, p99_ms=p99_ms)
 

@@ -14,7 +14,7 @@ LOG: Final = "events.jsonl"
 _LONGEST_BYTES: Final = 1 << 18
 _EVENTS: Final = 1000
 """So many of the last events are kept."""
-_WRONG: Final = ("failed", "note", "install", "refused")
+_WRONG: Final = ("failed", "note", "install", "refused", "rerouted")
 """Kinds that are told once for each reason, and written to the log that `prunit inspect` shows."""
 
 
@@ -22,8 +22,9 @@ _WRONG: Final = ("failed", "note", "install", "refused")
 class Event:
     """Something that happened to a variant.
 
-    `kind` is switched, loaded, evicted, failed, note, install, reloaded or refused.
-    `ms` is how long it took: of a switch from the wish to the new variant being active.
+    `kind` is switched, loaded, evicted, failed, note, install, reloaded, refused or rerouted: it goes on in another
+    engine. `ms` is how long it took: of a switch from the wish to the new variant being active. `engine` is that of a
+    variant that was opened or switched to.
     """
 
     at: float
@@ -31,6 +32,7 @@ class Event:
     variant: str
     why: str = ""
     ms: float = 0.0
+    engine: str = ""
 
 
 class Journal:

@@ -3,12 +3,16 @@
 import time
 from collections.abc import Callable
 
-from prunit.edge.install import install
 from prunit.edge.portfolio import MANIFEST, Portfolio, Variant, file_problem
 from prunit.edge.session import Held
 from prunit.edge.switching.switch import Switcher
 from prunit.edge.switching.wishes import Wish
 from prunit.errors import PortfolioError, PrunitError
+
+
+def _held_in(held: Held | None, engine: str) -> bool:
+    """Whether a variant that is open is so in this engine; one that is not will be."""
+    return held is None or held.engine == engine
 
 
 class ReloadingSwitcher(Switcher):
@@ -35,13 +39,17 @@ class ReloadingSwitcher(Switcher):
         can be used.
         """
         wanted = self._read(self.folder)
+        router, old_router = self._opener.look(wanted), self._opener.router
+        wanted = router.overlaid(wanted)
         before = {variant.name: variant for variant in self.portfolio.variants}
         own = self.portfolio.variant(self.active).artifact
         kept: list[Variant] = []
         fresh: list[Variant] = []
         for variant in wanted.variants:
             old = before.get(variant.name)
-            if old is not None and old.artifact == variant.artifact:
+            with self._lock:
+                held = self._held.get(variant.name)
+            if old is not None and old.artifact == variant.artifact and _held_in(held, router.engine(variant)):
                 kept.append(variant)
                 continue
             wrong = usable(variant) or file_problem(self.folder, variant.artifact.path, None, variant.artifact.sha256)
@@ -50,12 +58,14 @@ class ReloadingSwitcher(Switcher):
                 kept += [old] if old is not None and old.name in self.residents else []
             else:
                 fresh.append(variant)
-        self._install_more(wanted, [*kept, *fresh])
+        self._opener.router = router
+        self._opener.install(wanted.model_copy(update={"variants": (*kept, *fresh)}))
         opened = self._tried(fresh, kept, before)
         accepted = wanted.model_copy(update={"variants": tuple(kept)})
         if not any(variant.name not in self.failed or variant.name in opened for variant in kept):
             for held in opened.values():
                 held.session.close()
+            self._opener.router = old_router
             raise PortfolioError(f"of the new manifest in '{self.folder}' no variant can be used; the old one goes on")
         self._adopt(accepted, opened)
         self._note("reloaded", "", f"{len(kept)} variants, {len(opened)} of them new")
@@ -63,22 +73,12 @@ class ReloadingSwitcher(Switcher):
             self._work.notify()
         return accepted
 
-    def _install_more(self, wanted: Portfolio, variants: list[Variant]) -> None:
-        """The installed form of what is new; without it, on a full disk say, the files themselves do."""
-        if self._installed is None:
-            return
-        try:
-            some = wanted.model_copy(update={"variants": tuple(variants)})
-            self._installed = install(some, self.folder, runtime=self._runtime, cache=self._cache)
-        except PrunitError as error:
-            self._note("install", "", str(error))
-
     def _tried(self, fresh: list[Variant], kept: list[Variant], before: dict[str, Variant]) -> dict[str, Held]:
         """Sessions of the fresh variants that pass their self-test, which join what is kept."""
         opened: dict[str, Held] = {}
         for variant in fresh:
             try:
-                opened[variant.name] = self._opened(variant, test=True)
+                opened[variant.name] = self._opener.open(variant, test=True)
             except PrunitError as error:
                 self._refuse(variant, str(error))
                 kept += [before[variant.name]] if variant.name in self.residents else []
@@ -97,7 +97,7 @@ class ReloadingSwitcher(Switcher):
             for name in [name for name in self._held if name in opened or name not in names]:
                 self._retired.append(self._held.pop(name))
             self._held.update(opened)
-            self._tested = {name for name in self._tested if name in names} | set(opened)
+            self._opener.keep(names)
             self._failed = {name: why for name, why in self._failed.items() if name in names and name not in opened}
             active = self._active.variant.name
             if self._held.get(active) is not self._active:

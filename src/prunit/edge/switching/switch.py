@@ -2,38 +2,43 @@
 
 The next variant is opened, tested against its stored output and warmed in a thread of its own; then one assignment
 makes it the active one. A request is answered by the variant that was active when it came, to the end. A variant that
-cannot be opened, fails its self-test or fails on a request that others answer is put aside with its reason, and the
-last good one goes on.
+cannot be opened, fails its self-test or fails on a request that others answer goes on in the default engine if its own
+was another one; else it is put aside with its reason, and the last good one goes on.
 """
 
-import gc
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-from prunit.edge import runtimes
-from prunit.edge.install import Installed, install, place_of, ready
+from prunit.edge.install import place_of
 from prunit.edge.portfolio import Portfolio, Variant
 from prunit.edge.session import Answer, Array, Held, Runtime, outputs_of
 from prunit.edge.switching.events import LOG, Event, Journal
+from prunit.edge.switching.holding import Holding
+from prunit.edge.switching.opening import Opener
 from prunit.edge.switching.wishes import Wish
 from prunit.errors import ConfigError, DataError, DeviceError, PrunitError
+
+
+def _reason(error: Exception) -> str:
+    return f"failed on a request: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def _overtaken(name: str) -> DeviceError:
     return DeviceError(f"a switch to '{name}' was asked for before this one was over")
 
 
-class Switcher:
+class Switcher(Holding):
     """The variants of a portfolio folder behind one `run`.
 
     `resident` is how many variants stay open at most (None: all that were used; 1: the active one, and the next while
     it is opened); `memory_bytes` limits what they take by the manifest's figures. With `installed` variants are brought
     into the engine's own form first (see `install`). `start` is the first variant, else it is the most accurate one.
-    `read` gives the portfolio in a folder.
+    `runtime` is the engine of all variants but those that run in one alone; None or `auto`: each runs in that of its
+    route (`prunit.edge.routing`), and `portfolio` has the figures that were measured in it here. `read` gives the
+    portfolio in a folder.
 
     Raises `PortfolioError` or `FileError` if not a single variant can be opened. It is for several threads at once.
     """
@@ -43,7 +48,7 @@ class Switcher:
         folder: Path | str,
         *,
         start: str | None = None,
-        runtime: str | Runtime = runtimes.DEFAULT,
+        runtime: str | Runtime | None = None,
         threads: int = 1,
         resident: int | None = None,
         memory_bytes: int | None = None,
@@ -52,30 +57,24 @@ class Switcher:
         on_event: Callable[[Event], None] | None = None,
         read: Callable[[Path], Portfolio] = Portfolio.read,
     ) -> None:
-        if resident is not None and resident < 1:
-            raise ConfigError(f"resident={resident}: at least the active variant has to stay")
         self.folder, self._read = Path(folder), read
-        self.portfolio = read(self.folder)
-        if not self.portfolio.variants:
+        portfolio = read(self.folder)
+        if not portfolio.variants:
             raise ConfigError(f"the portfolio in '{folder}' has no variant")
-        self._runtime, self._threads, self._cache = runtimes.runtime(runtime), threads, cache
-        self._resident, self._memory_bytes = resident, memory_bytes
-        self._lock = threading.RLock()  # whoever is told of an event may ask for more
-        self._held: OrderedDict[str, Held] = OrderedDict()
-        """Open variants, the longest unused one first."""
+        super().__init__(resident, memory_bytes, Journal(place_of(self.folder, cache) / LOG, on_event))
         self._failed: dict[str, str] = {}
-        self._tested: set[str] = set()
-        self._journal = Journal(place_of(self.folder, cache) / LOG, on_event)
         self._work = threading.Condition()
         self._wish: Wish | None = None
         self._latest: Wish | None = None
         """The last wish of all: an older one that is fulfilled later changes nothing."""
-        self._retired: list[Held] = []
         self._closing = False
-        self._installed: Installed | None = None
+        self._opener = Opener(
+            *(self.folder,), runtime=runtime, threads=threads, cache=cache, installed=installed, note=self._told
+        )
+        self._opener.router = self._opener.look(portfolio)
+        self.portfolio = self._opener.router.overlaid(portfolio)
         self._check_shapes()
-        if installed:
-            self._install()
+        self._opener.install(self.portfolio)
         self._active = self._first(start)
         self._thread = threading.Thread(target=self._serve_wishes, name="prunit-switcher", daemon=True)
         self._thread.start()
@@ -95,13 +94,16 @@ class Switcher:
         """
         held = self._taken() if variant is None else self._taken_by_name(variant)
         try:
-            return Answer(outputs_of(held.session, x_BCHW), held.variant.name)
+            return Answer(outputs_of(held.session, x_BCHW), held.variant.name, held.engine)
         except DataError:
             raise
         except Exception as error:  # whatever an engine throws
             failed = error
         finally:
             self._given_back(held)
+        answer = self._in_another_engine(held, x_BCHW, failed)
+        if answer is not None:
+            return answer
         if variant is not None:
             raise DeviceError(f"'{variant}' failed on a request: {type(failed).__name__}") from failed
         return self._by_another(held, x_BCHW, failed)
@@ -130,9 +132,42 @@ class Switcher:
         with self._lock:
             held.users -= 1
 
+    def _in_another_engine(self, failed: Held, x_BCHW: Array, error: Exception) -> Answer | None:
+        """The answer of the same variant in the default engine, in which it goes on; None where that gives none."""
+        variant = failed.variant
+        if self._opener.engine(variant) != failed.engine:  # another request has found it out before
+            try:
+                held = self._open(variant)
+            except PrunitError:
+                return None
+        else:
+            held = self._opener.otherwise(variant)
+        if held is None or held is failed:
+            return None
+        with self._lock:
+            held.users += 1
+        try:
+            outputs = outputs_of(held.session, x_BCHW)
+        except Exception:  # then it is not the engine's fault
+            outputs = None
+        with self._lock:
+            held.users -= 1
+            if self._held.get(variant.name) is failed and outputs is not None:
+                self._held[variant.name] = held
+                self._retired.append(failed)
+                self._active = held if self._active is failed else self._active
+            elif self._held.get(variant.name) is not held:
+                self._retired.append(held)
+        with self._work:
+            self._work.notify()
+        if outputs is None:
+            return None
+        self._opener.fall(variant, _reason(error))
+        return Answer(outputs, variant.name, held.engine)
+
     def _by_another(self, failed: Held, x_BCHW: Array, error: Exception) -> Answer:
         """The answer of the best variant that is left, which becomes the active one; the failed one is put aside."""
-        reason = f"failed on a request: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        reason = _reason(error)
         others = [v for v in self._by_accuracy() if v.name != failed.variant.name and v.name not in self._failed]
         # Open ones first: the request waits.
         for variant in sorted(others, key=lambda v: v.name not in self._held):
@@ -151,8 +186,8 @@ class Switcher:
                 if self._active is failed:
                     self._active = held
             self._put_aside(failed.variant.name, reason)
-            self._note("switched", variant.name, f"'{failed.variant.name}' failed")
-            return Answer(outputs, variant.name)
+            self._note("switched", variant.name, f"'{failed.variant.name}' failed", engine=held.engine)
+            return Answer(outputs, variant.name, held.engine)
         if not others:
             raise DeviceError(f"'{failed.variant.name}' {reason}; no other variant is left") from error
         raise DeviceError(f"no variant answers this batch of shape {x_BCHW.shape}; '{failed.variant.name}' {reason}")
@@ -190,7 +225,7 @@ class Switcher:
         ms = (time.perf_counter_ns() - wish.asked_ns) / 1e6
         wish.end(ms=ms)
         if before is not held:
-            self._note("switched", held.variant.name, wish.why or f"from '{before.variant.name}'", ms)
+            self._note("switched", held.variant.name, wish.why or f"from '{before.variant.name}'", ms, held.engine)
 
     def _serve_wishes(self) -> None:
         while True:
@@ -215,7 +250,7 @@ class Switcher:
             self._put_aside(variant.name, str(error))
             wish.end(error=error)
             return
-        self._note("loaded", variant.name, ms=(time.perf_counter_ns() - started) / 1e6)
+        self._note("loaded", variant.name, ms=(time.perf_counter_ns() - started) / 1e6, engine=held.engine)
         with self._lock:
             latest = self._latest
             if latest is wish:
@@ -233,7 +268,7 @@ class Switcher:
                 held = self._held[variant.name]
                 held.users += users
                 return held
-        new = self._opened(variant, test=variant.name not in self._tested)
+        new = self._opener.open(variant)
         with self._lock:
             held = self._held.setdefault(variant.name, new)
             held.users += users
@@ -241,27 +276,13 @@ class Switcher:
             new.session.close()
         return held
 
-    def _opened(self, variant: Variant, *, test: bool) -> Held:
-        session, note = ready(
-            *(variant, self.folder),
-            runtime=self._runtime,
-            threads=self._threads,
-            place=place_of(self.folder, self._cache),
-            installed=self._installed,
-            test=test,
-        )
-        if note:
-            self._note("note", variant.name, note)
-        self._tested.add(variant.name)
-        return Held(variant, session)
-
     # ── what stays open ──
 
-    @property
-    def residents(self) -> tuple[str, ...]:
-        """The variants that are open, the longest unused one first."""
+    def engine(self, variant: Variant) -> str:
+        """The name of the engine in which a variant is open, or would be opened."""
         with self._lock:
-            return tuple(self._held)
+            held = self._held.get(variant.name)
+        return held.engine if held is not None else self._opener.engine(variant)
 
     def preload(self, *names: str) -> None:
         """Open variants now, all without names, as far as the limits allow: later switches to them open nothing."""
@@ -275,32 +296,6 @@ class Switcher:
         with self._work:
             self._work.notify()
 
-    def _evict(self) -> None:
-        """Close what the limits do not allow, the longest unused first, and what was put aside, but the active one."""
-        with self._lock:
-            while self._too_many() and (oldest := self._oldest()) is not None:
-                self._retired.append(self._held.pop(oldest))
-                self._note("evicted", oldest)
-            ready = [held for held in self._retired if not held.users]
-            self._retired = [held for held in self._retired if held.users]
-        for held in ready:  # outside of the lock: closing a large session takes as long as many answers
-            held.session.close()
-        if ready:
-            gc.collect(0)
-
-    def _too_many(self, more: int = 0, more_bytes: int = 0) -> bool:
-        if self._resident is not None and len(self._held) + more > self._resident:
-            return True
-        total = sum(held.variant.metrics.open_bytes for held in self._held.values()) + more_bytes
-        return self._memory_bytes is not None and total > self._memory_bytes
-
-    def _room_for(self, variant: Variant) -> bool:
-        with self._lock:
-            return variant.name in self._held or not self._too_many(1, variant.metrics.open_bytes)
-
-    def _oldest(self) -> str | None:
-        return next((name for name, held in self._held.items() if held is not self._active), None)
-
     # ── what went wrong, and what happened ──
 
     @property
@@ -309,17 +304,12 @@ class Switcher:
         with self._lock:
             return dict(self._failed)
 
-    @property
-    def events(self) -> tuple[Event, ...]:
-        """What happened, the oldest first."""
-        return self._journal.events
-
     def retry(self, name: str) -> None:
         """Let a variant that was put aside be tried again: its file was copied anew, say."""
-        self.portfolio.variant(name)
+        variant = self.portfolio.variant(name)
         with self._lock:
             self._failed.pop(name, None)
-            self._tested.discard(name)
+            self._opener.forget(variant)
         self._journal.forget(name)
 
     def _put_aside(self, name: str, reason: str) -> None:
@@ -332,8 +322,12 @@ class Switcher:
         with self._work:
             self._work.notify()
 
-    def _note(self, kind: str, variant: str, why: str = "", ms: float = 0.0) -> None:
-        self._journal.note(Event(time.time(), kind, variant, why, ms))
+    def _told(self, kind: str, variant: str, why: str) -> None:
+        """Of the opener; in another engine a variant takes another time, which policies have to know."""
+        if kind == "rerouted":
+            with self._lock:
+                self.portfolio = self._opener.router.overlaid(self.portfolio)
+        self._note(kind, variant, why)
 
     # ── beginning and end ──
 
@@ -346,15 +340,6 @@ class Switcher:
         for variant in self.portfolio.variants:
             if why := best.unlike(variant.artifact):
                 self._put_aside(variant.name, why)
-
-    def _install(self) -> None:
-        try:
-            self._installed = install(self.portfolio, self.folder, runtime=self._runtime, cache=self._cache)
-        except PrunitError as error:  # a folder that cannot be written, a full disk: the files themselves do
-            self._note("install", "", str(error))
-            return
-        for name, reason in self._installed.failed.items():
-            self._note("note", name, f"not installed: {reason}")
 
     def _first(self, start: str | None) -> Held:
         if start is not None:
