@@ -2,8 +2,8 @@
 
 VGG-16 and ResNet-20, untrained, at all widths and a half. A switcher goes to and fro between both: in ONNX Runtime, in
 OpenVINO, and from one engine to the other; with both variants open, and with one (the other is opened from its
-installed form, tested before, and warmed). The time is that from the decision to the first answer; ways take turns. A switch into
-an engine is compared with one into the same variant in the same engine that comes from there too.
+installed form, tested before, and warmed). The time is that from the decision to the first answer; ways take turns. A
+switch into an engine is compared with one into the same variant in the same engine that comes from there too.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Write the tables of docs/benchmarks.md and README.md from the JSON files in bench/results: `python -m bench.tables`.
+"""Write the tables of docs/benchmarks.md, docs/precisions.md and README.md from the JSON files in bench/results: `python -m bench.tables`.
 
 Only what stands between the markers of a benchmark is replaced; a benchmark without a JSON file keeps its tables.
 """
@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from bench import default_summary, device_tables, edge_tables, training_tables, width_tables
+from bench import default_summary, device_tables, edge_tables, precision_tables, training_tables, width_tables
 from bench._common import RESULTS, ROOT, table
 
 PAGE: Final = ROOT / "docs" / "benchmarks.md"
 README: Final = ROOT / "README.md"
+PRECISIONS: Final = ROOT / "docs" / "precisions.md"
 
 Result = Mapping[str, Any]
 
@@ -310,6 +311,11 @@ ON_README: Final[Mapping[str, Callable[[Result], str]]] = {
     "other_tasks": training_tables.other_tasks,
 }
 """What is shown there, some of it in short; all but the example also on the page of benchmarks."""
+ON_PRECISIONS: Final[Mapping[str, Callable[[Result], str]]] = {
+    "precisions": precision_tables.precisions,
+    "precision_builds": precision_tables.builds,
+    "engine_switching": precision_tables.switching,
+}
 
 
 def main() -> None:
@@ -317,10 +323,12 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
     parser.add_argument("--page", type=Path, default=PAGE, metavar="FILE")
     parser.add_argument("--readme", type=Path, default=README, metavar="FILE")
+    parser.add_argument("--precisions", type=Path, default=PRECISIONS, metavar="FILE")
     options = parser.parse_args()
-    files = {name: options.results / f"{name}.json" for name in {**TABLES, **ON_README}}
+    files = {name: options.results / f"{name}.json" for name in {**TABLES, **ON_README, **ON_PRECISIONS}}
     results = {n: json.loads(file.read_text(encoding="utf-8")) for n, file in files.items() if file.exists()}
-    for page, tables in ((options.page, TABLES), (options.readme, ON_README)):
+    pages = ((options.page, TABLES), (options.readme, ON_README), (options.precisions, ON_PRECISIONS))
+    for page, tables in pages:
         mine = {n: result for n, result in results.items() if n in tables}
         page.write_text(render(page.read_text(encoding="utf-8"), mine, tables), encoding="utf-8")
         print(f"wrote {page}")

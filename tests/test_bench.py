@@ -51,7 +51,7 @@ def page_of(result: dict[str, Any]) -> str:
     """The page that shows one result, and the same when it is rendered again."""
     name = result["benchmark"]
     empty = f"# Words\n<!-- bench:{name} -->\nold\n<!-- /bench:{name} -->\nmore words\n"
-    shown = tables.TABLES if name in tables.TABLES else tables.ON_README
+    shown = next(of for of in (tables.TABLES, tables.ON_PRECISIONS, tables.ON_README) if name in of)
     page = tables.render(empty, {name: result}, shown)
     assert tables.render(page, {name: result}, shown) == page
     assert page.startswith("# Words\n")
@@ -265,7 +265,8 @@ def test_tables_need_markers() -> None:
 
 
 def test_the_pages_have_a_place_for_every_benchmark() -> None:
-    for file, shown in ((tables.PAGE, tables.TABLES), (tables.README, tables.ON_README)):
+    pages = ((tables.PAGE, tables.TABLES), (tables.README, tables.ON_README), (tables.PRECISIONS, tables.ON_PRECISIONS))
+    for file, shown in pages:
         page = file.read_text(encoding="utf-8")
         for name in shown:
             assert page.count(f"<!-- bench:{name} -->") == page.count(f"<!-- /bench:{name} -->") == 1
