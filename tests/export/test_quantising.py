@@ -1,4 +1,4 @@
-"""int8 files of networks written by hand: their numbers are reckoned on paper, and nothing breaks where a channel is dead."""
+"""int8 files of networks written by hand: numbers reckoned on paper, and channels that are dead or constant."""
 
 import logging
 import os
@@ -239,7 +239,7 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("batches, error, says", MISTAKES.values(), ids=MISTAKES)
+@pytest.mark.parametrize(("batches", "error", "says"), MISTAKES.values(), ids=MISTAKES)
 def test_mistakes_are_told_in_one_line(tmp_path: Path, batches: list[Array], error: type, says: str) -> None:
     artifact = chain(tmp_path)
     with pytest.raises(error, match=says) as told:
@@ -262,7 +262,7 @@ def test_nor_does_one_whose_layers_all_stay_float(tmp_path: Path) -> None:
 
 def test_a_name_of_no_layer_is_refused(tmp_path: Path) -> None:
     settings = replace(UNTIMED, float_layers=("two", "tree"))
-    with pytest.raises(UnknownNameError, match="'tree'.*'three'"):
+    with pytest.raises(UnknownNameError, match=r"'tree'.*'three'"):
         quantised(chain(tmp_path), tmp_path, [noise(1, (3, 8, 8))], name="int8", settings=settings)
 
 

@@ -124,7 +124,7 @@ def _answer_in_float(proto: Any, nodes: Collection[str]) -> None:
 
 
 def _raise_opset(proto: Any) -> None:
-    """To 19, which differs from 18 by what operators may do besides: onnx's own evaluator knows integers only from it."""
+    """To 19, which only allows more than 18: onnx's own evaluator knows integers from there on."""
     for opset in proto.opset_import:
         if opset.domain in ("", "ai.onnx"):
             opset.version = max(opset.version, 19)
