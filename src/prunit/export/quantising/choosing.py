@@ -12,7 +12,7 @@ import numpy as np
 from prunit.edge.measuring.probe import ProbeSettings, turns
 from prunit.edge.runtimes import runtime
 from prunit.edge.session import Array, Session, outputs_of
-from prunit.errors import ModelError
+from prunit.errors import ModelError, unknown
 from prunit.export.quantising.network import Layer, Network
 from prunit.export.quantising.ranges import Seen, span
 from prunit.export.quantising.writing import int8_bytes
@@ -42,6 +42,10 @@ class Tried:
 def float_sets(layers: Sequence[Layer], wanted: Sequence[str] | None = None) -> list[tuple[Layer, ...]]:
     """Which layers candidates leave float: none; the first and the last; those and the narrow ones."""
     if wanted is not None:
+        known = {name for layer in layers for name in (layer.name, layer.node)}
+        for name in wanted:
+            if name not in known:
+                raise unknown("layer", name, {layer.name for layer in layers})
         return [tuple(layer for layer in layers if layer.name in wanted or layer.node in wanted)]
     first_last = {layers[0].node, layers[-1].node}
     narrow = {layer.node for layer in layers if max(layer.inputs, layer.outputs) < NARROW}

@@ -16,6 +16,7 @@ from prunit.errors import ConfigError, ModelError
 from prunit.export.quantising.choosing import METHODS, Tried, answers, best, float_sets, measured, timed
 from prunit.export.quantising.network import Network
 from prunit.export.quantising.ranges import Batches, images_of, observed
+from prunit.export.quantising.tolerances import int8_tolerance
 from prunit.files import inside, sha256_of, staged
 
 
@@ -124,7 +125,7 @@ def _written(data: bytes, artifact: Artifact, folder: Path, name: str) -> Artifa
             outputs = {expected_key(i): values for i, values in enumerate(expected)}
             np.savez_compressed(file, allow_pickle=False, input=x_BCHW, **outputs)
     outputs = tuple(
-        Output(name=output.name, shape=output.shape, tolerance=tolerance_of(values))
+        Output(name=output.name, shape=output.shape, tolerance=int8_tolerance(values))
         for output, values in zip(artifact.outputs, expected, strict=True)
     )
     return artifact.model_copy(
@@ -138,8 +139,3 @@ def _written(data: bytes, artifact: Artifact, folder: Path, name: str) -> Artifa
             "tolerance": max(output.tolerance or 0.0 for output in outputs),
         }
     )
-
-
-def tolerance_of(expected: Array) -> float:
-    """How far an engine may be off in an output: a share of the range of its stored values."""
-    return max(0.1 * float(np.ptp(expected)), 1e-6)

@@ -62,6 +62,7 @@ def int8_bytes(
     made = quantizer.model.model
     _answer_in_float(made, {layer.node for layer in layers if layer.operator in ("Gemm", "MatMul")})
     _strip(made)
+    _raise_opset(made)
     onnx.checker.check_model(made)  # as the library leaves them, the operators stand in no order
     return made.SerializeToString(deterministic=True)
 
@@ -120,6 +121,13 @@ def _answer_in_float(proto: Any, nodes: Collection[str]) -> None:
     used = {name for node in graph.node for name in node.input}
     for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
         graph.initializer.remove(tensor)
+
+
+def _raise_opset(proto: Any) -> None:
+    """To 19, which only allows more than 18: onnx's own evaluator knows integers from there on."""
+    for opset in proto.opset_import:
+        if opset.domain in ("", "ai.onnx"):
+            opset.version = max(opset.version, 19)
 
 
 def _strip(proto: Any) -> None:
