@@ -1,5 +1,6 @@
 """Of plans within one budget the fastest that costs no accuracy: what competes, which one wins, and when none does."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -18,6 +19,7 @@ from prunit.recipe.config import PruneConfig
 from prunit.recipe.deciding import Clock, decide_here
 from prunit.recipe.recipes import Decision
 from prunit.recipe.stopwatch import Timing
+from tests.contracts.engines import engine_here
 from tests.recipe.watches import Takes, Watches, by_macs
 
 Net = tuple[torch.nn.Module, ChannelGraph]
@@ -115,12 +117,26 @@ def test_a_rounding_that_was_asked_for_is_kept_and_timed_alone(vgg: Net) -> None
     assert (only.name, chosen.chosen(only), only.timings != ()) == ("round_to=8", True, True)
 
 
-def test_nothing_is_timed_in_another_engine_than_that_of_the_models(vgg: Net) -> None:
+def test_nothing_is_timed_where_the_engine_of_the_models_is_missing(vgg: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
     for_another = {"engine": "openvino", "round_to": 8}
-    with pytest.raises(ConfigError, match=r"timed in onnxruntime, and the models are for openvino .*faster=2x@FILE"):
+    said = r"timed in the engine that the models are for, openvino \(prune.engine\): .*pip install 'prunit\[openvino\]'"
+    with pytest.raises(ConfigError, match=said + "; or name the profile .*faster=2x@FILE"):
         chosen_of(vgg, by_macs, "faster=2x", **for_another)
-    with pytest.raises(ConfigError, match=r"timed in onnxruntime, and the models are for openvino \(prune.engine\)$"):
+    with pytest.raises(ConfigError, match=said + "$"):
         chosen_of(vgg, by_macs, every=True, **for_another)
+    chosen, watches = chosen_of(vgg, by_macs, engine="openvino")
+    assert (watches.made, chosen.timed) == ([], False)
+
+
+def test_plans_for_openvino_are_timed_in_it(vgg: Net) -> None:
+    engine_here("openvino")
+    model, graph = vgg
+    config = PruneConfig(recipe="uniform", engine="openvino", round_to=8)
+    budget, clock = Budget.parse("macs=1/8"), Clock(batch=1, seconds=0.01)
+    chosen = decide_here(model, graph, IMAGES[0][0], IMAGES, budget, config, measure=True, every=True, clock=clock)
+    assert chosen.timed
+    assert ", openvino, 1 thread)" in chosen.decision.plan.origin["measured"]
 
 
 # ── what may compete ──

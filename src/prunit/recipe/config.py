@@ -111,7 +111,7 @@ class PruneConfig(_Section):
     round_to: RoundTo = "auto"
     """Layers that are cut keep a multiple of so many output channels; 'auto' is what `engine` likes at each layer."""
     engine: str = runtimes.DEFAULT
-    """The engine that will run the models, for `round_to=auto`: one of those in `prunit.edge.runtimes.widths`."""
+    """The engine that will run the models, for `round_to=auto` and timing: one of `prunit.edge.runtimes.widths`."""
     measure: bool | None = None
     """Of roundings that meet a budget take the fastest, timed here, that costs no accuracy; None: only `build` does."""
     limits: Mapping[str, tuple[float, ...]] = {}

@@ -8,6 +8,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from time import perf_counter
 from typing import Any, Final, Protocol
 
@@ -18,7 +19,7 @@ from prunit.batches import Batch, Dataset
 from prunit.cut.plans import keep_all
 from prunit.cut.surgery import copied
 from prunit.edge import runtimes
-from prunit.errors import ConfigError, ModelError
+from prunit.errors import ConfigError, ModelError, PrunitError
 from prunit.export.translation import Translation
 from prunit.graph import ChannelGraph
 from prunit.graph.running import example_tensors
@@ -63,8 +64,8 @@ class Watches(Protocol):
 class Clock:
     """How plans are timed: as the finished variants will be, on so many threads, at batch 1 and one more size.
 
-    `translation` is what exporting the dense model gave, if that was done already (`check_exports`). `watches` makes
-    the stopwatch of a model; None is `Stopwatch`.
+    `engine` is that of `prune.engine`, which `decide_here` fills in. `translation` is what exporting the dense model
+    gave, if that was done already (`check_exports`). `watches` makes the stopwatch of a model; None is `Stopwatch`.
     """
 
     threads: int = 1
@@ -72,6 +73,7 @@ class Clock:
     seconds: float = _SECONDS
     translation: Translation | None = None
     watches: Watches | None = None
+    engine: str = runtimes.DEFAULT
 
     def watch(
         self, model: nn.Module, graph: ChannelGraph, example: Any, batches: tuple[int, ...]
@@ -83,7 +85,7 @@ class Clock:
         on_cpu = all(tensor.device.type == "cpu" for tensor in model.state_dict().values())
         still = model if on_cpu else copied(model).to("cpu")
         image = tensors[0].detach().to("cpu")
-        watches: Watches = self.watches or Stopwatch
+        watches: Watches = self.watches or partial(Stopwatch, engine=self.engine)
         return watches(
             *(still, graph, image),
             threads=self.threads,
@@ -114,7 +116,7 @@ def decide_here(
     with `every` all plans are timed, those too that do not compete or are alone. `example` is an image for the model on
     the CPU; `batches` are where the model is. Raises `BudgetError` with the closest reachable point, timed if need be.
     """
-    clock, on_timed = clock or Clock(), on_timed or (lambda done, total: None)
+    clock, on_timed = replace(clock or Clock(), engine=config.engine), on_timed or (lambda done, total: None)
     started = perf_counter()
     check_timable(budget, config, every=every)
     if budget.timed:
@@ -129,7 +131,7 @@ def decide_here(
     else:
         scored, target = scored_for(model, graph, batches, budget, config, score=score, on_round=on_round)
         chosen = Chosen(scored.decide(budget, config, target=target))
-        if measure and config.engine == runtimes.DEFAULT:
+        if measure and not _untimable(config.engine):
             chosen = measured(
                 *(scored, example, budget, config, chosen.decision), clock=clock, every=every, on_timed=on_timed
             )
@@ -137,12 +139,25 @@ def decide_here(
 
 
 def check_timable(budget: Budget, config: PruneConfig, *, every: bool = False) -> None:
-    """Raise `ConfigError` where plans have to be timed, for the budget or since all are, and the engine is another."""
-    if config.engine != runtimes.DEFAULT and (budget.timed or every):
-        how = f"; name the profile of a device that runs it ({budget.timed}@FILE)" if budget.timed else ""
+    """Raise `ConfigError` where plans have to be timed, for the budget or as all are, and their engine is missing."""
+    if (budget.timed or every) and (why := _untimable(config.engine)):
+        how = f"; or name the profile of a device that runs it ({budget.timed}@FILE)" if budget.timed else ""
         raise ConfigError(
-            f"plans are timed in {runtimes.DEFAULT}, and the models are for {config.engine} (prune.engine){how}"
+            f"plans are timed in the engine that the models are for, {config.engine} (prune.engine): {why}{how}"
         )
+
+
+def _untimable(engine: str) -> str:
+    """Why plans cannot be timed in an engine here, '' if they can. That the default one is missing says who times."""
+    if engine == runtimes.DEFAULT:
+        return ""
+    if engine not in runtimes.RUNTIMES:
+        return "prunit has no runtime of it"
+    try:
+        runtimes.runtime(engine).version()
+    except PrunitError as error:
+        return str(error)
+    return ""
 
 
 def measured(
@@ -169,7 +184,7 @@ def measured(
     on_timed(len(timed), len(timed))
     candidates = with_timings(candidates, timings)
     best = fastest(candidates)
-    text = told(best, candidates, runtimes.DEFAULT)
+    text = told(best, candidates, clock.engine)
     decision = replace(_with_origin(best.decision, {"measured": text}), measured=best.timings)
     return Chosen(decision, tuple(candidates))
 
@@ -197,7 +212,7 @@ def _within_time(
         scored, _ = scored_for(model, graph, batches, asked, config, score=score, on_round=on_round)
         dial = Dial(scored, budget.known, config, target)
         met = meet(dial, limit, watch, tell=lambda done: on_timed(done, 0))
-    text = f"{in_words(met.timing, runtimes.DEFAULT)}; found by timing {len(met.tried)} plans"
+    text = f"{in_words(met.timing, clock.engine)}; found by timing {len(met.tried)} plans"
     decision = _with_origin(met.decision, {"budget": str(budget), "measured": text})
     known = dial.target.shares_used(dial.target.figures(width_array(graph, decision.plan.widths)))
     used = {str(x): met.used if x is limit else known[str(x)] for x in budget.limits}
