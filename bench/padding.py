@@ -132,21 +132,23 @@ def lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[object, ...]]:
 def main() -> None:
     options = _arguments()
     torch.set_num_threads(1)
-    rows = []
+    config = {"runtime": "onnxruntime", "order": "in turn, shuffled"}
+    config |= {"seconds": options.seconds, "clock": options.clock}
+    rows: list[dict[str, Any]] = []
     for name in options.only or NETS:
         for share in options.shares:
             rows.append(row(NETS[name], share, options.seed, options.seconds, options.clock))
             print(next(lines(rows[-1:])), flush=True)
+            n = min(arm["latency"]["32"]["n"] for each in rows for arm in each["arms"].values())
+            # After each: what is there counts, should the rest be stopped.
+            write(record("padding", rows, config=config, n=n, percentile="p50", threads=1), options.json)
+    print(padding_table(rows))
+
+
+def padding_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """All rows, as Markdown."""
     head = ("network", "empty", "off to dense, 1", "32", "fours to off, 1", "32", "sixteens to off, 1", "32")
-    print(table((*head, "params of fours", "of sixteens", "chosen"), list(lines(rows))))
-    config = {
-        "runtime": "onnxruntime",
-        "seconds": options.seconds,
-        "clock": options.clock,
-        "order": "in turn, shuffled",
-    }
-    n = min(arm["latency"]["32"]["n"] for each in rows for arm in each["arms"].values())
-    write(record("padding", rows, config=config, n=n, percentile="p50", threads=1), options.json)
+    return table((*head, "params of fours", "of sixteens", "chosen"), list(lines(rows)))
 
 
 def _arguments() -> argparse.Namespace:
