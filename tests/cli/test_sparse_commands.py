@@ -33,7 +33,7 @@ def with_zeros() -> nn.Module:
 def test_a_checkpoint_with_zeros_becomes_small(tmp_path: Path) -> None:
     model, out = with_zeros(), tmp_path / "small.safetensors"
     torch.save({"state_dict": {f"module.{n}": t for n, t in model.state_dict().items()}}, tmp_path / "sparse.pt")
-    result = prunit("shrink", "resnet20", tmp_path / "sparse.pt", "--out", out, "--export")
+    result = prunit("shrink", "resnet20", tmp_path / "sparse.pt", "--out", out, "--export", "--pad", "off")
     assert result.code == 0, result.err
     for text in ("of the weights are zero", "merged into one constant", "outputs differ by", str(out), "small.onnx"):
         assert text in result.out.replace("\n", "")
@@ -47,6 +47,33 @@ def test_a_checkpoint_with_zeros_becomes_small(tmp_path: Path) -> None:
     assert found["small"]["params"] == sum(p.numel() for p in small.parameters())
     assert found["channels"][1] < found["channels"][0]
     assert found["error"] < 1e-4
+
+
+def test_widths_are_padded_where_that_was_asked_for(tmp_path: Path) -> None:
+    model, out = with_zeros(), tmp_path / "small.safetensors"
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d):
+                module.weight[[1, 3]] = 0  # odd widths: one constant more stays
+    torch.save(model.state_dict(), tmp_path / "sparse.pt")
+    result = prunit("shrink", "resnet20", tmp_path / "sparse.pt", "--out", out, "--pad", 4, "--json")
+    assert result.code == 0, result.err
+    found = json.loads(result.out)
+    assert found["padding"]["channels"] >= found["padding"]["groups"] > 0
+    assert found["padding"]["told"].startswith(f"padded {found['padding']['groups']} of 12 groups to multiples of 4: ")
+    small, x_BCHW = load(out, network), torch.randn(2, 3, 32, 32)
+    assert all(m.out_channels % 4 == 0 for m in small.modules() if isinstance(m, nn.Conv2d))
+    with torch.no_grad():
+        torch.testing.assert_close(small(x_BCHW), model(x_BCHW), rtol=1e-4, atol=1e-4)
+    assert "padded=padded" in " ".join(prunit("inspect", out).out.split())
+    result = prunit("shrink", "resnet20", tmp_path / "sparse.pt", "--out", out, "--pad", 4)
+    assert found["padding"]["told"] in result.out
+    # Without a file for an engine nothing is timed; and what no number is named.
+    result = prunit("shrink", "resnet20", tmp_path / "sparse.pt", "--out", out, "--json")
+    assert json.loads(result.out)["padding"] == {"channels": 0, "groups": 0, "faster": {}, "told": ""}
+    result = prunit("shrink", "resnet20", tmp_path / "sparse.pt", "--out", out, "--pad", "no")
+    assert result.code == 2
+    assert "setting sparse.pad='no': input should be a whole number of channels" in result.complaint
 
 
 def test_several_weights_in_a_checkpoint_are_asked_for(tmp_path: Path) -> None:
@@ -119,7 +146,7 @@ def test_a_ladder_is_a_portfolio(net: Path, tmp_path: Path) -> None:
     result = prunit(
         *("ladder", f"{net}:network", "--data", "digits", "--subset", 100, "--epochs", 2, "--device", "cpu"),
         *("--density", "1/4", "--density", "1/16", "--set", "sparse.fraction=0.5", "--set", "probe.seconds=0.01"),
-        *("--set", "train.batch_size=50", "--out", out),
+        *("--set", "train.batch_size=50", "--pad", "off", "--out", out),
     )
     assert result.code == 0, result.err
     for text in ("density-1-4", "density-1-16", "report.html"):

@@ -25,7 +25,7 @@ from tests.recipe import building
 CONFIG: dict[str, Any] = {
     **building.CONFIG,
     "train": {**building.CONFIG["train"], "epochs": 3},
-    "sparse": {"densities": ["1/4", "1/64"], "fraction": 0.5, "rewind": 1},
+    "sparse": {"densities": ["1/4", "1/64"], "fraction": 0.5, "rewind": 1, "pad": "off"},
 }
 
 

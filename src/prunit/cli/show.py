@@ -240,6 +240,8 @@ def shrunk(found: "Shrunk") -> None:
     same = f"outputs differ by {found.error:.1g} of the largest one"
     lossy = f" from those without filters up to {found.tolerance:g} of their layer's largest" if found.tolerance else ""
     out.print(f"{same}{lossy}; {found.seconds:.2f} s")
+    if told := found.padding.get("told"):
+        out.print(told, soft_wrap=True)
     if found.accuracy:
         out.print(f"accuracy {found.accuracy[0]:.2%} before, {found.accuracy[1]:.2%} after")
     if after == before:

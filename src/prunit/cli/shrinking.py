@@ -1,6 +1,6 @@
 """`prunit shrink`: a checkpoint with zeros as a small model, and what that took."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -11,11 +11,13 @@ from prunit.checkpoints import read_weights
 from prunit.cli.planning import model_and_image
 from prunit.cli.progress import Bars
 from prunit.cut.store import save
-from prunit.cut.zeros import remove_zeros, without_small_filters
+from prunit.cut.zeros import without_small_filters
 from prunit.export import EXPORTERS
 from prunit.graph import trace
 from prunit.graph.computed import effective
 from prunit.prices.costs import Cost, cost_of
+from prunit.recipe.config import PadTo
+from prunit.recipe.padding import with_origin, without_zeros
 from prunit.recipe.source import example_of
 from prunit.train import evaluate
 
@@ -40,6 +42,8 @@ class Shrunk:
     weights: str = ""
     """Which weights of the checkpoint were taken, '' where there is nothing to say."""
     accuracy: tuple[float, float] | None = None
+    padding: dict[str, Any] = field(default_factory=dict)
+    """Channels that stayed for the engine's sake, of how many groups, how many times faster, and that in a line."""
 
     def as_dict(self) -> dict[str, Any]:
         """As plain data."""
@@ -56,9 +60,10 @@ def shrunk(
     key: str | None = None,
     tolerance: float,
     export: bool,
+    pad: PadTo = "off",
     bars: Bars,
 ) -> Shrunk:
-    """Write the small model to `out`, and an ONNX file beside it with `export`.
+    """Write the small model to `out`, and an ONNX file beside it with `export`; `pad` as in `without_zeros`.
 
     `key` says which weights of the checkpoint, see `read_weights`, which raises what is wrong with it.
     """
@@ -75,13 +80,16 @@ def shrunk(
     started = perf_counter()
     graph = trace(model, example)
     source = without_small_filters(model, tolerance) if tolerance else model
-    removed = remove_zeros(source, example, graph=graph)
+    padding = without_zeros(
+        source, example, graph=graph, pad=pad, on_timed=lambda done, total: bars.tell(name, "measure", done, total)
+    )
+    removed, plan = padding.removed, with_origin(padding.removed.plan, padding)
     seconds = perf_counter() - started
     accuracy = None
     if dataset is not None:
         bars.tell(name, "evaluate", 0, 0)
         accuracy = (evaluate(model, dataset), evaluate(removed.model, dataset))
-    save(removed.model, removed.plan, out)
+    save(removed.model, plan, out)
     files = [str(out)]
     if export:
         bars.tell(name, "export", 0, 0)
@@ -104,4 +112,5 @@ def shrunk(
         files=tuple(files),
         weights=weights.told,
         accuracy=accuracy,
+        padding=padding.as_dict(),
     )

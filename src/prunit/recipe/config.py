@@ -52,6 +52,14 @@ def _rounding(value: object) -> object:
     return text if text == "auto" else int(text)
 
 
+def _padding(value: object) -> object:
+    """'auto', 'off' or a whole number of channels, as such or as text."""
+    text = str(value).strip().lower()
+    if isinstance(value, bool) or not (text in ("auto", "off") or (text.isdecimal() and int(text) >= 1)):
+        raise PydanticCustomError("padding", "input should be a whole number of channels, at least 1, 'auto' or 'off'")
+    return text if text in ("auto", "off") else int(text)
+
+
 def _duration(value: object) -> object:
     """A duration as text, found readable."""
     if value is None:
@@ -64,6 +72,7 @@ def _duration(value: object) -> object:
 
 
 RoundTo = Annotated[int | Literal["auto"], BeforeValidator(_rounding)]
+PadTo = Annotated[int | Literal["auto", "off"], BeforeValidator(_padding)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_names_listed)]
 Budgets = Annotated[tuple[str, ...], BeforeValidator(_budgets_listed)]
@@ -141,6 +150,8 @@ class SparseConfig(_Section):
     """Epochs after which weights are kept, to start each level of `imp` from; None: 3 % of the epochs, at least 1."""
     tolerance: float = Field(default=0.0, ge=0, lt=1)
     """Filters go too whose largest weight is at most this share of their layer's largest; above 0 outputs change."""
+    pad: PadTo = "auto"
+    """Channels that do nothing stay where ONNX Runtime is faster with them, timed here; off; or multiples of so many."""
 
 
 class StartConfig(_Section):

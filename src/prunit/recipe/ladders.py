@@ -6,6 +6,7 @@ others back to what they were early in the first training, and train again. One 
 Each level leaves a file when it is done, so a ladder that was killed at any moment goes on with `resume=True`.
 """
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,17 +22,20 @@ from torch import Tensor, nn
 
 from prunit.batches import Dataset
 from prunit.cut.plans import keep_all
-from prunit.cut.zeros import remove_zeros, without_small_filters
+from prunit.cut.zeros import without_small_filters
 from prunit.edge.portfolio import Portfolio, Variant
 from prunit.errors import ConfigError, FileError, unknown
+from prunit.export.translation import Translation
 from prunit.files import write_atomically
 from prunit.graph import ChannelGraph
 from prunit.graph.computed import effective
 from prunit.prices.costs import cost_of
 from prunit.recipe.config import BuildConfig, SparseConfig
-from prunit.recipe.folder import STATE, held, open_folder, read_history
+from prunit.recipe.deciding import Clock, Watches
+from prunit.recipe.folder import STATE, held, open_folder, read_history, read_json
 from prunit.recipe.lowering import lowered
 from prunit.recipe.opening import configured, opened
+from prunit.recipe.padding import Padding, again, with_origin, without_zeros
 from prunit.recipe.progress import OnStep
 from prunit.recipe.source import (
     ModelLike,
@@ -57,12 +61,14 @@ def ladder(
     config: BuildConfig | Mapping[str, Any] | None = None,
     resume: bool = False,
     on_step: OnStep | None = None,
+    watches: Watches | None = None,
 ) -> Portfolio:
     """The portfolio in folder `out`: the dense model, and for each density a sparse model without its zeros.
 
     Arguments and folder are those of `build`; of the configuration, `sparse` takes the place of `budgets` and `prune`.
     A variant has the outputs of the sparse model that was trained (see `remove_zeros`), unless `sparse.tolerance` is
-    more than 0. How much smaller it is depends on how many filters the training emptied.
+    more than 0. How much smaller it is depends on how many filters the training emptied. `watches` makes the stopwatch
+    for `sparse.pad`; None is `Stopwatch`.
     """
     config = configured(model, config)
     rungs = rungs_of(config)
@@ -70,13 +76,15 @@ def ladder(
     dataset, graph = begun.dataset, begun.graph
     rewind = rewind_of(config.sparse, fitted_to(config.train, dataset).epochs)
     settings = {**begun.settings, "kind": "ladder"}
+    translation = None
     if not begun.goes_on:
         check_trains(begun.source.make(), dataset)
-        check_exports(begun.dense, dataset)
+        translation = check_exports(begun.dense, dataset)
     with held(Path(out), resume=resume):
         folder = open_folder(Path(out), settings, resume=resume, defaults=BuildConfig().model_dump(mode="json"))
         work = Work(config, folder, dataset, begun.source, graph, begun.progress)
-        portfolio = work.measure(*lowered(work, _Climb(work, prunable(graph), rewind).variants(rungs)))
+        climb = _Climb(work, prunable(graph), rewind, translation, watches)
+        portfolio = work.measure(*lowered(work, climb.variants(rungs)))
         work.report(portfolio)
         return portfolio
 
@@ -151,6 +159,9 @@ class _Climb:
     """Of the weights of which single ones may go."""
     rewind: int
     """Epochs after which weights are kept, to start each level of `imp` from."""
+    translation: Translation | None = None
+    """What exporting the dense model gave, if that was done."""
+    watches: Watches | None = None
 
     def variants(self, rungs: list[Rung]) -> list[Variant]:
         """The records of all variants, the dense one first."""
@@ -188,13 +199,33 @@ class _Climb:
         work, sparse = self.work, self.work.config.sparse
         if sparse.tolerance:
             model = without_small_filters(model, sparse.tolerance)
-        removed = remove_zeros(model.eval(), example_of(work.dataset), graph=work.graph)
+        padding = self._without_zeros(rung, model.eval())
         kept = sum(int(mask.sum()) for mask in masks.values()) / sum(mask.numel() for mask in masks.values())
         origin: dict[str, Any] = {"recipe": RECIPE, "method": sparse.method, "density": f"{kept:.4g}"}
         origin |= {"tolerance": sparse.tolerance} if sparse.tolerance else {}
-        plan = replace(removed.plan, origin=origin)
-        work.put(rung.name, plan, removed.model, history, seconds={"levels": before_s})
+        plan = with_origin(replace(padding.removed.plan, origin=origin), padding)
+        work.put(rung.name, plan, padding.removed.model, history, seconds={"levels": before_s})
         return work.export(rung.name, plan, None, history)
+
+    def _without_zeros(self, rung: Rung, model: nn.Module) -> Padding:
+        """The small model; what was timed for it holds for a ladder that goes on, too."""
+        work, example = self.work, example_of(self.work.dataset)
+        file, probe = work.state_file(f"{rung.name}/padding.json"), work.config.probe
+        if file.exists():
+            return again(model, example, graph=work.graph, **read_json(file))
+        # What an older version wrote down before it was stopped is not padded.
+        written = (work.folder / f"{rung.name}.safetensors").exists()
+        found = without_zeros(
+            *(model, example),
+            graph=work.graph,
+            pad="off" if written else work.config.sparse.pad,
+            engine=work.config.prune.engine,
+            clock=Clock(probe.threads, probe.batch, translation=self.translation, watches=self.watches),
+            on_timed=lambda done, total: work.progress(rung.name, "measure", done, total),
+        )
+        if work.config.sparse.pad != "off" and not written:
+            write_atomically(file, json.dumps({"at_least": dict(found.at_least), "told": found.told}))
+        return found
 
     def _dense(self) -> tuple[nn.Module, list[Epoch]]:
         """The dense model after its training; on the way the weights to rewind to are kept."""

@@ -8,7 +8,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -38,9 +38,8 @@ from prunit.recipe.folder import STATE, intact_variant, read_json, read_plan
 from prunit.recipe.quality import Quality
 from prunit.recipe.source import example_of
 from prunit.recipe.work import DENSE, Work
-from prunit.train import Epoch
 from prunit.train.accuracy import Judged, judge
-from prunit.train.aware import tuned_for_int8
+from prunit.train.rounded import int8_settings, tuned_for_int8
 
 BF16: Final = "openvino-bf16"
 """The engine that computes float files in bf16."""
@@ -94,8 +93,6 @@ class _Made:
     judged: Judged
     weight_bytes: int
     drop: Difference | None = None
-    epochs: tuple[Epoch, ...] = ()
-    """Of a training for int8."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     weights: StoredFile | None = None
     """Those of such a training; None: the twin's."""
@@ -129,7 +126,7 @@ class _Lowering:
         limit = self.work.config.precision.max_drop
         if made.lost_points <= limit:
             variant = self._record(name, precision, made)
-            write_atomically(self._state(name, "history.json"), json.dumps([asdict(e) for e in made.epochs]))
+            write_atomically(self._state(name, "history.json"), "[]")
             self._write(name, _VARIANT, variant)
             return variant
         left_out = LeftOut(name=name, precision=precision, why=self._too_much(made))
@@ -194,12 +191,17 @@ class _Lowering:
         """The same of weights that were trained for it, or what was there before where that loses no more."""
         work, began = self.work, perf_counter()
         model = load_weights(work.folder / f"{self.twin.name}.safetensors", work.source.make)
-        model, found = tuned_for_int8(model, work.dataset, work.settings, epochs=epochs)
+        settings = int8_settings(work.settings, epochs=epochs)
+
+        def told(done: int, total: int) -> None:
+            work.progress(name, "quantise", done, total, "training for int8")
+
+        model = tuned_for_int8(model, work.dataset, settings, on_step=told)
         trained_s = perf_counter() - began
         with TemporaryDirectory(prefix="tuning-", dir=work.folder / STATE) as place:
             aside, output = Path(place), work.dataset.task.output
             artifact = EXPORTERS["onnx"](model, example_of(work.dataset), aside, name=self.twin.name, output=output)
-            made = self._judged(self._quantised(artifact, aside, name), aside, found)
+            made = self._judged(self._quantised(artifact, aside, name), aside, tuned=epochs)
             if made.lost_points >= before.lost_points:
                 return replace(before, untuned=f"after it {made.lost_points:.2f} are lost")
             save_weights(model, read_plan(work.folder / f"{self.twin.name}.plan.json"), aside / f"{name}.safetensors")
@@ -242,13 +244,13 @@ class _Lowering:
 
     # ── how good ──
 
-    def _judged(self, found: tuple[Artifact, Lowered], folder: Path, epochs: Sequence[Epoch] = ()) -> _Made:
+    def _judged(self, found: tuple[Artifact, Lowered], folder: Path, *, tuned: int = 0) -> _Made:
         artifact, facts = found
         with self._session(artifact, folder, runtimes.DEFAULT) as session:
             judged = self._by(session)
-        facts = facts.model_copy(update={"twin": self.twin.name, "tuned": len(epochs)})
+        facts = facts.model_copy(update={"twin": self.twin.name, "tuned": tuned})
         held = _weight_bytes(folder / artifact.path)
-        return self._compared(_Made(artifact, facts, judged, held, epochs=tuple(epochs)))
+        return self._compared(_Made(artifact, facts, judged, held))
 
     def _compared(self, made: _Made) -> _Made:
         """Beside the float twin, image by image."""

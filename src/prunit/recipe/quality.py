@@ -20,6 +20,7 @@ _TOLD: Final = (
     "method",
     "density",
     "tolerance",
+    "padded",
     "score",
     "evaluator",
     "mode",
