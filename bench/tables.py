@@ -1,4 +1,4 @@
-"""Write the tables of docs/benchmarks.md, docs/precisions.md and README.md from the JSON files in bench/results: `python -m bench.tables`.
+"""Write the tables of the docs and of README.md from the JSON files in bench/results: `python -m bench.tables`.
 
 Only what stands between the markers of a benchmark is replaced; a benchmark without a JSON file keeps its tables.
 """

@@ -1,6 +1,7 @@
 """Variants of fewer bits in a build: made, judged beside their float twins, kept or left out, resumed."""
 
-import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from prunit.batches import Dataset
 from prunit.edge import runtimes
 from prunit.edge.answers import pairs
 from prunit.edge.comparing.paired import difference
+from prunit.edge.measuring import measure
 from prunit.edge.portfolio import Portfolio
 from prunit.edge.precision import name_in
 from prunit.edge.session import self_test
@@ -39,10 +41,28 @@ def build(folder: Path, *, resume: bool = False, **precision: Any) -> Portfolio:
     return prunit.build(Plain, "digits", folder, config={**CONFIG, "precision": PRECISION | precision}, resume=resume)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _no_processes() -> Iterator[None]:
+    """Peak memory is measured in a process for each variant, which is not what these tests are about."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "peak_memory", lambda *_, **__: 1_000_000)
+        yield
+
+
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Portfolio]:
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished build of float variants."""
+    folder = tmp_path_factory.mktemp("plain") / "out"
+    assert [v.name for v in build(folder, wanted="fp32").variants] == ["dense", "params-1-4"]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(plain: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Portfolio]:
+    """The same with int8."""
     folder = tmp_path_factory.mktemp("lowered") / "out"
-    return folder, build(folder)
+    shutil.copytree(plain, folder)
+    return folder, build(folder, resume=True)
 
 
 def test_each_variant_has_a_twin_of_integers(built: tuple[Path, Portfolio]) -> None:
@@ -88,22 +108,17 @@ def test_what_a_precision_costs_is_counted_on_the_same_images(built: tuple[Path,
         assert lower.lowered.agreement == pytest.approx(float(np.mean(said[lower.name] == said[twin.name])))
 
 
-def test_a_finished_build_gets_another_precision_without_training(
-    built: tuple[Path, Portfolio], tmp_path: Path
-) -> None:
+def test_a_finished_build_gets_another_precision_without_training(built: tuple[Path, Portfolio], plain: Path) -> None:
     """And what was made for the same settings is not made again."""
-    folder = tmp_path / "out"
-    first = build(folder, wanted="fp32")
-    assert [v.name for v in first.variants] == ["dense", "params-1-4"]
-    weights = {name: (folder / name).read_bytes() for name in ("dense.safetensors", "params-1-4.safetensors")}
-    second = build(folder, resume=True)
-    assert [v.name for v in second.variants] == [v.name for v in built[1].variants]
-    assert {name: (folder / name).read_bytes() for name in weights} == weights
+    folder, _ = built
+    for name in ("dense.safetensors", "params-1-4.safetensors"):
+        assert (folder / name).read_bytes() == (plain / name).read_bytes()
     made = (folder / "dense-int8.onnx").stat().st_mtime_ns
     build(folder, resume=True)
     assert (folder / "dense-int8.onnx").stat().st_mtime_ns == made
     build(folder, resume=True, images=50)
     assert (folder / "dense-int8.onnx").stat().st_mtime_ns > made
+    build(folder, resume=True)
 
 
 def test_the_same_build_makes_the_same_files(built: tuple[Path, Portfolio], tmp_path: Path) -> None:
@@ -145,10 +160,10 @@ def fixed() -> nn.Module:
 
 
 @pytest.fixture
-def spoiling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def spoiling(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder for a build in which the int8 form of the pruned variant always says the first class."""
     folder = tmp_path / "out"
-    build(folder, wanted="fp32")
+    shutil.copytree(plain, folder)
     prunit.export.EXPORTERS["onnx"](fixed(), torch.zeros(1, 1, 8, 8), folder, name="spoiled")
     monkeypatch.setattr(lowering, "quantised", worse("params-1-4-int8"))
     return folder
@@ -200,7 +215,9 @@ def test_a_training_that_cannot_be_is_told(spoiling: Path, monkeypatch: pytest.M
     assert "it holds a lock" in left.why
 
 
-def test_without_an_engine_for_bf16_the_build_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_engine_for_bf16_the_build_goes_on(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Absent:
         name, precisions = lowering.BF16, ("bf16",)
 
@@ -208,7 +225,8 @@ def test_without_an_engine_for_bf16_the_build_goes_on(tmp_path: Path, monkeypatc
             raise DeviceError("this processor does not compute in bf16")
 
     monkeypatch.setattr(runtimes, "RUNTIMES", {**runtimes.RUNTIMES, lowering.BF16: Absent()})
-    found = build(tmp_path / "out", wanted="bf16,fp32")
+    shutil.copytree(plain, tmp_path / "out")
+    found = build(tmp_path / "out", resume=True, wanted="bf16,fp32")
     assert [v.name for v in found.variants] == ["dense", "params-1-4"]
     assert {each.why for each in found.left_out} == {"this processor does not compute in bf16"}
     assert [each.name for each in found.left_out] == ["dense-bf16", "params-1-4-bf16"]
