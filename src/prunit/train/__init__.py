@@ -20,6 +20,7 @@ weights.
     checkpoint.py  a training between two epochs as one file
     accuracy.py    evaluate(): top-1 accuracy, and whether model and data fit each other
     norms.py       batch norms with statistics estimated anew
+    rounded.py     training under the rounding of int8
     sparse.py      weights that stay zero
     loop.py        train(): the loop
     run.py         what is live in a training: a step, an epoch, the state between two
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from prunit.train.norms import recalibrate
     from prunit.train.place import device_named
     from prunit.train.precision import resolved_precision
+    from prunit.train.rounded import int8_settings, tuned_for_int8
     from prunit.train.steps import evaluation_seconds, step_seconds
 
 __all__ = [
@@ -49,10 +51,12 @@ __all__ = [
     "evaluation_seconds",
     "fitted",
     "fitted_to",
+    "int8_settings",
     "recalibrate",
     "resolved_precision",
     "step_seconds",
     "train",
+    "tuned_for_int8",
 ]
 
 _HOMES: Final = {
@@ -63,11 +67,13 @@ _HOMES: Final = {
     "evaluate": "accuracy",
     "fitted": "defaults",
     "fitted_to": "defaults",
+    "int8_settings": "rounded",
     "recalibrate": "norms",
     "resolved_precision": "precision",
     "step_seconds": "steps",
     "evaluation_seconds": "steps",
     "train": "loop",
+    "tuned_for_int8": "rounded",
 }
 
 
