@@ -151,7 +151,7 @@ class SparseConfig(_Section):
     tolerance: float = Field(default=0.0, ge=0, lt=1)
     """Filters go too whose largest weight is at most this share of their layer's largest; above 0 outputs change."""
     pad: PadTo = "auto"
-    """Channels that do nothing stay where ONNX Runtime is faster with them, timed here; off; or multiples of so many."""
+    """Channels that do nothing stay where ONNX Runtime is faster with them, timed here; off; or multiples of it."""
 
 
 class StartConfig(_Section):
