@@ -19,7 +19,7 @@ from bench._common import arguments, percentile, record, write
 from prunit.edge.runtimes import RUNTIMES, runtime
 from prunit.errors import PrunitError
 
-NETS: Final = ("vgg16", "mobilenetv2")
+NETS: Final = ("vgg16",)
 SIDE: Final = 32
 FORMS: Final = ("file", "installed")
 ENGINES: Final = ("onnxruntime", "openvino", "openvino-bf16")
