@@ -3,7 +3,7 @@
 from typing import Final
 
 PATIENCE: Final = 100
-"""Answers to small batches. A large batch that comes after memory was given back takes up to a third longer."""
+"""Answers to small batches: a large one that comes after memory was given back takes longer, by up to a third."""
 _MUCH: Final = 4
 
 
