@@ -17,7 +17,7 @@ from prunit.export.quantising.network import Layer, Network
 from prunit.export.quantising.ranges import Seen, span
 from prunit.export.quantising.writing import int8_bytes
 
-METHODS: Final = ("minmax", "percentile", "mse")
+METHODS: Final = ("minmax", "mse")
 NARROW: Final = 16
 """Channels: below so many in and out an integer layer is slower than a float one."""
 
