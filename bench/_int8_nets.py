@@ -42,7 +42,7 @@ def made(name: str, folder: Path, data_dir: Path) -> Net:
     """A network of `NETS`, trained if `folder` does not hold it yet."""
     model_name, budget, side, epochs = NETS[name]
     data = prunit.zoo.data.load("cifar10", data_dir=data_dir, subset=SUBSET, image_size=side)
-    data = replace(data, test=data.test.taken(slice(0, 5000)))
+    data = replace(data, test=data.test.taken(slice(0, 2000)))
     kept = folder / f"{name}.pt"
     if not kept.exists():
         folder.mkdir(parents=True, exist_ok=True)

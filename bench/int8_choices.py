@@ -10,6 +10,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,17 @@ from onnx import numpy_helper
 from bench._int8_nets import NETS, Net, made
 from prunit.edge.runtimes import runtime
 from prunit.edge.session import Array, outputs_of
-from prunit.export.quantising.choosing import METHODS, Tried, answers, float_sets, measured, opened, timed
+from prunit.export.quantising.choosing import (
+    METHODS,
+    Tried,
+    agreement,
+    answers,
+    error_of,
+    float_sets,
+    measured,
+    opened,
+    timed,
+)
 from prunit.export.quantising.network import Network
 from prunit.export.quantising.ranges import Seen, observed
 
@@ -60,10 +71,10 @@ def row(case: Case, one: Tried) -> dict[str, Any]:
     return found | case.judged(one.data)
 
 
-def ways(case: Case) -> list[dict[str, Any]]:
+def ways(case: Case, *, library: bool) -> list[dict[str, Any]]:
     """The ways to find ranges, every layer int8; those of ONNX Runtime's histograms beside ours."""
     found = [row(case, case.tried(method)) for method in METHODS]
-    for name in ("Entropy", "Percentile"):
+    for name in ("Entropy", "Percentile") if library else ():
         found.append(row(case, _of_library(case, name)) | {"method": f"onnxruntime {name}"})
     return found
 
@@ -110,11 +121,9 @@ def corrected(case: Case, method: str) -> dict[str, Any]:
     constants = {t.name: t for t in proto.graph.initializer}
     for node in [n for n in proto.graph.node if n.op_type == "Conv" and len(n.input) > 2]:
         back = next(n for n in proto.graph.node if n.output[0] == node.input[2])
-        name = node.output[0]
-        if name not in case.seen:
-            continue
         means = []
-        for model in (case.network.proto, proto):
+        for model in (case.network.proto, proto):  # before the activation, which the integer layer does in passing
+            name = next(n for n in model.graph.node if n.name == node.name).output[0]
             seen = onnx.ModelProto()
             seen.CopyFrom(model)
             del seen.graph.output[:]
@@ -129,8 +138,6 @@ def corrected(case: Case, method: str) -> dict[str, Any]:
     data = proto.SerializeToString()
     with tempfile.TemporaryDirectory() as folder:
         found = answers(opened(data, Path(folder)), case.net.holdout)
-    from prunit.export.quantising.choosing import agreement, error_of
-
     after = Tried(method, (), data, error_of(found[0], case.expected[0]), agreement(found, case.expected))
     return {"before": row(case, one), "after": row(case, after)}
 
@@ -180,6 +187,17 @@ def _wrong(data: bytes) -> list[bytes]:
     return found
 
 
+def of_nncf(case: Case) -> dict[str, Any]:
+    """The file that NNCF makes of the same images."""
+    import nncf
+
+    batches = nncf.Dataset(np.array_split(case.net.calibration, 64), lambda batch: {"input": batch})
+    data = nncf.quantize(onnx.load(case.path), batches, subset_size=64).SerializeToString()
+    with tempfile.TemporaryDirectory() as folder:
+        found = answers(opened(data, Path(folder)), case.net.holdout)
+    return row(case, Tried("nncf", (), data, error_of(found[0], case.expected[0]), agreement(found, case.expected)))
+
+
 def bf16(case: Case) -> float:
     """How far OpenVINO in bf16 is from float32, as a share of the output's range."""
     import openvino
@@ -196,18 +214,26 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
     parser.add_argument("--nets", nargs="*", default=list(NETS))
     parser.add_argument("--seconds", type=float, default=2.0, help="for how long each candidate is timed")
+    parser.add_argument("--library", action="store_true", help="the histograms of ONNX Runtime too, which take long")
+    parser.add_argument("--nncf", action="store_true", help="NNCF beside it, which has to be installed")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     results = {}
     for name in options.nets:
         case = Case(made(name, options.folder, options.data_dir))
         results[name] = found = {"layers": len(case.network.layers), "float_accuracy": 100 * case.right.mean()}
-        found["ways"] = ways(case)
+        found["ways"] = ways(case, library=options.library)
+        print(name, json.dumps(found), flush=True)
         method = min(found["ways"][: len(METHODS)], key=lambda one: one["error"])["method"]
-        found["sets"] = sets(case, method, seconds=options.seconds)
-        found["bias correction"] = corrected(case, method)
-        found["engines"], found["bf16"] = engines(case, method), bf16(case)
-        print(name, json.dumps(found, indent=1), flush=True)
+        for what, measure in (
+            ("engines", partial(engines, case, method)),
+            ("bf16", partial(bf16, case)),
+            ("bias correction", partial(corrected, case, method)),
+            ("nncf", partial(of_nncf, case) if options.nncf else dict),
+            ("sets", partial(sets, case, method, seconds=options.seconds)),
+        ):
+            found[what] = measure()
+            print(name, what, json.dumps(found[what]), flush=True)
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n")
 

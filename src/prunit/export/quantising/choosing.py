@@ -17,7 +17,7 @@ from prunit.export.quantising.network import Layer, Network
 from prunit.export.quantising.ranges import Seen, span
 from prunit.export.quantising.writing import int8_bytes
 
-METHODS: Final = ("minmax", "percentile", "mse")
+METHODS: Final = ("minmax", "mse")
 NARROW: Final = 16
 """Channels: below so many in and out an integer layer is slower than a float one."""
 
@@ -79,15 +79,17 @@ def measured(
 
 
 def best(tried: Sequence[Tried], *, enough: float, worse: float) -> Tried:
-    """The fastest of those that are not clearly worse; where none was timed, the most accurate, then the least float.
+    """The fastest of those that are not clearly worse; where none was timed, the one with the fewest float layers.
 
-    Not clearly worse: with an error of at most `enough`, or of at most `worse` times the least one.
+    Not clearly worse: with an error of at most `enough`, or of at most `worse` times the least one. Of those within
+    5 % of the fastest, which another run might well put in another order, the most accurate.
     """
     least = min(one.error for one in tried)
     good = [one for one in tried if one.error <= max(enough, worse * least)]
-    if all(one.ms is not None for one in good):
-        return min(good, key=lambda one: (one.ms or 0.0, one.error))
-    return min(good, key=lambda one: (len(one.float_layers), one.error))
+    times = [one.ms for one in good if one.ms is not None]
+    if len(times) < len(good):
+        return min(good, key=lambda one: (len(one.float_layers), one.error))
+    return min((one for one in good if (one.ms or 0.0) <= 1.05 * min(times)), key=lambda one: one.error)
 
 
 def timed(tried: Sequence[Tried], shape_CHW: tuple[int, int, int], *, seconds: float) -> list[Tried]:

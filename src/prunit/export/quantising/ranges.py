@@ -78,29 +78,20 @@ def observed(network: Network, tensors: Sequence[str], x_BCHW: Array) -> dict[st
 def span(seen: Seen, method: str) -> Span:
     """Where a tensor's steps begin and end, 0 always included.
 
-    `minmax`: at the extremes. `percentile`: so that 1 in 10,000 values lies beyond. `mse`: where cutting off costs as
-    much as coarser steps would, so that the mean squared error of all values is least.
+    `minmax`: at the extremes. `mse`: where cutting off costs as much as coarser steps would, so that the mean squared
+    error of all values is least.
     """
     low, high = min(seen.low, 0.0), max(seen.high, 0.0)
     if method == "minmax" or not seen.counts.any():
         return low, high
     edges = np.linspace(seen.low, seen.high, _BINS + 1)
-    if method == "percentile":
-        return _percentiles(seen, edges)
     if method == "mse":
         middles = (edges[1:] + edges[:-1]) / 2
         for _ in range(2):  # one end after the other, the first once more
             high = _best([(low, high_now) for high_now in max(seen.high, 0.0) * _SHARES], seen, middles)[1]
             low = _best([(low_now, high) for low_now in min(seen.low, 0.0) * _SHARES], seen, middles)[0]
         return low, high
-    raise ConfigError(f"no way to find ranges is called '{method}': minmax, percentile or mse")
-
-
-def _percentiles(seen: Seen, edges: npt.NDArray[np.float64], beyond: float = 1e-4) -> Span:
-    share = np.cumsum(seen.counts) / seen.counts.sum()
-    high = edges[1 + int(np.searchsorted(share, 1 - beyond))]
-    low = edges[int(np.searchsorted(share, beyond, side="right"))]
-    return min(float(low), 0.0), max(float(high), 0.0)
+    raise ConfigError(f"no way to find ranges is called '{method}': minmax or mse")
 
 
 def _best(spans: Sequence[Span], seen: Seen, middles: npt.NDArray[np.float64]) -> Span:
