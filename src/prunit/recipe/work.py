@@ -19,6 +19,7 @@ from prunit.cut.plans import Plan, choose, keep_all
 from prunit.cut.store import load as load_weights
 from prunit.cut.store import save as save_weights
 from prunit.cut.surgery import Rectify, check_runs, compact, rectify
+from prunit.edge.answers import Answers
 from prunit.edge.measuring.measure import measure
 from prunit.edge.measuring.probe import ProbeSettings
 from prunit.edge.names import portfolio_name
@@ -300,6 +301,12 @@ class Work:
         write_atomically(file, variant.model_dump_json(indent=2))
         self.progress.exported(name)
         return variant
+
+    def answers_to_choose_by(self, dense: Variant) -> Answers | None:
+        """Those of the dense variant to the images that may still decide how a build goes on."""
+        if self.dataset.watched is None:
+            return dense.metrics.answers
+        return judge(self.taught(), self.dataset.watching, device=self.config.train.device).answers
 
     @cached_property
     def _dense_judged(self) -> Judged:

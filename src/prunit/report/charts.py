@@ -20,7 +20,10 @@ PALETTE: Final = tuple(f"--series-{i}" for i in range(8))
 
 
 class EpochRecord(Protocol):
-    """One finished epoch, as a training reports it: index from 1, accuracies from 0 to 1, None for one not tested."""
+    """One finished epoch, as a training reports it: index from 1, accuracies from 0 to 1, None for one not tested.
+
+    `watched`: the test accuracy is of images besides those of the portfolio's figures.
+    """
 
     @property
     def index(self) -> int: ...
@@ -30,6 +33,8 @@ class EpochRecord(Protocol):
     def train_accuracy(self) -> float | None: ...
     @property
     def test_accuracy(self) -> float | None: ...
+    @property
+    def watched(self) -> bool: ...
 
 
 def group_names(portfolio: Portfolio) -> list[str]:
@@ -138,15 +143,20 @@ def curves(rows: Sequence[SummaryRow], histories: Mapping[str, Sequence[EpochRec
     return [Curve(name, _colour(i, len(trained)), epochs) for i, (name, epochs) in enumerate(trained)]
 
 
+def tested_on(epochs: Sequence[EpochRecord]) -> str:
+    """In a word the images that were looked at after epochs."""
+    return "validation" if any(epoch.watched for epoch in epochs) else "test"
+
+
 def training_figures(trainings: Sequence[Curve], metric: str = "Accuracy") -> dict[str, Figure]:
-    """Charts by title: the metric (test drawn through, train dotted) and loss, a line per variant and epoch."""
+    """Charts by title: the metric (test or validation through, train dotted) and loss, a line per variant and epoch."""
     accuracy = [
         *(
             _line(
                 curve,
                 # A training of hundreds of epochs is not tested after every one.
                 [(e.index, _percent(e.test_accuracy)) for e in curve.epochs if e.test_accuracy is not None],
-                "test",
+                tested_on(curve.epochs),
                 "solid",
             )
             for curve in trainings
@@ -171,7 +181,7 @@ def _colour(i: int, n: int) -> str:
 
 
 def _line(curve: Curve, points: Sequence[tuple[int, float | None]], what: str, dash: str) -> Figure:
-    unit = f"{numbers.SPACE}%" if what in ("test", "train") else ""
+    unit = f"{numbers.SPACE}%" if what != "loss" else ""
     texts = ["not finite" if value is None else f"{numbers.significant(value)}{unit}" for _, value in points]
     return {
         "type": "scatter",

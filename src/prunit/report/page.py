@@ -15,7 +15,7 @@ from prunit.errors import MissingExtraError, unknown
 from prunit.files import staged
 from prunit.report import numbers
 from prunit.report.accuracy import AXES, Figure, accuracy_plot
-from prunit.report.charts import Curve, EpochRecord, curves, training_figures, width_figures, widths_note
+from prunit.report.charts import Curve, EpochRecord, curves, tested_on, training_figures, width_figures, widths_note
 from prunit.report.evaluation import evaluation_of, evaluation_section
 from prunit.report.headline import headline, pick
 from prunit.report.summary import SummaryRow, summary_rows
@@ -275,8 +275,8 @@ def _trials_section(trials: Sequence[Trial], figures: dict[str, Figure]) -> str:
     label = "Held-out accuracy of every trial against its parameters; the table beneath holds the same numbers"
     plot = _card("Held-out accuracy and params", _plot("trials", figure, label, figures)) if figure else ""
     note = (
-        '<p class="note">Plans of several recipes for each budget, trained briefly and judged on training images that'
-        " were held out; the best went on for longer. Darker dots trained longer, coloured ones won their budget.</p>"
+        '<p class="note">Plans of several recipes for each budget, trained briefly and judged on images held'
+        " out of that; the best went on for longer. Darker dots trained longer, coloured ones won their budget.</p>"
     )
     return _section(TRIED, f"{note}{plot}{trials_table(trials)}")
 
@@ -297,7 +297,7 @@ def _training_section(trainings: Sequence[Curve], figures: dict[str, Figure], me
     key = f'<p class="legend" role="group" aria-label="Trainings to show">{legend}</p>'
     if any(epoch.train_accuracy is not None for curve in trainings for epoch in curve.epochs):
         key += (
-            '<p class="key"><span><i class="solid"></i>test</span>'
+            f'<p class="key"><span><i class="solid"></i>{tested_on(trainings[0].epochs)}</span>'
             '<span><i class="dots"></i>train, on augmented images</span></p>'
         )
     return _section("Training", f'{key}<div class="plots two">{cards}</div>')
