@@ -2,7 +2,7 @@
 
 load("digits")                       scikit-learn's own scans, no download
 load("cifar10", data_dir=...)        also cifar100, fashion-mnist, tiny-imagenet, in their usual layouts
-load("photos")                       a folder photos/train/CLASS/*.jpg with photos/val or photos/test
+load("photos")                       a folder photos/train/CLASS/*.jpg with photos/val or photos/test, or both
 load("cells", task="detection")      a folder of VOC, COCO or YOLO; of images and masks for task="segmentation"
 load("ages.csv", task="regression")  files and values; for task="multilabel" files and labels
 load("mine.py:factory")              whatever the factory returns: a Dataset, or four arrays
