@@ -48,7 +48,7 @@ from prunit.recipe.source import (
     rectifier_for,
 )
 from prunit.recipe.work import report_on
-from prunit.shown import Shown
+from prunit.shown import Shown, metric_value
 from prunit.train import fitted_to, train
 from prunit.train.accuracy import check_model, evaluate
 from prunit.train.config import final_accuracy
@@ -311,7 +311,8 @@ class _Halving:
             for mine in by_variant.values():
                 ranked = sorted((i for i in mine if not trials[i].out), key=lambda i: -_last(trials[i]))
                 for place, i in list(enumerate(ranked, start=1))[max(1, math.ceil(len(mine) / eta)) :]:
-                    best = f"{trials[ranked[0]].recipe} has {_last(trials[ranked[0]]):.1%}"
+                    found = metric_value(self.dataset.task.metric, _last(trials[ranked[0]]))
+                    best = f"{trials[ranked[0]].recipe} has {found}"
                     after = f"after {epochs} epoch{'s' * (epochs > 1)}"
                     trials[i] = replace(trials[i], out=f"{place} of {len(mine)} {after}; {best}")
         self.state.write(trials)

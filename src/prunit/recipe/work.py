@@ -39,6 +39,7 @@ from prunit.recipe.quality import Quality, variant_record
 from prunit.recipe.source import Source, example_of, rectifier_for
 from prunit.recipe.starting import FROM_INIT, Start, channel_scores, score_of
 from prunit.report import write_report
+from prunit.shown import metric_value
 from prunit.train import Epoch, Fitted, device_named, fitted_to, recalibrate, resolved_precision, train
 from prunit.train.accuracy import Judged, judge
 from prunit.train.balancing import guessing_loss
@@ -219,11 +220,10 @@ class Work:
     ) -> Iterator[Epoch]:
         """The epochs of a training as they end, its progress told; as `train` has them."""
         last: Epoch | None = None  # of those with a test accuracy
-        told = False
+        told, found = False, ""
 
         def on_training_step(done: int, total: int) -> None:
-            note = f"{last.test_accuracy:.1%} at epoch {last.index}/{last.epochs}" if last else ""
-            self.progress(name, "train", done, total, note)
+            self.progress(name, "train", done, total, f"{found} at epoch {last.index}/{last.epochs}" if last else "")
 
         for epoch in train(
             *(model, self.dataset, settings),
@@ -234,7 +234,8 @@ class Work:
             teacher=self.taught() if settings.distill else None,
         ):
             told = told or self._told_stuck(name, epoch, settings)
-            last = last if epoch.test_accuracy is None else epoch
+            if epoch.test_accuracy is not None:
+                last, found = epoch, metric_value(self.dataset.task.metric, epoch.test_accuracy)
             yield epoch
 
     def _told_stuck(self, name: str, epoch: Epoch, settings: Fitted) -> bool:

@@ -20,7 +20,6 @@ from prunit.report.evaluation import evaluation_of, evaluation_section
 from prunit.report.headline import headline, pick
 from prunit.report.summary import SummaryRow, summary_rows
 from prunit.report.tables import (
-    capitalised,
     differences_table,
     latencies_table,
     recipes_table,
@@ -76,8 +75,8 @@ def html_page(
         _accuracy_section(portfolio, rows, figures),
         _section("On labelled images", evaluation_section(evaluation)) if evaluation else "",
         _widths_section(portfolio, rows, figures),
-        _trials_section(trials, figures),
-        _training_section(curves(rows, histories), figures, capitalised(portfolio.task.metric)),
+        _trials_section(trials, figures, portfolio.task.metric),
+        _training_section(curves(rows, histories), figures, portfolio.task.metric),
         _section("How each variant was made", recipes_table(portfolio, rows)) if rows else "",
         _definitions(portfolio, rows),
     ]
@@ -193,7 +192,7 @@ def _plot(name: str, figure: Figure, label: str, figures: dict[str, Figure]) -> 
 def _accuracy_section(portfolio: Portfolio, rows: Sequence[SummaryRow], figures: dict[str, Figure]) -> str:
     if not rows:
         return ""
-    name = capitalised(rows[0].metric)
+    name = numbers.capitalised(rows[0].metric)
     title = f"{name} against cost"
     if all(row.accuracy is None for row in rows):
         return _section(
@@ -268,17 +267,17 @@ def _widths_section(portfolio: Portfolio, rows: Sequence[SummaryRow], figures: d
     return _section("Widths per group, before and after", content)
 
 
-def _trials_section(trials: Sequence[Trial], figures: dict[str, Figure]) -> str:
+def _trials_section(trials: Sequence[Trial], figures: dict[str, Figure], metric: str) -> str:
     if not trials:
         return ""
-    figure = trials_figure(trials)
-    label = "Held-out accuracy of every trial against its parameters; the table beneath holds the same numbers"
-    plot = _card("Held-out accuracy and params", _plot("trials", figure, label, figures)) if figure else ""
+    figure = trials_figure(trials, metric)
+    label = f"Held-out {metric} of every trial against its parameters; the table beneath holds the same numbers"
+    plot = _card(f"Held-out {metric} and params", _plot("trials", figure, label, figures)) if figure else ""
     note = (
         '<p class="note">Plans of several recipes for each budget, trained briefly and judged on images held'
         " out of that; the best went on for longer. Darker dots trained longer, coloured ones won their budget.</p>"
     )
-    return _section(TRIED, f"{note}{plot}{trials_table(trials)}")
+    return _section(TRIED, f"{note}{plot}{trials_table(trials, metric)}")
 
 
 def _training_section(trainings: Sequence[Curve], figures: dict[str, Figure], metric: str) -> str:
@@ -336,8 +335,8 @@ _ACCURACY_MEANS: Final = (
     f"the images that only one of both variants has right: {_NO_DIFFERENCE}"
 )
 _MAIN_METRIC_MEANS: Final = (
-    "The main metric of the task on the test images, 100 % is perfect. The 95 % interval of a difference comes from "
-    f"drawing these images anew a thousand times, the same for both variants: {_NO_DIFFERENCE}"
+    "The main metric of the task on the test images, 100 % (of r2: 1) is perfect. The 95 % interval of a difference "
+    f"comes from drawing these images anew a thousand times, the same for both variants: {_NO_DIFFERENCE}"
 )
 _FIGURES_MEAN: Final = (
     ("params, macs", "Parameters, and multiply-adds of one image through convolutions and linear layers."),
