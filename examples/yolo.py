@@ -57,9 +57,8 @@ def main() -> None:
         data = yolo_labels(listing, Path(folder))
         dense, small = trained(dense, data, asked), trained(small, data, asked)
     check_widths(small, plan, x)
-    judged_by = listing.parts.get("test", listing.judged)
     for model, its_plan in ((dense, None), (small, plan)):
-        evidence = judged(in_torch(for_export(model)), judged_by, asked.size)
+        evidence = judged(in_torch(for_export(model)), listing.judged, asked.size)
         portfolio = prunit.portfolio.add(
             *(asked.out, for_export(model), its_plan),
             example=x,
@@ -70,7 +69,7 @@ def main() -> None:
             metrics=TASK.metrics(evidence),
             measure=its_plan is not None,
         )
-    tell(portfolio, asked.out, judged_by)
+    tell(portfolio, asked.out, listing.judged)
 
 
 def network(classes: int) -> nn.Module:

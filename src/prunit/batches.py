@@ -78,6 +78,27 @@ class Dataset(Shown):
     task: Task = field(default_factory=Classification)
     told: str = ""
     """In a line what was read, where that was files of images: how many, which parts, what was left out."""
+    watched: Split | None = None
+    """Images besides those of `test`, by which a training is watched and anything is chosen; None: `test` serves."""
+
+    @property
+    def parts(self) -> dict[str, Split]:
+        """Train, test and, where it is there, watched, by name."""
+        found = {"train": self.train, "test": self.test}
+        return found if self.watched is None else found | {"watched": self.watched}
+
+    @property
+    def watching(self) -> "Dataset":
+        """The data set as it is while anything may still be chosen: with the watched images in the place of `test`.
+
+        Whoever chooses by test images finds the best for these images, and the figure on them is too good for others.
+        """
+        return self if self.watched is None else replace(self, test=self.watched, watched=None)
+
+    @property
+    def watched_part(self) -> str:
+        """In a word which images those of `watching` are."""
+        return "test" if self.watched is None else "validation"
 
     @property
     def channels(self) -> int:
@@ -105,7 +126,7 @@ class Dataset(Shown):
         return Batches([(self.normalise(self.train.x_BCHW[p]), self.train.y_B[p]) for p in parts], self.task)
 
     def subset(self, train: int, *, seed: int) -> "Dataset":
-        """The data set with `train` training images, as many of each class as can be; the test split stays whole."""
+        """The data set with `train` training images, as many of each class as can be; others stay whole."""
         index = stratified(self.task.strata(self.train.y_B), train, seed=seed)
         return replace(self, train=self.train.taken(index))
 

@@ -11,6 +11,8 @@ LINES: Final = 18
 """Of a text at most."""
 WIDTH: Final = 110
 """Characters of a line at most."""
+NUMBERS: Final = ("r2", "mae", "rmse")
+"""Metrics that are no shares: R² may be far below 0, errors have the user's units. All others are shown in percent."""
 _Row = TypeVar("_Row")
 _ROWS_OF_HTML: Final = 60
 _NOTES: Final = 3
@@ -98,6 +100,21 @@ def short(value: object, room: int = WIDTH) -> str:
 def count(number: int, one: str, several: str = "") -> str:
     """`1 group`, `1,024 groups`."""
     return f"{number:,} {one if number == 1 else several or one + 's'}"
+
+
+def metric_value(metric: str, value: float) -> str:
+    """A metric by its name: `88.1 %`, an R² of `0.873`."""
+    return f"{value:.3f}" if metric in NUMBERS else f"{100 * value:.1f} %"
+
+
+def metric_change(metric: str, value: float) -> str:
+    """A difference of a metric as a bare number, of shares in points: `+0.3`, `−2.9`; `−0.012` of an R²."""
+    return (f"{value:+.3f}" if metric in NUMBERS else f"{100 * value:+.1f}").replace("-", "−")
+
+
+def metric_amount(metric: str, value: float) -> str:
+    """So much of a metric, with its unit: `2.9 points`, `0.012` of an R²."""
+    return f"{value:.3f}" if metric in NUMBERS else f"{100 * value:.1f} points"
 
 
 def runs(numbers: Sequence[int]) -> str:

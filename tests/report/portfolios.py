@@ -20,6 +20,7 @@ class Epoch:
     loss: float
     train_accuracy: float
     test_accuracy: float | None
+    watched: bool = False
 
 
 HISTORY = [Epoch(1, 2.25, 0.25, 0.375), Epoch(2, 1.5, 0.5, 0.625)]

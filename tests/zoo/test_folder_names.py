@@ -20,10 +20,17 @@ def test_the_parts_of_a_folder_are_known_by_their_usual_names(photos: Path, trai
 
 
 @pytest.mark.parametrize("validation", ["val", "Valid", "validation"])
-def test_with_val_and_test_both_there_val_is_tested_on(photos: Path, validation: str) -> None:
+def test_with_val_and_test_both_there_val_is_watched_and_test_judges(photos: Path, validation: str) -> None:
     shutil.copytree(photos / "train", photos / "Test")
     (photos / "val").rename(photos / validation)
-    assert len(data.load(str(photos)).test) == 4
+    for stream in (False, True):
+        found = data.load(str(photos), stream=stream)
+        assert found.watched is not None
+        assert (len(found.train), len(found.watched), len(found.test)) == (12, 4, 12)
+        assert (found.watching.test is found.watched, found.watching.train is found.train) == (True, True)
+        assert found.watched.x_BCHW.shape[2:] == found.test.x_BCHW.shape[2:]
+        assert "train 12, val 4 (watched in training), test 12 (judged by)" in found.told
+    assert len(data.load(str(photos), subset=4).watching.test) == 4
 
 
 def test_what_systems_and_archives_leave_behind_is_no_data(photos: Path) -> None:

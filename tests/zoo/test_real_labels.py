@@ -31,8 +31,8 @@ def real(name: str) -> Path:
 def test_blood_cells_with_boxes_and_the_two_without_area() -> None:
     found = data.load(str(real("bccd")), task=Letterboxed("detection"), image_size=64)
     assert found.told.startswith(
-        "364 photos with 4,886 boxes of 3 classes (Platelets, RBC, WBC; VOC): train 205, val 87 (judged by), test 72"
-        " (not used); 2 boxes without area left out: BloodImage_00"
+        "364 photos with 4,886 boxes of 3 classes (Platelets, RBC, WBC; VOC): train 205, val 87 (watched in training),"
+        " test 72 (judged by); 2 boxes without area left out: BloodImage_00"
     )
     boxes_N6 = found.train.y_B[found.train.y_B[:, :, 4] >= 0]
     assert (boxes_N6[:, 2:4] > boxes_N6[:, :2]).all()

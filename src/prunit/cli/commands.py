@@ -153,7 +153,13 @@ def sweep(
     subset: Subset = None,
     image_size: ImageSize = None,
     eta: Annotated[int, typer.Option(help="One of so many goes on from each rung.")] = 3,
-    held_out: Annotated[float, typer.Option(help="Share of the training images that judges the trials.")] = 0.2,
+    held_out: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the training images that judges the trials. (default: val judges them, where the data have a"
+            " test too, else 0.2)"
+        ),
+    ] = None,
     config: ConfigFile = None,
     settings: Settings = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a sweep that was stopped.")] = False,

@@ -18,6 +18,7 @@ from prunit.edge.portfolio import MANIFEST, Device, Latency, Portfolio
 from prunit.report import SummaryRow, numbers, summary_rows
 from prunit.report.headline import headline
 from prunit.report.summary import latency_key
+from prunit.shown import metric_change
 
 if TYPE_CHECKING:
     from prunit.cli.shrinking import Shrunk
@@ -129,9 +130,11 @@ def _cells(row: SummaryRow, batches: Sequence[int], *, wide: bool) -> list[str]:
         short = f"÷{numbers.factor(ratio)[:-1]}" if ratio >= 1 else f"×{numbers.factor(1 / ratio)[:-1]}"
         return f"{text}\n[dim]{numbers.times(ratio) if wide else short}[/]"
 
-    change = "" if row.accuracy_change is None else f"\n[dim]{100 * row.accuracy_change:+.1f} pts[/]"
+    points = "" if row.metric in numbers.PLAIN else " pts"
+    gain = row.accuracy_change
+    change = "" if gain is None else f"\n[dim]{metric_change(row.metric, gain).replace('−', '-')}{points}[/]"
     cells = [
-        "–" if row.accuracy is None else numbers.percent(row.accuracy) + change,
+        "–" if row.accuracy is None else numbers.score(row.metric, row.accuracy) + change,
         cell("params", numbers.count(row.params)),
         cell("macs", numbers.count(row.macs)),
         cell("file_bytes", numbers.size(row.file_bytes)),
@@ -272,7 +275,10 @@ def outcomes(found: "Mapping[str, Outcome]", target_ms: float, metric: str = "ac
     for column in heads:
         table.add_column(column, justify="right", no_wrap=True)
     for name, each in found.items():
-        shares = (f"{each.in_time:.2%}", f"{each.accuracy:.2%}", f"{each.delivered:.2%}")
+        figures = [
+            f"{value:.4f}" if metric in numbers.PLAIN else f"{value:.2%}" for value in (each.accuracy, each.delivered)
+        ]
+        shares = (f"{each.in_time:.2%}", *figures)
         times = (numbers.significant(each.p50_ms), numbers.significant(each.p99_ms))
         cells = (*shares, *times, f"{each.switches:,}", _spaced(numbers.count(round(each.energy))))
         table.add_row(safe(name), *cells)
@@ -295,8 +301,9 @@ def replayed(found: "Replayed") -> None:
 def trials(found: "Sweep") -> None:
     """A line for each trial: what each rung found, and how it ended."""
     out = console()
+    metric = found.portfolio.task.metric
     rungs = sorted({epochs for trial in found.trials for epochs, _ in trial.accuracies})
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="held-out accuracy", title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=f"held-out {metric}", title_justify="left")
     table.add_column("budget", no_wrap=True)
     table.add_column("recipe", no_wrap=True)
     for epochs in rungs:
@@ -304,7 +311,7 @@ def trials(found: "Sweep") -> None:
     table.add_column("")
     for trial in found.trials:
         accuracies = dict(trial.accuracies)
-        cells = (numbers.percent(accuracies[n]) if n in accuracies else "–" for n in rungs)
+        cells = (numbers.score(metric, accuracies[n]) if n in accuracies else "–" for n in rungs)
         ended = f"[dim]{safe(trial.out)}[/]" if trial.out else "[bold]trained in full[/]"
         table.add_row(safe(trial.budget), safe(trial.recipe), *map(_spaced, cells), ended)
     out.print(table)

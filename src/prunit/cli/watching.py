@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from prunit.cli.safe import safe
+from prunit.shown import NUMBERS
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
 
@@ -57,7 +58,7 @@ def _variants(status: dict[str, Any]) -> Table:
         style = {"active": "bold green", "put aside": "red"}.get(variant["state"], "")
         table.add_row(
             safe(variant["name"]),
-            "" if accuracy is None else f"{accuracy:.2%}",
+            "" if accuracy is None else f"{accuracy:.4f}" if status.get("metric") in NUMBERS else f"{accuracy:.2%}",
             "" if ms is None else f"{ms:.2f}",
             f"{variant['file_bytes'] / 1000:,.0f}",
             safe(variant["state"]),

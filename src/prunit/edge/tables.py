@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Final
 
-from prunit.shown import Table, count
+from prunit.shown import NUMBERS, Table, count, metric_value
 
 if TYPE_CHECKING:
     from prunit.edge.portfolio import Portfolio, Variant
@@ -21,7 +21,7 @@ def of_portfolio(portfolio: "Portfolio") -> Table:
     title = f"Portfolio {portfolio.name}: {count(len(portfolio.variants), 'variant')}, {', '.join(parts)}"
     device = portfolio.device
     notes = (f"measured on {device.name} with {device.engine}",) if device else ()
-    rows = [(variant.name, *_figures(variant)) for variant in portfolio.variants]
+    rows = [(variant.name, *_figures(variant, portfolio.task.metric)) for variant in portfolio.variants]
     head = tuple(portfolio.task.metric if name == "accuracy" else name for name in _HEAD)
     if not words:
         return Table(title, head, rows, notes)
@@ -38,11 +38,12 @@ def of_variant(variant: "Variant") -> Table:
     return Table(title, (), [*rows, ("epochs", str(variant.epochs))], (f"file: {variant.artifact.path}",))
 
 
-def _figures(variant: "Variant") -> tuple[str, ...]:
-    """Below `_HEAD`, without the name."""
+def _figures(variant: "Variant", metric: str = "") -> tuple[str, ...]:
+    """Below `_HEAD`, without the name. A variant by itself does not know the metric."""
     held, latency_ms = variant.metrics, variant.metrics.latency_ms()
+    metric = metric or next((name for name in NUMBERS if held.scores.get(name) == held.accuracy), "")
     return (
-        "–" if held.accuracy is None else f"{100 * held.accuracy:.1f} %",
+        "–" if held.accuracy is None else metric_value(metric, held.accuracy),
         "–" if latency_ms is None else f"{latency_ms:.3g} ms",
         *(f"{held.params:,}", f"{held.macs:,}", f"{held.file_bytes / 1000:,.0f} KB"),
     )

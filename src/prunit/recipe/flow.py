@@ -72,7 +72,8 @@ def build(
         translation = check_exports(dense, dataset)
         export_s = perf_counter() - exporting
         if start.trained and start.kept:
-            check_taught(judge(dense, dataset, device=config.train.device).answers, kept=True)
+            answers = judge(dense, dataset.watching, device=config.train.device).answers
+            check_taught(answers, kept=True, part=dataset.watched_part)
         check_time(config, dense, dataset, fitted_to(config.train, dataset), began=began, export_s=export_s)
     timed = {
         name: decided(config, dataset, graph, dense, name, budget, progress, translation=translation)
@@ -104,7 +105,8 @@ def build(
             pacer.trained(name, epochs)
             variants.append(work.export(name, plan, budgets[name], epochs))
             if name == DENSE and start.trained:
-                check_taught(variants[0].metrics.answers, kept=start.kept)
+                answers = work.answers_to_choose_by(variants[0])
+                check_taught(answers, kept=start.kept, part=dataset.watched_part)
         portfolio = work.measure(*lowered(work, variants))
         work.report(portfolio)
         return portfolio

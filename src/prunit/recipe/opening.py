@@ -42,8 +42,8 @@ def for_task(config: BuildConfig, task: Task) -> BuildConfig:
     """The configuration with what `auto` means for a task: residual streams shrink like other layers, but for classes.
 
     Of a classifier nearly all layers lie beside its streams. A detector has a pyramid and heads too, which then have to
-    give all that its streams keep: on BCCD, at half the macs, `fcos-tiny` had 48.8 % mAP with whole streams and two
-    channels in a head, and 53.6 % with all of them cut alike (the same trained start, one seed; dense 55.3 %).
+    give all that its streams keep: on BCCD's val, at half the macs, `fcos-tiny` had 48.8 % mAP with whole streams and
+    two channels in a head, and 53.6 % with all of them cut alike (the same trained start, one seed; dense 55.3 %).
     """
     if task.name == "classification" or config.prune.residual != "auto":
         return config

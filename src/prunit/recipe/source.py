@@ -132,8 +132,8 @@ def loaded(data: str | Dataset, config: BuildConfig) -> Dataset:
         dataset = replace(dataset, task=task)  # a factory, or arrays, of which only the settings say what they are for
     if config.subset and len(dataset.train) > config.subset:
         dataset = dataset.subset(config.subset, seed=0)
-    check_split(dataset, "train")
-    check_split(dataset, "test")
+    for part in dataset.parts:
+        check_split(dataset, part)
     return zoo.data.measured(dataset)
 
 
@@ -211,7 +211,7 @@ def digest_of_weights(model: nn.Module) -> str:
 
 def digest_of_data(dataset: Dataset) -> str:
     """16 hex digits that differ for data sets with different labels, or other pixels in some of their images."""
-    return digest_of_images(dataset.train, dataset.test)
+    return digest_of_images(*dataset.parts.values())
 
 
 def settings_of_build(config: BuildConfig, source: Source, dense: nn.Module, dataset: Dataset) -> dict[str, Any]:
@@ -223,7 +223,7 @@ def settings_of_build(config: BuildConfig, source: Source, dense: nn.Module, dat
     return config.model_copy(update={"train": train, "prune": prune}).model_dump(mode="json") | {
         "model": source.name,
         "data": dataset.name,
-        "images": [len(dataset.train), len(dataset.test)],
+        "images": [len(part) for part in dataset.parts.values()],
         "digest of the images": digest_of_data(dataset),
         "digest of the initial weights": digest_of_weights(dense),
     }

@@ -85,8 +85,11 @@ def check_start(config: StartConfig, effort: EffortConfig) -> None:
             )
 
 
-def check_taught(answers: Answers | None, *, kept: bool) -> None:
-    """Raise `TrainingError` if a dense model has nothing to pass on: it is no better than guessing."""
+def check_taught(answers: Answers | None, *, kept: bool, part: str) -> None:
+    """Raise `TrainingError` if a dense model has nothing to pass on: it is no better than guessing.
+
+    `part`: which images they answer, as `Dataset.watched_part` says.
+    """
     share = by_luck(answers) if answers else None
     if answers is None or share is None:
         return
@@ -97,7 +100,7 @@ def check_taught(answers: Answers | None, *, kept: bool) -> None:
     )
     raise TrainingError(
         f"variants are to begin with the dense model's weights, and it is no better than guessing:"
-        f" {answers.accuracy:.1%} of {answers.images:,} test images are right, naming the commonest class gets"
+        f" {answers.accuracy:.1%} of {answers.images:,} {part} images are right, naming the commonest class gets"
         f" {share:.1%}; {do}"
     )
 

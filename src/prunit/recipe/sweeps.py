@@ -2,8 +2,9 @@
 
 Successive halving (Jamieson and Talwalkar, "Non-stochastic best arm identification and hyperparameter optimization",
 AISTATS 2016): in each rung what is left trains for `eta` times as many epochs as before, and of each budget only the
-best 1 / `eta` go on. Recipes compete within a budget, at equal cost. They are judged on training images that are held
-out; the test images are seen once, by what is built in the end.
+best 1 / `eta` go on. Recipes compete within a budget, at equal cost. They are judged on the validation images where a
+data set has some besides its test images, else on training images that are held out; the test images are seen once, by
+what is built in the end. Which of that is on the front the validation images say, too, where they are there.
 """
 
 import hashlib
@@ -20,6 +21,7 @@ from torch import nn
 from prunit.allocate import Budget
 from prunit.batches import Dataset, stratified
 from prunit.cut.plans import Plan
+from prunit.cut.store import load as load_weights
 from prunit.cut.surgery import check_runs, compact, rectify
 from prunit.edge.portfolio import Portfolio
 from prunit.errors import BudgetError, ConfigError, TrainingError, unknown
@@ -46,14 +48,17 @@ from prunit.recipe.source import (
     rectifier_for,
 )
 from prunit.recipe.work import report_on
-from prunit.shown import Shown
+from prunit.shown import Shown, metric_value
 from prunit.train import fitted_to, train
-from prunit.train.accuracy import check_model
+from prunit.train.accuracy import check_model, evaluate
 from prunit.train.config import final_accuracy
 
 TRIALS: Final = "trials.json"
 PORTFOLIO: Final = "portfolio"
 """What a sweep leaves in its folder: what was tried, and the portfolio of the front."""
+
+HELD_OUT: Final = 0.2
+"""The share of the training images that judges where nothing else is there to do so."""
 
 DEFAULT_RECIPES: Final = ("reconvene", "reconvene:emptied", "uniform", "complexity:pa", "complexity:fa")
 _SWITCH: Final = {"reconvene": "evaluator", "complexity": "mode"}
@@ -92,16 +97,17 @@ def sweep(
     recipes: Sequence[str] = DEFAULT_RECIPES,
     config: BuildConfig | Mapping[str, Any] | None = None,
     eta: int = 3,
-    held_out: float = 0.2,
+    held_out: float | None = None,
     resume: bool = False,
     on_step: OnStep | None = None,
 ) -> Sweep:
     """The best recipe for each of the configuration's budgets, found by successive halving, and its portfolio.
 
     `recipes` are names, where a word after a colon is the evaluator of reconvene or the mode of complexity. The share
-    `held_out` of the training images judges them. The folder `out` gets trials.json and, in portfolio/, what `build`
-    writes; the manifest holds the front, the report all that was tried. With `resume` a sweep of the same
-    configuration goes on where it stopped. Raises `BudgetError` if no recipe meets any budget.
+    `held_out` of the training images judges them; without one the validation images do, where the data set has some
+    besides its test images (`Dataset.watched`), else a fifth of the training images. The folder `out` gets trials.json
+    and, in portfolio/, what `build` writes; the manifest holds the front, the report all that was tried. With `resume`
+    a sweep of the same configuration goes on where it stopped. Raises `BudgetError` if no recipe meets any budget.
     """
     config = configured(model, config)
     settings = {text: settings_of(text) for text in recipes}
@@ -133,7 +139,7 @@ def sweep(
         chosen = config.model_copy(update={"budgets": tuple(str(budgets[name]) for name in winners), "by_variant": own})
         folder = Path(out) / PORTFOLIO
         portfolio = build(model, dataset, folder, config=chosen, resume=is_started(folder), on_step=on_step)
-        portfolio = front(portfolio)
+        portfolio = front(portfolio, _watched(portfolio, folder, dataset, source, config.train.device))
         portfolio.write(folder)
         report_on(portfolio, folder, trials=[asdict(trial) for trial in trials])
         return Sweep(tuple(trials), portfolio)
@@ -158,14 +164,19 @@ def _own(config: BuildConfig, variant: str, recipe: Mapping[str, str]) -> dict[s
     return {**config.by_variant.get(variant, {}), **recipe}
 
 
-def held(dataset: Dataset, share: float, seed: int) -> Dataset:
-    """The data set whose test images are a share of the training images, as many of each class as can be."""
+def held(dataset: Dataset, share: float | None, seed: int) -> Dataset:
+    """The data set whose test images are a share of the training images, as many of each class as can be.
+
+    Without a share its watched images are, where it has some, and it trains on all training images; else a fifth.
+    """
+    if share is None and dataset.watched is not None:
+        return dataset.watching
+    share = HELD_OUT if share is None else share
     y_B = dataset.train.y_B
     judging = stratified(dataset.task.strata(y_B), max(round(share * len(y_B)), 1), seed=seed)
     rest = torch.ones(len(y_B), dtype=torch.bool)
     rest[judging] = False
-    parts = (dataset.train.taken(part) for part in (rest, judging))
-    return replace(dataset, **dict(zip(("train", "test"), parts, strict=True)))
+    return replace(dataset, train=dataset.train.taken(rest), test=dataset.train.taken(judging), watched=None)
 
 
 def rungs(epochs: int, recipes: int, eta: int) -> list[int]:
@@ -174,21 +185,45 @@ def rungs(epochs: int, recipes: int, eta: int) -> list[int]:
     return [max(1, round(epochs / eta ** (count - rung))) for rung in range(count)]
 
 
-def front(portfolio: Portfolio) -> Portfolio:
-    """The portfolio without variants that others beat in accuracy at no more of size, macs and latency; dense stays."""
-    kept = {v.name for metric in ("file_bytes", "macs", "latency_ms") for v in portfolio.pareto(metric, "accuracy")}
+def front(portfolio: Portfolio, accuracies: Mapping[str, float] | None = None) -> Portfolio:
+    """The portfolio without variants that others beat in accuracy at no more of size, macs and latency; dense stays.
+
+    `accuracies` by variant stand for those of the manifest, which come from the test images: they may not choose where
+    others can.
+    """
+    judged = portfolio
+    if accuracies is not None:
+        by_others = [
+            v.model_copy(update={"metrics": v.metrics.model_copy(update={"accuracy": accuracies[v.name]})})
+            for v in portfolio.variants
+        ]
+        judged = portfolio.model_copy(update={"variants": tuple(by_others)})
+    kept = {v.name for metric in ("file_bytes", "macs", "latency_ms") for v in judged.pareto(metric, "accuracy")}
     variants = tuple(v for v in portfolio.variants if v.name in kept or not v.budget)
     return portfolio.model_copy(update={"variants": variants})
 
 
-def _check(settings: Mapping[str, object], budgets: Mapping[str, Budget], eta: int, held_out: float) -> None:
+def _watched(
+    portfolio: Portfolio, folder: Path, dataset: Dataset, source: Source, device: str
+) -> dict[str, float] | None:
+    """The main metric of each built variant on the images to choose by; None where there are none but the test images.
+
+    From the stored weights: a dense model that was not trained has no epoch that would say it.
+    """
+    if dataset.watched is None:
+        return None
+    stored = {v.name: load_weights(folder / f"{v.name}.safetensors", source.make) for v in portfolio.variants}
+    return {name: evaluate(model, dataset.watching, device=device) for name, model in stored.items()}
+
+
+def _check(settings: Mapping[str, object], budgets: Mapping[str, Budget], eta: int, held_out: float | None) -> None:
     if not settings:
         raise ConfigError("a sweep needs at least one recipe")
     if not budgets:
         raise ConfigError("a sweep needs at least one budget")
     if eta < 2:
         raise ConfigError(f"eta={eta}: at least 2, the number of trials of which one goes on")
-    if not 0 < held_out < 1:
+    if held_out is not None and not 0 < held_out < 1:
         raise ConfigError(f"held_out={held_out}: a share of the training images between 0 and 1")
 
 
@@ -210,14 +245,15 @@ def check_content(folder: Path, *, resume: bool) -> None:
 
 
 def _asked(
-    config: BuildConfig, recipes: Sequence[str], eta: int, held_out: float, dense: nn.Module, dataset: Dataset
+    config: BuildConfig, recipes: Sequence[str], eta: int, held_out: float | None, dense: nn.Module, dataset: Dataset
 ) -> dict[str, Any]:
     """What a sweep that goes on must have in common with the one that was stopped."""
     return {
         **config.model_dump(mode="json", exclude={"probe"}),
         "recipes": list(recipes),
         "eta": eta,
-        "held_out": held_out,
+        # In a number: sweeps of older versions, which always had one, go on.
+        "held_out": HELD_OUT if held_out is None and dataset.watched is None else held_out,
         "digest of the images": digest_of_data(dataset),
         "digest of the initial weights": digest_of_weights(dense),
     }
@@ -275,7 +311,8 @@ class _Halving:
             for mine in by_variant.values():
                 ranked = sorted((i for i in mine if not trials[i].out), key=lambda i: -_last(trials[i]))
                 for place, i in list(enumerate(ranked, start=1))[max(1, math.ceil(len(mine) / eta)) :]:
-                    best = f"{trials[ranked[0]].recipe} has {_last(trials[ranked[0]]):.1%}"
+                    found = metric_value(self.dataset.task.metric, _last(trials[ranked[0]]))
+                    best = f"{trials[ranked[0]].recipe} has {found}"
                     after = f"after {epochs} epoch{'s' * (epochs > 1)}"
                     trials[i] = replace(trials[i], out=f"{place} of {len(mine)} {after}; {best}")
         self.state.write(trials)

@@ -19,6 +19,7 @@ from prunit.cut.plans import Plan, choose, keep_all
 from prunit.cut.store import load as load_weights
 from prunit.cut.store import save as save_weights
 from prunit.cut.surgery import Rectify, check_runs, compact, rectify
+from prunit.edge.answers import Answers
 from prunit.edge.measuring.measure import measure
 from prunit.edge.measuring.probe import ProbeSettings
 from prunit.edge.names import portfolio_name
@@ -39,6 +40,7 @@ from prunit.recipe.quality import Quality, variant_record
 from prunit.recipe.source import Source, example_of, rectifier_for
 from prunit.recipe.starting import FROM_INIT, Start, channel_scores, score_of
 from prunit.report import write_report
+from prunit.shown import metric_value
 from prunit.train import Epoch, Fitted, device_named, fitted_to, recalibrate, resolved_precision, train
 from prunit.train.accuracy import Judged, judge
 from prunit.train.balancing import guessing_loss
@@ -219,11 +221,10 @@ class Work:
     ) -> Iterator[Epoch]:
         """The epochs of a training as they end, its progress told; as `train` has them."""
         last: Epoch | None = None  # of those with a test accuracy
-        told = False
+        told, found = False, ""
 
         def on_training_step(done: int, total: int) -> None:
-            note = f"{last.test_accuracy:.1%} at epoch {last.index}/{last.epochs}" if last else ""
-            self.progress(name, "train", done, total, note)
+            self.progress(name, "train", done, total, f"{found} at epoch {last.index}/{last.epochs}" if last else "")
 
         for epoch in train(
             *(model, self.dataset, settings),
@@ -234,7 +235,8 @@ class Work:
             teacher=self.taught() if settings.distill else None,
         ):
             told = told or self._told_stuck(name, epoch, settings)
-            last = last if epoch.test_accuracy is None else epoch
+            if epoch.test_accuracy is not None:
+                last, found = epoch, metric_value(self.dataset.task.metric, epoch.test_accuracy)
             yield epoch
 
     def _told_stuck(self, name: str, epoch: Epoch, settings: Fitted) -> bool:
@@ -301,6 +303,12 @@ class Work:
         write_atomically(file, variant.model_dump_json(indent=2))
         self.progress.exported(name)
         return variant
+
+    def answers_to_choose_by(self, dense: Variant) -> Answers | None:
+        """Those of the dense variant to the images that may still decide how a build goes on."""
+        if self.dataset.watched is None:
+            return dense.metrics.answers
+        return judge(self.taught(), self.dataset.watching, device=self.config.train.device).answers
 
     @cached_property
     def dense_judged(self) -> Judged:

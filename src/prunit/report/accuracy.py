@@ -58,8 +58,11 @@ def accuracy_plot(portfolio: Portfolio, rows: Sequence[SummaryRow], axis: Axis) 
 
     Latency is drawn at its median, with a thick bar to p90 and a thin one to p99.
     """
+    scale = 1 if portfolio.task.metric in numbers.PLAIN else 100
     points = [
-        (x, 100 * row.accuracy, row) for row in rows if row.accuracy is not None and (x := axis.value(row)) is not None
+        (x, scale * row.accuracy, row)
+        for row in rows
+        if row.accuracy is not None and (x := axis.value(row)) is not None
     ]
     if not points:
         return None
@@ -74,7 +77,7 @@ def accuracy_plot(portfolio: Portfolio, rows: Sequence[SummaryRow], axis: Axis) 
             *([_bar_to_p90(points, bars[0])] if bars else []),
             _markers(points, front, bars[1] if bars else None) | {"customdata": [rows.index(row) for row in shown]},
         ],
-        "layout": plot_layout(axis, reach, [y for _, y, _ in points]),
+        "layout": plot_layout(axis, reach, [y for _, y, _ in points], portfolio.task.metric),
         "labels": {
             "names": [numbers.shortened(row.name, 22) for row in shown],
             "order": _naming_order(shown, front),
@@ -96,9 +99,10 @@ def figures_of(row: SummaryRow) -> list[str]:
         ratio = row.times_less.get(key)
         return f"{title} {text}" + (f" ({numbers.times(ratio)})" if ratio else "")
 
-    change = f" ({numbers.points(row.accuracy_change)})" if row.accuracy_change is not None else ""
+    change = f" ({numbers.gain(row.metric, row.accuracy_change)})" if row.accuracy_change is not None else ""
     lines = [
-        f"{row.metric} " + ("not measured" if row.accuracy is None else f"{numbers.percent(row.accuracy)}{change}")
+        f"{row.metric} "
+        + ("not measured" if row.accuracy is None else f"{numbers.score(row.metric, row.accuracy)}{change}")
     ]
     lines += [
         line("params", numbers.count(row.params), "params"),
@@ -191,14 +195,16 @@ def _markers(
     return trace
 
 
-def plot_layout(axis: Axis, x: Sequence[float], y: Sequence[float]) -> Figure:
-    """Room for accuracies `y` in percent against costs `x`, on a logarithmic axis where these span much."""
+def plot_layout(axis: Axis, x: Sequence[float], y: Sequence[float], metric: str = "accuracy") -> Figure:
+    """Room for accuracies `y`, of shares in percent, against costs `x`, on a logarithmic axis where these span much."""
     is_log = min(x) > 0 and max(x) / min(x) >= LOG_FROM
     low, high = _padded_x(x, is_log=is_log)
     x_ticks = log_ticks(low, high) if is_log else linear_ticks(low, high, most=5)
-    bottom, top = _padded_y(y)
+    plain = metric in numbers.PLAIN
+    bottom, top = _padded_y(y, least=0.01 if plain else 1)
     y_ticks = linear_ticks(bottom, top, most=6)
-    decimals = 1 if any(abs(tick - round(tick)) > 1e-9 for tick in y_ticks) else 0
+    unit = "" if plain else f"{numbers.SPACE}%"
+    decimals = next(n for n in range(4) if n == 3 or all(abs(tick - round(tick, n)) < 1e-9 for tick in y_ticks))
     return {
         "height": HEIGHT_PX,
         "margin": {"l": 58, "r": 14, "t": 10, "b": 50},
@@ -213,7 +219,7 @@ def plot_layout(axis: Axis, x: Sequence[float], y: Sequence[float]) -> Figure:
         "yaxis": {
             "range": [bottom, top],
             "tickvals": y_ticks,
-            "ticktext": [f"{tick:.{decimals}f}{numbers.SPACE}%" for tick in y_ticks],
+            "ticktext": [f"{tick:.{decimals}f}{unit}" for tick in y_ticks],
         },
         "showlegend": False,
         "hovermode": "closest",
@@ -230,9 +236,9 @@ def _padded_x(x: Sequence[float], *, is_log: bool) -> tuple[float, float]:
     return max(0.0, min(x) - pad), max(x) + pad
 
 
-def _padded_y(y: Sequence[float]) -> tuple[float, float]:
-    """The range in percent, at least two points wide."""
-    pad = max(0.14 * (max(y) - min(y)), 1)
+def _padded_y(y: Sequence[float], *, least: float) -> tuple[float, float]:
+    """The range, at both ends at least so much wider than the values: a point, where it is in percent."""
+    pad = max(0.14 * (max(y) - min(y)), least)
     return min(y) - pad, max(y) + pad
 
 

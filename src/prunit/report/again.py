@@ -24,6 +24,7 @@ class _Epoch:
     loss: float
     train_accuracy: float | None
     test_accuracy: float | None
+    watched: bool
 
 
 def rewrite_report(portfolio: Portfolio, folder: Path) -> str | None:
@@ -57,7 +58,10 @@ def _epochs(folder: Path, path: str) -> list[_Epoch] | None:
     try:
         found: Any = json.loads(inside(folder, path).read_text("utf-8"))
         return [
-            _Epoch(int(e["index"]), float(e["loss"]), _maybe(e["train_accuracy"]), _maybe(e["test_accuracy"]))
+            _Epoch(
+                *(int(e["index"]), float(e["loss"]), _maybe(e["train_accuracy"]), _maybe(e["test_accuracy"])),
+                watched=bool(e.get("watched", False)),
+            )
             for e in found
         ]
     except (PortfolioError, OSError, ValueError, TypeError, KeyError):

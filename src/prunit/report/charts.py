@@ -20,7 +20,10 @@ PALETTE: Final = tuple(f"--series-{i}" for i in range(8))
 
 
 class EpochRecord(Protocol):
-    """One finished epoch, as a training reports it: index from 1, accuracies from 0 to 1, None for one not tested."""
+    """One finished epoch, as a training reports it: index from 1, accuracies from 0 to 1, None for one not tested.
+
+    `watched`: the test accuracy is of images besides those of the portfolio's figures.
+    """
 
     @property
     def index(self) -> int: ...
@@ -30,6 +33,8 @@ class EpochRecord(Protocol):
     def train_accuracy(self) -> float | None: ...
     @property
     def test_accuracy(self) -> float | None: ...
+    @property
+    def watched(self) -> bool: ...
 
 
 def group_names(portfolio: Portfolio) -> list[str]:
@@ -138,29 +143,41 @@ def curves(rows: Sequence[SummaryRow], histories: Mapping[str, Sequence[EpochRec
     return [Curve(name, _colour(i, len(trained)), epochs) for i, (name, epochs) in enumerate(trained)]
 
 
-def training_figures(trainings: Sequence[Curve], metric: str = "Accuracy") -> dict[str, Figure]:
-    """Charts by title: the metric (test drawn through, train dotted) and loss, a line per variant and epoch."""
+def tested_on(epochs: Sequence[EpochRecord]) -> str:
+    """In a word the images that were looked at after epochs."""
+    return "validation" if any(epoch.watched for epoch in epochs) else "test"
+
+
+def training_figures(trainings: Sequence[Curve], metric: str = "accuracy") -> dict[str, Figure]:
+    """Charts by title: the metric (test or validation through, train dotted) and loss, a line per variant and epoch."""
+    plain = metric in numbers.PLAIN
+    unit = "" if plain else f"{numbers.SPACE}%"
     accuracy = [
         *(
             _line(
                 curve,
                 # A training of hundreds of epochs is not tested after every one.
-                [(e.index, _percent(e.test_accuracy)) for e in curve.epochs if e.test_accuracy is not None],
-                "test",
-                "solid",
+                [(e.index, _scaled(e.test_accuracy, plain=plain)) for e in curve.epochs if e.test_accuracy is not None],
+                *(tested_on(curve.epochs), "solid", unit),
             )
             for curve in trainings
         ),
         *(
-            _line(curve, [(e.index, _percent(e.train_accuracy or 0.0)) for e in curve.epochs], "train", "dot")
+            _line(
+                curve,
+                [(e.index, _scaled(e.train_accuracy or 0.0, plain=plain)) for e in curve.epochs],
+                *("train", "dot", unit),
+            )
             for curve in trainings
             if all(e.train_accuracy is not None for e in curve.epochs)
         ),
     ]
-    loss = [_line(curve, [(e.index, _finite(e.loss)) for e in curve.epochs], "loss", "solid") for curve in trainings]
+    loss = [
+        _line(curve, [(e.index, _finite(e.loss)) for e in curve.epochs], "loss", "solid", "") for curve in trainings
+    ]
     most = max((len(curve.epochs) for curve in trainings), default=1)
     return {
-        f"{metric} by epoch": {"data": accuracy, "layout": _training_layout(most, suffix=f"{numbers.SPACE}%")},
+        f"{numbers.capitalised(metric)} by epoch": {"data": accuracy, "layout": _training_layout(most, suffix=unit)},
         "Training loss by epoch": {"data": loss, "layout": _training_layout(most, suffix="")},
     }
 
@@ -170,8 +187,7 @@ def _colour(i: int, n: int) -> str:
     return PALETTE[i] if n <= len(PALETTE) else f"hsl({round(210 + 180 * i / (n - 1)) % 360},60%,55%)"
 
 
-def _line(curve: Curve, points: Sequence[tuple[int, float | None]], what: str, dash: str) -> Figure:
-    unit = f"{numbers.SPACE}%" if what in ("test", "train") else ""
+def _line(curve: Curve, points: Sequence[tuple[int, float | None]], what: str, dash: str, unit: str) -> Figure:
     texts = ["not finite" if value is None else f"{numbers.significant(value)}{unit}" for _, value in points]
     return {
         "type": "scatter",
@@ -210,5 +226,6 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _percent(share: float) -> float | None:
-    return 100 * share if math.isfinite(share) else None
+def _scaled(metric: float, *, plain: bool) -> float | None:
+    """A metric as it is drawn: in percent, unless it is `plain`, no share."""
+    return _finite(metric if plain else 100 * metric)

@@ -4,13 +4,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from prunit.edge.comparing.paired import FEW
-from prunit.edge.comparing.verdicts import interval
+from prunit.edge.comparing.verdicts import NEAR, interval, not_measurable
 from prunit.edge.portfolio import Latency, Portfolio
 from prunit.report import numbers
 from prunit.report.summary import SummaryRow, latency_key
 
-NEAR: Final = 0.03
-"""How much accuracy (3 points) a variant may lose and still count as near the dense model."""
 _NAMED: Final = 4
 """Of so many variants that do not deserve the headline it is said why."""
 
@@ -43,7 +41,8 @@ def pick(rows: Sequence[SummaryRow]) -> tuple[SummaryRow, str] | None:
         return max(
             rated, key=lambda row: row.accuracy or 0
         ), f"the {'most accurate' if rated[0].metric == 'accuracy' else 'best'} {which}"
-    within = f"within {100 * NEAR:.0f} points of the dense {near[0].metric}"
+    metric = near[0].metric
+    within = f"within {NEAR if metric in numbers.PLAIN else f'{100 * NEAR:.0f} points'} of the dense {metric}"
     timed = [(latency.p50_ms, row) for row in near if row.pace in ("faster", "same") and (latency := row.latency())]
     if timed:
         return min(timed, key=lambda pair: pair[0])[1], f"the fastest variant {within}"
@@ -83,9 +82,8 @@ def _sentence(rows: Sequence[SummaryRow]) -> str:
     if guessing:
         return guessing
     if dense and dense.accuracy is not None and dense.accuracy <= 0:
-        return (
-            f"The dense model's {dense.metric} is {numbers.percent(dense.accuracy)}: train it longer before comparing."
-        )
+        found = numbers.score(dense.metric, dense.accuracy)
+        return f"The dense model's {dense.metric} is {found}: train it longer before comparing."
     named = pick(rows)
     if named is None:
         return _none_of([row for row in rows if not row.is_dense], dense)
@@ -117,17 +115,18 @@ def _accuracy(row: SummaryRow, dense: SummaryRow) -> str:
     """'; accuracy 88.0 % against 90.0 %: −2.0 points (95 % interval −2.9 to −1.1)', as far as it was measured."""
     if row.accuracy is None:
         return ""
-    said = f"; {row.metric} {numbers.percent(row.accuracy)}"
+    said = f"; {row.metric} {numbers.score(row.metric, row.accuracy)}"
     if dense.accuracy is None:
         return said
-    said += f" against {numbers.percent(dense.accuracy)}"
+    said += f" against {numbers.score(dense.metric, dense.accuracy)}"
     found = row.difference
     if found is None:
         return said
-    remarks = f"{interval(found)} points" + (f", {found.images:,} test images" if found.images else "")
+    remarks = interval(found, row.metric) + ("" if row.metric in numbers.PLAIN else " points")
+    remarks += f", {found.images:,} test images" if found.images else ""
     if found.p is not None and found.differing < FEW:
         remarks += f", exact McNemar p = {found.p:.2g}"
-    word = numbers.points(found.value) if found.measurable else "no measurable difference"
+    word = numbers.gain(row.metric, found.value) if found.measurable else not_measurable(found, row.metric)
     return f"{said}: {word} ({remarks})"
 
 
@@ -157,7 +156,7 @@ def _fewer_macs(row: SummaryRow) -> str:
 
 
 def _figures(row: SummaryRow) -> str:
-    accuracy = f"{row.metric} " + ("not measured" if row.accuracy is None else numbers.percent(row.accuracy))
+    accuracy = f"{row.metric} " + ("not measured" if row.accuracy is None else numbers.score(row.metric, row.accuracy))
     latency = row.latency()
     speed = f", {numbers.milliseconds(latency.p50_ms)} at batch 1 ({_threads(latency)})" if latency else ""
     return f"{accuracy}, {numbers.size(row.file_bytes)} on disk{speed}"

@@ -4,11 +4,13 @@ import math
 from datetime import datetime, timedelta
 from typing import Final
 
+from prunit.shown import NUMBERS
+
 SPACE: Final = "\N{NO-BREAK SPACE}"
 COUNTS: Final = ("images", "objects", "pixels")
 """Among the metrics of a class: how much there is of it."""
-PLAIN: Final = ("r2", "mae", "rmse")
-"""Metrics that are no shares: R² may be far below 0, errors have the user's units. All others are shown in percent."""
+PLAIN: Final = NUMBERS
+"""Metrics that are no shares."""
 _STEPS: Final = 1000
 
 
@@ -57,6 +59,11 @@ def points(change: float) -> str:
     return f"{sign}{shown}{SPACE}points" if sign else "same"
 
 
+def gain(metric: str, value: float) -> str:
+    """A change of a metric by its name: −2.9 points, −0.0120 of an R², same."""
+    return points(value) if metric not in PLAIN else change(metric, value) if value else "same"
+
+
 def signed(change: float) -> str:
     """A change of a share in points, as a bare number: +0.3, −2.9, 0.0."""
     shown = f"{abs(100 * change):.1f}"
@@ -82,6 +89,11 @@ def change(metric: str, value: float) -> str:
     if metric not in PLAIN:
         return signed(value)
     return f"{'+' if value > 0 else '−' if value < 0 else ''}{significant(abs(value))}"
+
+
+def capitalised(metric: str) -> str:
+    """The name as a sentence begins with it: 'Accuracy', 'mAP'."""
+    return metric if any(letter.isupper() for letter in metric) else metric.capitalize()
 
 
 def factor(ratio: float) -> str:

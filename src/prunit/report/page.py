@@ -15,13 +15,12 @@ from prunit.errors import MissingExtraError, unknown
 from prunit.files import staged
 from prunit.report import numbers
 from prunit.report.accuracy import AXES, Figure, accuracy_plot
-from prunit.report.charts import Curve, EpochRecord, curves, training_figures, width_figures, widths_note
+from prunit.report.charts import Curve, EpochRecord, curves, tested_on, training_figures, width_figures, widths_note
 from prunit.report.evaluation import evaluation_of, evaluation_section
 from prunit.report.headline import headline, pick
 from prunit.report.precisions import precisions_section
 from prunit.report.summary import SummaryRow, summary_rows
 from prunit.report.tables import (
-    capitalised,
     differences_table,
     latencies_table,
     recipes_table,
@@ -78,8 +77,8 @@ def html_page(
         _section("On labelled images", evaluation_section(evaluation)) if evaluation else "",
         _section("Precisions", lower) if (lower := precisions_section(portfolio)) else "",
         _widths_section(portfolio, rows, figures),
-        _trials_section(trials, figures),
-        _training_section(curves(rows, histories), figures, capitalised(portfolio.task.metric)),
+        _trials_section(trials, figures, portfolio.task.metric),
+        _training_section(curves(rows, histories), figures, portfolio.task.metric),
         _section("How each variant was made", recipes_table(portfolio, rows)) if rows else "",
         _definitions(portfolio, rows),
     ]
@@ -195,7 +194,7 @@ def _plot(name: str, figure: Figure, label: str, figures: dict[str, Figure]) -> 
 def _accuracy_section(portfolio: Portfolio, rows: Sequence[SummaryRow], figures: dict[str, Figure]) -> str:
     if not rows:
         return ""
-    name = capitalised(rows[0].metric)
+    name = numbers.capitalised(rows[0].metric)
     title = f"{name} against cost"
     if all(row.accuracy is None for row in rows):
         return _section(
@@ -270,17 +269,17 @@ def _widths_section(portfolio: Portfolio, rows: Sequence[SummaryRow], figures: d
     return _section("Widths per group, before and after", content)
 
 
-def _trials_section(trials: Sequence[Trial], figures: dict[str, Figure]) -> str:
+def _trials_section(trials: Sequence[Trial], figures: dict[str, Figure], metric: str) -> str:
     if not trials:
         return ""
-    figure = trials_figure(trials)
-    label = "Held-out accuracy of every trial against its parameters; the table beneath holds the same numbers"
-    plot = _card("Held-out accuracy and params", _plot("trials", figure, label, figures)) if figure else ""
+    figure = trials_figure(trials, metric)
+    label = f"Held-out {metric} of every trial against its parameters; the table beneath holds the same numbers"
+    plot = _card(f"Held-out {metric} and params", _plot("trials", figure, label, figures)) if figure else ""
     note = (
-        '<p class="note">Plans of several recipes for each budget, trained briefly and judged on training images that'
-        " were held out; the best went on for longer. Darker dots trained longer, coloured ones won their budget.</p>"
+        '<p class="note">Plans of several recipes for each budget, trained briefly and judged on images held'
+        " out of that; the best went on for longer. Darker dots trained longer, coloured ones won their budget.</p>"
     )
-    return _section(TRIED, f"{note}{plot}{trials_table(trials)}")
+    return _section(TRIED, f"{note}{plot}{trials_table(trials, metric)}")
 
 
 def _training_section(trainings: Sequence[Curve], figures: dict[str, Figure], metric: str) -> str:
@@ -299,7 +298,7 @@ def _training_section(trainings: Sequence[Curve], figures: dict[str, Figure], me
     key = f'<p class="legend" role="group" aria-label="Trainings to show">{legend}</p>'
     if any(epoch.train_accuracy is not None for curve in trainings for epoch in curve.epochs):
         key += (
-            '<p class="key"><span><i class="solid"></i>test</span>'
+            f'<p class="key"><span><i class="solid"></i>{tested_on(trainings[0].epochs)}</span>'
             '<span><i class="dots"></i>train, on augmented images</span></p>'
         )
     return _section("Training", f'{key}<div class="plots two">{cards}</div>')
@@ -338,8 +337,8 @@ _ACCURACY_MEANS: Final = (
     f"the images that only one of both variants has right: {_NO_DIFFERENCE}"
 )
 _MAIN_METRIC_MEANS: Final = (
-    "The main metric of the task on the test images, 100 % is perfect. The 95 % interval of a difference comes from "
-    f"drawing these images anew a thousand times, the same for both variants: {_NO_DIFFERENCE}"
+    "The main metric of the task on the test images, 100 % (of r2: 1) is perfect. The 95 % interval of a difference "
+    f"comes from drawing these images anew a thousand times, the same for both variants: {_NO_DIFFERENCE}"
 )
 _FIGURES_MEAN: Final = (
     ("params, macs", "Parameters, and multiply-adds of one image through convolutions and linear layers."),

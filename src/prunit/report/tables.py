@@ -120,23 +120,23 @@ def recipes_table(portfolio: Portfolio, rows: Sequence[SummaryRow]) -> str:
 
 def differences_table(rows: Sequence[SummaryRow]) -> str:
     """Each variant's accuracy against the dense model's, image by image."""
-    dense = next((row.name for row in rows if row.is_dense), "dense")
+    dense, metric = next((row.name for row in rows if row.is_dense), "dense"), rows[0].metric
     body = (
         [
             text(row.name),
-            numbers.points(found.value),
-            f"{numbers.signed(found.low)} to {numbers.signed(found.high)}",
+            numbers.gain(metric, found.value),
+            f"{numbers.change(metric, found.low)} to {numbers.change(metric, found.high)}",
             "yes" if found.measurable else "no",
             *_mcnemar(found),
         ]
         for row in rows
         if (found := row.difference)
     )
-    metric = rows[0].metric
-    heads = ["variant", text(metric), "95 % interval, points", "measurable"]
+    points = "" if metric in numbers.PLAIN else ", points"
+    heads = ["variant", text(metric), f"95 % interval{points}", "measurable"]
     if any(row.difference and row.difference.p is not None for row in rows):
         heads += ["only it is right", f"only {text(dense)} is", "images", "p (McNemar, exact)"]
-    return simple_table(f"{text(capitalised(metric))} against “{text(dense)}”", heads, body)
+    return simple_table(f"{text(numbers.capitalised(metric))} against “{text(dense)}”", heads, body)
 
 
 def _mcnemar(found: Difference) -> list[str]:
@@ -145,11 +145,6 @@ def _mcnemar(found: Difference) -> list[str]:
         return []
     p = f"{found.p:.2g}" if found.p >= _SMALL_P else text(f"< {_SMALL_P}")
     return [f"{found.first:,}", f"{found.second:,}", f"{found.images:,}", p]
-
-
-def capitalised(metric: str) -> str:
-    """The name as a sentence begins with it: 'Accuracy', 'mAP'."""
-    return metric if any(letter.isupper() for letter in metric) else metric.capitalize()
 
 
 def latencies_table(rows: Sequence[SummaryRow]) -> str:
@@ -173,7 +168,7 @@ def latencies_table(rows: Sequence[SummaryRow]) -> str:
 def _columns(rows: Sequence[SummaryRow]) -> list[Column]:
     metric = rows[0].metric if rows else "accuracy"
     columns = [
-        Column(metric, lambda row: None if row.accuracy is None else numbers.percent(row.accuracy), "accuracy"),
+        Column(metric, lambda row: None if row.accuracy is None else numbers.score(metric, row.accuracy), "accuracy"),
         Column("params", lambda row: numbers.count(row.params), "params"),
         Column("macs", lambda row: numbers.count(row.macs), "macs"),
         Column("file size", lambda row: numbers.size(row.file_bytes), "file_bytes"),
@@ -258,7 +253,7 @@ def _cell(row: SummaryRow, column: Column) -> str:
         return MISSING
     small = ""
     if column.key == "accuracy" and row.accuracy_change is not None:
-        small = f"<small>{numbers.points(row.accuracy_change)}</small>"
+        small = f"<small>{numbers.gain(row.metric, row.accuracy_change)}</small>"
     elif column.key in row.times_less:
         small = f"<small>{numbers.times(row.times_less[column.key])}</small>"
     best = '<span class="unseen"> (best)</span>' if column.key in row.best else ""

@@ -82,6 +82,7 @@ def fingerprint(
         "mirroring": dataset.flip,
         "digest of the labels": _digest({"y": dataset.train.y_B}),
     }
+    data |= {"watched images": len(dataset.watched)} if dataset.watched is not None else {}
     return {"setting": settings, "tensor": dict(tensors), "data": data}
 
 

@@ -45,11 +45,14 @@ class Epoch:
     """Top-1, 0 to 1, on the augmented images as they were trained on; None for another task than classification."""
     test_accuracy: float | None
     """Top-1, 0 to 1 (the task's main metric, for another one), after the epoch; None where it was not asked for. Of the
-    last epoch in float32, else to watch the training, in its own precision."""
+    last epoch in float32, else to watch the training, in its own precision. On the test images, or where `watched` says
+    so on the data set's other ones, so that nothing is chosen by the test images."""
     lr: float
     """Learning rate of the epoch's last step."""
     seconds: float
     """Wall-clock time of training and test; what the first run took, where the epoch was read from a checkpoint."""
+    watched: bool = False
+    """Whether `test_accuracy` is of the images that a data set has to be watched by, besides its test images."""
 
 
 MOST_EVALUATIONS: Final = 50
@@ -63,7 +66,7 @@ def is_evaluated(index: int, epochs: int) -> bool:
 
 
 def final_accuracy(epochs: Sequence[Epoch]) -> float:
-    """The test accuracy (the main metric) of the last of a training's epochs, which always has one."""
+    """The accuracy (the main metric) after the last of a training's epochs, which always has one."""
     accuracy = epochs[-1].test_accuracy
     assert accuracy is not None
     return accuracy

@@ -57,8 +57,8 @@ class Job:
 
 def check_trainable(model: nn.Module, dataset: Dataset, config: TrainConfig) -> None:
     """One of prunit's errors unless the model can be trained on these images where and as `config` says."""
-    check_split(dataset, "train")
-    check_split(dataset, "test")
+    for part in dataset.parts:
+        check_split(dataset, part)
     if len(dataset.train) < 2 * config.devices:
         raise DataError(
             f"data set '{dataset.name}' has {len(dataset.train)} training images; "
@@ -94,7 +94,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     feed: Feed
     test: Split
-    """This process's share of the test images."""
+    """This process's share of the images by which the training is watched."""
     job: Job
     batch_size: int
     """Images per step, over all processes."""
@@ -138,6 +138,7 @@ class Run:
             loss=loss / seen,
             train_accuracy=hits / seen if math.isfinite(hits) else None,
             test_accuracy=self.tested(exactly=last) if tested else None,
+            watched=self.job.dataset.watched is not None,
             lr=lr,
             seconds=time.perf_counter() - started,
         )
@@ -192,7 +193,7 @@ class Run:
         return (1 - weight) * loss + weight * temperature**2 * divergence
 
     def tested(self, *, exactly: bool) -> float:
-        """The main metric on the test images: in float32, or in the training's precision, which is faster."""
+        """The main metric on the watched images: in float32, or in the training's precision, which is faster."""
         parts = [self.evidence(exactly=exactly)]
         if self.fabric.world_size > 1:
             mine, parts = parts[0], parts * self.fabric.world_size
@@ -200,7 +201,7 @@ class Run:
         return main_metric(self.job.dataset.task, np.concatenate(parts))
 
     def evidence(self, *, exactly: bool) -> Evidence:
-        """What the task says of this process's test images."""
+        """What the task says of this process's share of the images that are watched."""
         if self.fabric.world_size > 1:  # running statistics differ: the first process's are the model's
             for buffer in self.model.buffers():
                 torch.distributed.broadcast(buffer, 0)
@@ -270,7 +271,7 @@ def start(job: Job) -> Run:
     wrapped, wrapped_optimizer = fabric.setup(model, optimizer_for(model, config, precision))
     # One batch of all images if there are too few for a full one; equal shares for all processes.
     batch_size = min(config.batch_size, len(dataset.train)) // world * world
-    test = dataset.test
+    test = dataset.watching.test
     return Run(
         fabric,
         precision,

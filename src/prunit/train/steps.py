@@ -43,7 +43,7 @@ def step_seconds(
 def evaluation_seconds(
     models: Mapping[str, nn.Module], dataset: Dataset, config: TrainConfig, *, seconds: float = 1.0
 ) -> dict[str, float]:
-    """Seconds that each model takes for all test images after an epoch of `train`: of one batch, times their number.
+    """Seconds that each model takes for all images that `train` looks at after an epoch: of a batch, times so many.
 
     Of several `devices` each takes its share of the images. The rest is as in `step_seconds`.
     """
@@ -52,6 +52,7 @@ def evaluation_seconds(
     alone = fitted_to(config, dataset).on_one_device()
     for model in models.values():
         check_trainable(model, dataset, alone)
+    dataset = dataset.watching
     images = min(BATCH, len(dataset.test))
     few = replace(dataset, test=dataset.test.taken(slice(images)))
     with room_for(alone), seeded(config.seed, 0, 0, check_place(alone)):

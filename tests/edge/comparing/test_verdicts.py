@@ -136,7 +136,7 @@ def test_beaten_though_a_little_more_accurate_is_admitted() -> None:
         variant("less", cost=100, answers=answers((0, 900))),
         variant("more", cost=200, answers=answers((4, 905))),
     )
-    assert "(that it has 0.1 points more is no measurable difference: 95 % interval −" in found.sentence
+    assert "(that it has 0.1 points more: no measurable difference, 95 % interval −" in found.sentence
 
 
 def test_noise_is_told_at_its_worst() -> None:

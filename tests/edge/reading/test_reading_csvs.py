@@ -123,6 +123,28 @@ def test_what_cannot_be_meant(place: Path, task: str, text: str, message: str) -
     assert "\n" not in str(raised.value)
 
 
+def test_an_image_that_stands_there_twice_counts_once(place: Path) -> None:
+    rows = "0.jpg,1\n1.jpg,2\n./0.jpg,1.0\n2.jpg,3\n1.jpg,2\n3.jpg,4\n"
+    found = read(write(place / "x.csv", f"file,age\n{rows}"), "regression")
+    assert by_name(found).keys() == {"0.jpg", "1.jpg", "2.jpg", "3.jpg"}
+    assert sum(len(part) for part in found.parts.values()) == 4
+    assert "x.csv: 2 rows left out, the same again: line 4, line 6" in found.told
+
+
+@pytest.mark.parametrize(
+    ("task", "text", "message"),
+    [
+        ("regression", "file,age\n0.jpg,1\n1.jpg,2\n0.jpg,3\n", r"'0\.jpg' in line 2 \(1\) and in line 4 \(3\)"),
+        ("multilabel", "file,labels\n0.jpg,sea\n0.jpg,sun\n", r"line 2 \(sea\) and in line 3 \(sun\).*joined by \|"),
+        ("classification", "file,a\n0.jpg,x\n1.jpg,y\nimages/../0.jpg,y\n", r"line 2 \(x\) and in line 4 \(y\)"),
+    ],
+)
+def test_rows_that_contradict_each_other_are_refused(place: Path, task: str, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message) as raised:
+        read(write(place / "x.csv", text), task)
+    assert "\n" not in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("task", "classes", "message"),
     [

@@ -32,14 +32,23 @@ def with_lists(folder: Path, **lists: str) -> Path:
 
 
 def test_boxes_of_the_parts_that_lists_name(voc: Path) -> None:
+    write(voc / "Annotations" / "d.xml", voc_xml([CAT]))
     found = read(with_lists(voc, train="ab", val="c", test="d", trainval="abc"), "detection")
     assert found.classes == ("cat", "dog")
     assert [path.name for path in found.train.paths] == ["a.jpg", "b.jpg"]
     assert boxes_of(found.train) == [[[4, 2, 20, 10, 1, 0], [0, 0, 40, 20, 0, 0]], [[4, 2, 20, 10, 1, 0]]]
-    assert (found.judged_by, len(found.judged), len(found.parts["test"])) == ("val", 1, 1)
+    assert (found.judged_by, [path.name for path in found.judged.paths]) == ("test", ["d.jpg"])
+    assert found.watched is not None
+    assert [path.name for path in found.watched.paths] == ["c.jpg"]
     assert found.told == (
-        "4 photos with 4 boxes of 2 classes (cat, dog; VOC): train 2, val 1 (judged by), test 1 (not used)"
+        "4 photos with 5 boxes of 2 classes (cat, dog; VOC): train 2, val 1 (watched in training), test 1 (judged by)"
     )
+
+
+def test_a_test_without_a_box_is_left_aside_beside_val(voc: Path) -> None:
+    found = read(with_lists(voc, train="ab", val="c", test="d"), "detection")
+    assert (found.judged_by, found.watched, [*found.parts]) == ("val", None, ["train", "val"])
+    assert found.told.endswith("train 2, val 1 (judged by); test has not a single box and is left aside")
 
 
 def test_trainval_is_trained_on_where_there_is_no_train(voc: Path) -> None:

@@ -17,7 +17,8 @@ import pytest
 from PIL import Image
 
 from prunit.edge.portfolio import Portfolio, TaskRecord
-from prunit.edge.serve.predicting import task_of, wants_png
+from prunit.edge.serve.predicting import JSON, PNG, chosen, task_of
+from prunit.edge.serve.settings import Refusal
 from prunit.edge.switching.switch import Switcher
 from prunit.errors import PortfolioError
 from tests.edge.folders import variant_in
@@ -150,7 +151,7 @@ def test_what_it_refuses(served: Serve) -> None:
         )
         assert served(task).ask("GET", "/v1/predict")[0] == 405
     status, _, body = served("detection").ask("POST", "/v1/predict", photo(), {"Accept": "image/png"})
-    assert (status, "the task 'detection' answers in application/json" in body.decode()) == (406, True)
+    assert (status, "the task 'detection' answers in application/json, and" in body.decode()) == (406, True)
     before = served("own").status()["totals"]["refused"]
     served("own").ask("POST", "/v1/predict", b"")
     assert served("own").status()["totals"]["refused"] == before + 1
@@ -180,13 +181,38 @@ def test_the_description_names_what_the_task_answers(served: Serve) -> None:
         ("image/png, */*;q=0.8", True),
         ("image/png;q=0.1, application/json", False),
         ("image/png;q=0, */*", False),
-        ("image/png;q=no", False),
-        ("text/html", False),
-        (",;q=1,;;", False),
+        ("image/png;q=no", True),
+        ("application/*;q=0.9, image/*;q=0.8", False),
+        ("application/json;q=0, */*;q=0.1", True),
+        ("text/html, application/xhtml+xml, */*;q=0.8", False),
+        ("image/png;q=0.2, image/png;q=0.9, application/json;q=0.5", True),
+        ("application/json;charset=utf-8", False),
+        ("image/png;q=nan, application/json;q=0.9", True),
     ],
 )
 def test_what_a_client_would_rather_have(accept: str, png: bool) -> None:
-    assert wants_png(accept) == png
+    assert chosen(accept, (JSON, PNG), "segmentation") == (PNG if png else JSON)
+
+
+@pytest.mark.parametrize(
+    ("accept", "offers"),
+    [
+        *((text, (JSON, PNG)) for text in ("text/html", ",;q=1,;;", "*/*;q=0", "image/png;q=0", "image/jpeg", "png")),
+        *((text, (JSON,)) for text in ("image/png", "image/*", "application/json;q=0, image/png", "application/xml")),
+    ],
+)
+def test_what_cannot_be_had_is_refused_with_a_list(accept: str, offers: tuple[str, ...]) -> None:
+    with pytest.raises(Refusal, match=f"answers in {' or '.join(offers)}, and 'Accept: ") as raised:
+        chosen(accept, offers, "x")
+    assert raised.value.status == 406
+
+
+def test_what_a_task_cannot_give_does_not_stand_before_what_it_can(served: Serve) -> None:
+    for accept in ("image/png, */*;q=0.1", "image/*, application/json;q=0.2", "image/avif, image/webp, */*"):
+        assert predicted(served("detection"), photo(), Accept=accept)["boxes"]
+    status, headers, body = served("segmentation").ask("POST", "/v1/predict", photo(), {"Accept": "text/html"})
+    assert (status, headers["vary"]) == (406, "accept")
+    assert "answers in application/json or image/png, and 'Accept: text/html' takes none" in json.loads(body)["error"]
 
 
 # ── all outputs over the inference protocol ──

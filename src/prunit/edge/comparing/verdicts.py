@@ -21,7 +21,10 @@ from prunit.edge.comparing.compare import (
 )
 from prunit.edge.comparing.paired import LEVEL, Difference
 from prunit.edge.portfolio import Portfolio, Variant
+from prunit.shown import metric_amount, metric_change
 
+NEAR: Final = 0.03
+"""How much accuracy (3 points) a variant may lose and still count as near the dense model."""
 TAIL: Final = 3.0
 """From more than this between p99 and p50 on, a p99 is said to tell of the machine."""
 
@@ -66,7 +69,7 @@ def verdicts(portfolio: Portfolio) -> tuple[Verdict, ...]:
         if other and variant is not other:
             found.append(_slower(variant, other, dense))
         if variant.name in beaten_by and not chance:
-            found.append(_beaten(variant, beaten_by[variant.name], dense))
+            found.append(_beaten(variant, beaten_by[variant.name], dense, portfolio.task.metric))
         found += [_noisy(variant), _tail(variant)]
     return tuple(filter(None, found))
 
@@ -155,11 +158,12 @@ def _slower(variant: Variant, than: Variant, dense: Variant | None) -> Verdict |
     return Verdict(variant.name, "slower", sentence, than=than.name, factor=slow[worst], batch=worst)
 
 
-def _beaten(variant: Variant, other: Variant, dense: Variant | None) -> Verdict:
+def _beaten(variant: Variant, other: Variant, dense: Variant | None, metric: str) -> Verdict:
     mine, theirs = variant.metrics.accuracy or 0.0, other.metrics.accuracy or 0.0
     found, though = against(variant, other), ""
     if found and mine > theirs:
-        though = f" (that it has {100 * found.value:.1f} points more is no measurable difference: {interval(found)})"
+        more = metric_amount(metric, found.value)
+        though = f" (that it has {more} more: {not_measurable(found, metric)}, {interval(found, metric)})"
     whom = "the dense model" if other is dense else _quoted(other)
     sentence = (
         f"{_quoted(variant)} is not better than {whom} in anything that was measured{though}: use {whom} instead,"
@@ -168,9 +172,21 @@ def _beaten(variant: Variant, other: Variant, dense: Variant | None) -> Verdict:
     return Verdict(variant.name, "beaten", sentence, than=other.name)
 
 
-def interval(found: Difference) -> str:
-    """The interval in points: '95 % interval −2.9 to −1.1'."""
-    return f"{100 * LEVEL:.0f} % interval {_points(found.low)} to {_points(found.high)}"
+def interval(found: Difference, metric: str = "accuracy") -> str:
+    """The interval, of a share in points: '95 % interval −2.9 to −1.1'."""
+    return f"{100 * LEVEL:.0f} % interval {metric_change(metric, found.low)} to {metric_change(metric, found.high)}"
+
+
+def not_measurable(found: Difference, metric: str = "accuracy") -> str:
+    """What to call a difference that is not measurable.
+
+    From an interval that is wider than what a variant may lose and still be near the dense model nothing follows but
+    that there are too few images: half of it is about the least difference that they would have shown.
+    """
+    least = (found.high - found.low) / 2
+    if least <= NEAR:
+        return "no measurable difference"
+    return f"too few images to tell, differences below {metric_amount(metric, least)} are not seen"
 
 
 _OF_MACHINE: Final[Mapping[Kind, str]] = {
@@ -232,7 +248,3 @@ def _factor(ratio: float) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
-
-
-def _points(share: float) -> str:
-    return f"{100 * share:+.1f}".replace("-", "−")

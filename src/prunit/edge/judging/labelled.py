@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from prunit.edge import reading
 from prunit.edge.portfolio import Portfolio
 from prunit.edge.reading import Boxes, Files, Listing, Masks, OtherTask, Values
+from prunit.edge.reading.absent import absent_in, told_of_absent
 from prunit.edge.reading.listing import some
 from prunit.edge.reading.places import class_names
 from prunit.edge.tasks import DEVICE_TASKS, DeviceTask, device_task
 from prunit.errors import DataError, PortfolioError, unknown
 
 SPLITS: Final = ("test", "val", "train")
-"""Parts by which models are judged, the one that is taken by itself first."""
+"""Parts by which models can be judged."""
 ALL: Final = "all"
 """All parts together."""
 
@@ -56,7 +56,7 @@ def labelled(portfolio: Portfolio, place: Path, *, split: str | None = None) -> 
         raise unknown("split", str(split), (*SPLITS, ALL))
     task_of(portfolio)
     found = _read(portfolio, place)
-    chosen = split or next((name for name in SPLITS if name in found.parts), found.judged_by)
+    chosen = split or found.judged_by  # as a build
     if chosen == ALL:
         files = _joined(list(found.parts.values()), place)
     elif chosen in found.parts:
@@ -118,29 +118,14 @@ def _renumbered(found: Listing, classes: Sequence[str], place: Path) -> Listing:
 
 def _absent(files: Files, portfolio: Portfolio, where: str) -> list[str]:
     """A note of classes that have nothing here; for one class an image that is `DataError`: accuracy is of all."""
-    counts = _counts(files, len(portfolio.classes))
-    if counts is None:
-        return []
-    names = [portfolio.classes[i] for i in np.flatnonzero(counts == 0).tolist()]
+    missing = absent_in(portfolio.task.name, files.targets, len(portfolio.classes))
+    names = [portfolio.classes[i] for i in missing]
     if names and portfolio.task.name == "classification":
         raise DataError(
             f"{where} has no images of {some(names)}: the portfolio tells {len(portfolio.classes)} classes apart, and"
             " an accuracy on fewer means something else; add images of each"
         )
-    return [f"nothing is labelled {some(names)}"] if names else []
-
-
-def _counts(files: Files, classes: int) -> npt.NDArray[np.int64] | None:
-    """How often each class is labelled; None for values, and for masks, which are not opened here."""
-    targets = files.targets
-    if isinstance(targets, Values) and targets.values.ndim == 1:
-        return np.bincount(targets.values, minlength=classes)
-    if isinstance(targets, Values) and targets.several:
-        return (targets.values > 0).sum(axis=0)
-    if isinstance(targets, Boxes):
-        labels = np.concatenate([boxes[:, 4] for boxes in targets.boxes]).astype(np.int64)
-        return np.bincount(labels, minlength=classes)
-    return None
+    return told_of_absent(names, "judge by")
 
 
 def _joined(parts: Sequence[Files], place: Path) -> Files:

@@ -3,8 +3,9 @@
 import csv
 import io
 import math
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -83,7 +84,46 @@ def read_classes(place: Path, *, known: Sequence[str] | None = None, train: bool
 
 
 def _tables(place: Path) -> tuple[dict[str, _Table], list[str]]:
-    """The tables of the parts, and what is to be said of them."""
+    """The tables of the parts, each image once, and what is to be said of them."""
+    tables, notes = _tables_as_written(place)
+    found: dict[str, _Table] = {}
+    for part, table in tables.items():
+        found[part], twice = _each_once(table)
+        if twice:
+            rows = f"{len(twice)} row{'s' if len(twice) > 1 else ''}"
+            notes.append(f"{table.file.name}: {rows} left out, the same again: {some(twice)}")
+    return found, notes
+
+
+def _each_once(table: _Table) -> tuple[_Table, list[str]]:
+    """The table with the first row of each image, and what was left out; `DataError` where rows say different things.
+
+    An image that stood there twice would be trained on twice, and could be on both sides of a split.
+    """
+    first: dict[str, int] = {}
+    twice: list[str] = []
+    for i, path in enumerate(table.paths):
+        before = first.setdefault(os.path.normpath(path), i)
+        if before == i:
+            continue
+        if not all(map(_same, table.rows[before], table.rows[i])):
+            one, other = (some(table.rows[n]) for n in (before, i))
+            raise DataError(
+                f"'{table.file}' names '{path.name}' in line {table.lines[before]} ({one}) and in line"
+                f" {table.lines[i]} ({other}): keep the one that is right; several labels of an image go into one row,"
+                " joined by |"
+            )
+        twice.append(f"line {table.lines[i]}")
+    kept = sorted(first.values())
+    paths, rows, lines = (tuple(of[i] for i in kept) for of in (table.paths, table.rows, table.lines))
+    return replace(table, paths=paths, rows=rows, lines=lines), twice
+
+
+def _same(one: str, other: str) -> bool:
+    return one == other or (_is_number(one) and _is_number(other) and float(one) == float(other))
+
+
+def _tables_as_written(place: Path) -> tuple[dict[str, _Table], list[str]]:
     if place.is_file():
         return {WHOLE: _table(place)}, []
     found: dict[str, list[Path]] = {}

@@ -34,7 +34,7 @@ def looks_so(place: Path) -> bool:
 
 
 def image_folder(folder: Path, *, known: Sequence[str] | None = None, train: bool = True) -> Listing:
-    """The files of a folder in ImageFolder layout; with `val` and `test` both there, `val` is judged by.
+    """The files of a folder in ImageFolder layout; where `test` is not labelled as `val` is, it is left aside.
 
     Parts are known by their usual names in any case: train or training, val, valid or validation, test or testing.
     Without val and test, or without any part (DIR/CLASS/*.jpg), a fifth of the images is held out. `known`: the classes
@@ -62,7 +62,7 @@ def image_folder(folder: Path, *, known: Sequence[str] | None = None, train: boo
             parts[part] = _by_class(folder / name, own, classes)
     notes: list[str] = []
     if val:
-        # A build is judged by val: what lies in test, which is often without labels, must not stop it.
+        # What lies in test is often without labels. That must not stop a build, which val can judge as well.
         try:
             if test := called(folder, held, PARTS["test"]):
                 _same_classes(folder, trained or val, test, own)

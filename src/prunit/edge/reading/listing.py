@@ -33,7 +33,8 @@ class Files:
 class Listing:
     """Labelled images, none of them opened yet: parts train, val and test, as far as they are there.
 
-    Without a part to judge by, a fifth of the training images became `val` (`automatic`).
+    Models are judged by test, so that val, where both are there, can be used to choose by: test is not looked at before
+    the end. Without a part to judge by, a fifth of the training images became `val` (`automatic`).
     """
 
     layout: str
@@ -51,13 +52,18 @@ class Listing:
 
     @property
     def judged_by(self) -> str:
-        """The name of the part by which models are judged: val, else test, else the only one there is."""
-        return next((name for name in ("val", "test") if name in self.parts), next(iter(self.parts)))
+        """The name of the part by which models are judged: test, else val, else the only one there is."""
+        return next((name for name in ("test", "val") if name in self.parts), next(iter(self.parts)))
 
     @property
     def judged(self) -> Files:
         """The images by which models are judged."""
         return self.parts[self.judged_by]
+
+    @property
+    def watched(self) -> Files | None:
+        """The images by which a training is watched and choices are made: val, where models are judged by test."""
+        return self.parts.get("val") if self.judged_by == "test" else None
 
     def with_note(self, note: str) -> "Listing":
         """The same, with one more thing to say."""
@@ -81,7 +87,7 @@ class Listing:
             return f" ({HELD_OUT:.0%} held out, drawn with a fixed seed)" if name == "val" else ""
         if name == "train" or len(self.parts) == 1:
             return ""
-        return " (judged by)" if name == self.judged_by else " (not used)"
+        return " (judged by)" if name == self.judged_by else " (watched in training)"
 
 
 def arranged(
@@ -95,11 +101,15 @@ def arranged(
 ) -> Listing:
     """The listing of the parts that were found at `place`; where none is to judge by, a fifth is held out.
 
-    `DataError` where a part has no images, and where there is nothing to train on though `train` asks for it.
+    A test without a single box, as competitions have it, tells nothing: beside a val it is left aside. `DataError`
+    where a part has no images, and where there is nothing to train on though `train` asks for it.
     """
     empty = next((name for name, files in parts.items() if not len(files)), None)
     if empty is not None or not parts:
         raise DataError(f"'{place}' ({layout}): {f'part {empty} has' if parts else 'there are'} no labelled images")
+    if "val" in parts and "test" in parts and _says_nothing(parts["test"].targets):
+        parts = {name: files for name, files in parts.items() if name != "test"}
+        notes = [*notes, "test has not a single box and is left aside"]
     if len(parts) == 1 and next(iter(parts)) not in ("val", "test"):
         trained, held = split(next(iter(parts.values())))
         return Listing(layout, {"train": trained, "val": held}, tuple(classes), tuple(notes), automatic=True)
@@ -133,6 +143,10 @@ def split(files: Files, seed: int = 0) -> tuple[Files, Files]:
 def some(names: Sequence[str], most: int = 5) -> str:
     """The first of many names."""
     return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+
+
+def _says_nothing(targets: Targets) -> bool:
+    return isinstance(targets, Boxes) and not targets.number
 
 
 def _is_values(targets: Targets) -> bool:

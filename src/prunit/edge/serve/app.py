@@ -164,10 +164,15 @@ class Pages:
         """POST /v1/predict: an image file in, as the body or in a form, the answer in the form of the task out."""
         self._ready()
         began = time.perf_counter()
-        portfolio, png = self.service.portfolio, predicting.wants_png(request.headers.get("accept", ""))
+        portfolio = self.service.portfolio
+        # A header may come several times: that is a list. Before the photo is read: what is refused costs nothing.
+        accept = ", ".join(request.headers.getlist("accept"))
+        kind = predicting.chosen(accept, predicting.offered(portfolio), portfolio.task.name)
         found, prediction = await self._predicted(request)
         # Masks are as large as the photo.
-        answer = await asyncio.to_thread(predicting.mask_png if png else predicting.told, prediction, portfolio)
+        answer = await asyncio.to_thread(
+            predicting.mask_png if kind == predicting.PNG else predicting.told, prediction, portfolio
+        )
         self.service.count(found, 1000 * (time.perf_counter() - began))
         headers = {"x-prunit-variant": found.variant, "vary": "accept"}
         if isinstance(answer, bytes):

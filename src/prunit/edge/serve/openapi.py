@@ -16,7 +16,7 @@ _ERRORS = {
     "403": "the server was started without a token",
     "404": "no such model, version or task",
     "405": "another method is needed",
-    "406": "the task answers in JSON alone",
+    "406": "the task cannot answer in anything that the header Accept takes",
     "408": "the request came too slowly",
     "413": "the body or the image is too large",
     "415": "the body is of another kind or encoding",

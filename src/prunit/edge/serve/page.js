@@ -127,6 +127,9 @@ function drawTimeline(status) {
 
 function drawVariants(status) {
   const known = status.variants.filter((each) => each.accuracy != null && each.latency_ms != null);
+  // R² and errors are no shares.
+  const plain = ["r2", "mae", "rmse"].includes(status.metric);
+  const metric = (value, digits) => plain ? value.toFixed(digits + 2) : `${(100 * value).toFixed(digits)} %`;
   const [left, right, top, bottom] = [52, 425, 24, 216];
   const most = 1.25 * Math.max(0.001, ...known.map((each) => each.latency_ms));
   const [low, high] = [Math.min(...known.map((each) => each.accuracy)), Math.max(...known.map((each) => each.accuracy))];
@@ -140,7 +143,7 @@ function drawVariants(status) {
   parts.push(svg("text", { x: 4, y: 14 }, status.metric));
   byId("metric").textContent = status.metric;
   for (const value of low === high ? [low] : [low, high]) {
-    parts.push(svg("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, `${(100 * value).toFixed(1)} %`));
+    parts.push(svg("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, metric(value, 1)));
   }
   const front = known.filter((each) => !known.some((other) => other.accuracy >= each.accuracy &&
     other.latency_ms <= each.latency_ms && (other.accuracy > each.accuracy || other.latency_ms < each.latency_ms)));
@@ -175,7 +178,7 @@ function drawVariants(status) {
     button.setAttribute("aria-label", `pin ${each.name}`);
     button.disabled = !tokened || each.state === "put aside" || status.pinned === each.name;
     button.addEventListener("click", () => change("/v1/pin", { variant: each.name }, `pinned ${each.name}`));
-    const accuracy = each.accuracy == null ? "" : `${(100 * each.accuracy).toFixed(2)} %`;
+    const accuracy = each.accuracy == null ? "" : metric(each.accuracy, 2);
     const state = status.pinned === each.name ? `${each.state}, pinned` : each.state;
     return row([each.name, { text: accuracy, number: true }, { text: ms(each.latency_ms), number: true }, state, button],
       each.state === "active" ? "active" : "");

@@ -2,7 +2,7 @@
 
 load("digits")                       scikit-learn's own scans, no download
 load("cifar10", data_dir=...)        also cifar100, fashion-mnist, tiny-imagenet, in their usual layouts
-load("photos")                       a folder photos/train/CLASS/*.jpg with photos/val or photos/test
+load("photos")                       a folder photos/train/CLASS/*.jpg with photos/val or photos/test, or both
 load("cells", task="detection")      a folder of VOC, COCO or YOLO; of images and masks for task="segmentation"
 load("ages.csv", task="regression")  files and values; for task="multilabel" files and labels
 load("mine.py:factory")              whatever the factory returns: a Dataset, or four arrays
@@ -109,13 +109,14 @@ def load(
 ) -> Dataset:
     """The data set `name`, looked for in `data_dir` (default: the folder PRUNIT_DATA, else ./data).
 
-    `subset` keeps at most so many training images, as equally many of each class as can be (drawn with `seed`); the
-    test images stay. `image_size` resizes; for a folder the default is the size that all images have, else 64 or 224,
+    `subset` keeps at most so many training images, as equally many of each class as can be (drawn with `seed`); all
+    others stay. `image_size` resizes; for a folder the default is the size that all images have, else 64 or 224,
     and for boxes and masks the images' usual short side, 256 at most. A user's factory is called with those of
     data_dir, image_size and seed that its signature names.
 
-    A folder, or a file that lists images, is read as the `task` needs it (layouts: `edge.reading`). Where nothing in it
-    is kept to judge models by, a fifth of its images is, always the same. With `skip_broken` images that cannot be used
+    A folder, or a file that lists images, is read as the `task` needs it (layouts: `edge.reading`). With test and val
+    in it models are judged by test, and trainings are watched by val. Where nothing in it is kept to judge models by, a
+    fifth of its images is, always the same. With `skip_broken` images that cannot be used
     are left out. Images stay on disk and are read in batches where all would take too much memory, or as `stream` says.
     `told` of the result says in a line what was read.
     """
@@ -145,7 +146,10 @@ def load(
     else:
         raise _no_such(name, place)
     if isinstance(found, Raw):
-        found = Dataset(name, found.train, found.test, found.classes, (), (), found.flip, asked, found.told)
+        found = Dataset(
+            *(name, found.train, found.test, found.classes, (), (), found.flip, asked, found.told),
+            watched=found.watched,
+        )
     return _finished(found, subset=subset, image_size=image_size, seed=seed)
 
 
@@ -172,12 +176,8 @@ def _finished(found: Dataset, *, subset: int | None, image_size: int | None, see
                 f" are not resized to --image-size {image_size}: let its factory give that size"
             )
         shape = (found.channels, image_size, image_size)
-        refuse_too_large(found.name, (len(found.train), len(found.test)), shape)
-        found = replace(
-            found,
-            train=arrays.resized(found.train, image_size),
-            test=arrays.resized(found.test, image_size),
-        )
+        refuse_too_large(found.name, [len(part) for part in found.parts.values()], shape)
+        found = replace(found, **{what: arrays.resized(part, image_size) for what, part in found.parts.items()})
     return measured(found)
 
 

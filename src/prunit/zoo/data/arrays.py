@@ -32,9 +32,9 @@ def from_factory(made: object, reference: str, task: Task) -> Dataset | Raw:
     if isinstance(made, Dataset):
         if made.task.name == _COMMON and task.name != _COMMON:
             made = replace(made, task=task)
-        for part, split in (("train", made.train), ("test", made.test)):
+        for part, split in made.parts.items():
             _check(split, made.classes, f"'{reference}' {part}", made.task)
-        _same_shape(made.train, made.test, reference)
+            _same_shape(made.train, split, reference, part)
         if {len(made.mean_C), len(made.std_C)} - {0, made.channels}:
             raise DataError(
                 f"'{reference}': mean_C and std_C have {len(made.mean_C)} and {len(made.std_C)} values for images of"
@@ -59,7 +59,7 @@ def from_factory(made: object, reference: str, task: Task) -> Dataset | Raw:
     classes = names or tuple(str(i) for i in range(_told_apart(train.y_B, task)))
     for part, split in (("train", train), ("test", test)):
         _check(split, classes, f"'{reference}' {part}", task)
-    _same_shape(train, test, reference)
+    _same_shape(train, test, reference, "test")
     # Whether a mirrored image keeps its class is not said; a needless flip harms more than a missing one.
     return Raw(train, test, classes, flip=False)
 
@@ -134,11 +134,11 @@ def _check(split: Split, names: Sequence[str], what: str, task: Task) -> None:
         )
 
 
-def _same_shape(train: Split, test: Split, reference: str) -> None:
-    if train.x_BCHW.shape[1:] != test.x_BCHW.shape[1:]:
+def _same_shape(train: Split, other: Split, reference: str, what: str) -> None:
+    if train.x_BCHW.shape[1:] != other.x_BCHW.shape[1:]:
         raise DataError(
             f"'{reference}': training images are {tuple(train.x_BCHW.shape[1:])},"
-            f" test images {tuple(test.x_BCHW.shape[1:])}"
+            f" {what} images {tuple(other.x_BCHW.shape[1:])}"
         )
 
 

@@ -53,29 +53,36 @@ def decode(
     """
     if importlib.util.find_spec("PIL") is None:
         raise MissingExtraError(f"reading the images of '{name}'", "pillow", "train")
-    train, test = listing.train, listing.judged
-    paths = (*train.paths, *test.paths)
+    given = {"training": listing.train, "test": listing.judged}
+    given |= {"validation": listing.watched} if listing.watched is not None else {}
+    paths = [path for files in given.values() for path in files.paths]
     with quiet():
         size = image_size or (common_size if fit == "crop" else rounded_size)(paths)
-        number, masked = (len(train), len(test)), isinstance(train.targets, Masks)
+        number, masked = [len(files) for files in given.values()], isinstance(listing.train.targets, Masks)
         needed = needed_bytes(number, (3 + masked, size, size))
         stream = needed > raw.LIMIT_BYTES if stream is None else stream
         if not stream:
             refuse_too_large(name, number, (3 + masked, size, size))
         elif masked or AT_ONCE * 3 * size * size > raw.LIMIT_BYTES:
             refuse_too_large(name, number, (1 if masked else 3, size, size))
-        (x_train, problems), (x_test, more) = (_part(files, size, fit, stream) for files in (train, test))
-    parts, problems = (x_train, x_test), problems + more
+        found = {what: _part(files, size, fit, stream) for what, files in given.items()}
+    parts = {what: split for what, (split, _) in found.items()}
+    problems = [problem for _, some in found.values() for problem in some]
     where = "read from disk as needed" if stream else f"{_size(needed)} in memory"
     notes = [f"{size}x{size} px, {_FITTED[fit]}; {where}"]
     if problems and not skip_broken:
         raise DataError(named(problems))
     if problems:
         notes.insert(0, f"left out: {named(problems)}")
-        empty = next((what for what, part in zip(("training", "test"), parts, strict=True) if not len(part)), None)
+        empty = next((what for what, part in parts.items() if not len(part)), None)
         if empty is not None:
             raise DataError(f"data set '{name}': of its {empty} images none can be used; {named(problems)}")
-    return Raw(*parts, listing.classes, flip=True, told="; ".join([listing.told, *notes]))
+    return Raw(
+        *(parts["training"], parts["test"], listing.classes),
+        flip=True,
+        told="; ".join([listing.told, *notes]),
+        watched=parts.get("validation"),
+    )
 
 
 def _size(number: int) -> str:
