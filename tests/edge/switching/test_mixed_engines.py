@@ -1,4 +1,4 @@
-"""A switcher whose variants run in several engines: nothing is lost, and what an engine does wrong costs that engine."""
+"""A switcher whose variants run in several engines: nothing is lost; what an engine does wrong costs that engine."""
 
 import threading
 from collections.abc import Callable, Iterator
