@@ -10,7 +10,7 @@
 # pruning leaves. Steps that leave the bias a few bits of room cost nothing.
 #
 # Output seen:
-#   bias in steps 2147268885, float 1.00025, int8 0.00000
+#   bias in steps 2147268885, float 1.00026, int8 0.00000
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -16,6 +16,7 @@ from prunit.export import export_onnx
 from prunit.export.quantising import QuantSettings, quantised
 from tests.export import toynets
 from tests.export.int8nets import noise
+from tests.nets import random_plan
 
 ALL = QuantSettings(timed=False, methods=("minmax",), float_layers=())
 
@@ -57,7 +58,7 @@ def test_pruned_networks_of_the_zoo(tmp_path: Path, name: str, least: float) -> 
     dense = stirred(prunit.zoo.load(name))
     example = torch.zeros(1, 3, 32, 32)
     graph = prunit.trace(dense, example)
-    small = prunit.compact(dense, graph, prunit.prune(dense, example, "params=1/4").plan)
+    small = prunit.compact(dense, graph, random_plan(graph, least=4))
     artifact = export_onnx(small, example, tmp_path, name="float")
     made, _ = quantised(artifact, tmp_path, [noise(16, (3, 32, 32))], name="int8", settings=ALL)
     assert made.bytes < 0.6 * artifact.bytes
