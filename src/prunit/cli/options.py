@@ -123,6 +123,16 @@ FineTune = Annotated[
 Rounds = Annotated[
     int | None, typer.Option("--rounds", min=1, help="Cut a trained model in so many rounds, training after each.")
 ]
+EngineName = Annotated[
+    str | None,
+    typer.Option(
+        "--engine",
+        help="One engine for all variants that are not made for another. (default: as prunit bench --engines measured)",
+    ),
+]
+CacheDir = Annotated[
+    Path | None, typer.Option("--cache", help="Where this device keeps what is its own, if not in DIR/.installed.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")]
 
 
