@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from prunit.cli import evaluating, running, serving, sparse
+from prunit.cli import benching, evaluating, running, serving, sparse
 from prunit.cli.options import (
     AsJson,
     Begin,
@@ -265,42 +265,6 @@ def inspect(
 
 
 @app.command()
-def bench(
-    folder: Annotated[Path, typer.Argument(help="A portfolio folder.")],
-    threads: Threads = 1,
-    batch: Annotated[int, typer.Option(min=1, help="The batch size measured besides 1.")] = 32,
-    seconds: Annotated[float, typer.Option(min=0.1, help="How long each batch size is measured.")] = 5.0,
-    save: Annotated[
-        bool, typer.Option("--save", help="Write the figures into portfolio.json and report.html.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Measure all variants of a portfolio on this device, taking turns in one run. Needs no torch."""
-    from prunit.cli import show
-    from prunit.cli.progress import Bars
-    from prunit.edge.measuring.measure import measure
-    from prunit.edge.measuring.probe import ProbeSettings
-    from prunit.edge.portfolio import Portfolio
-    from prunit.errors import PortfolioError
-    from prunit.report import rewrite_report
-
-    portfolio = Portfolio.read(folder)
-    problems = portfolio.verify(folder)
-    if problems:
-        raise PortfolioError(f"'{folder}' is damaged: {problems[0]}")
-    with Bars() as bars:
-        settings = ProbeSettings(batches=tuple(dict.fromkeys((1, batch))), threads=threads, seconds=seconds)
-        measured = measure(portfolio, folder, settings, tell=bars.tell)
-    stale = None
-    if save:
-        measured.write(folder)
-        stale = rewrite_report(measured, folder)
-    show.result(measured, folder, as_json=as_json, built=False)
-    if stale:
-        typer.echo(harmless(f"report.html still shows the figures of before: {stale}"), err=True)
-
-
-@app.command()
 def layers(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="As for build.")],
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("layers.json"),
@@ -372,6 +336,7 @@ def methods(as_json: AsJson = False) -> None:
 
 
 for each in (
+    benching.bench,
     sparse.ladder,
     sparse.shrink,
     evaluating.evaluate,

@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from prunit.cli.options import AsJson, Threads
+from prunit.cli.options import AsJson, CacheDir, EngineName, Threads
 from prunit.cli.safe import safe
 from prunit.report import numbers
 
@@ -37,6 +37,8 @@ def evaluate(
     ] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Images at once. (default: 32, or fewer large ones)")] = None,
     threads: Threads = 1,
+    engine: EngineName = None,
+    cache: CacheDir = None,
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="Leave out images that cannot be used, and count them.")
     ] = False,
@@ -45,7 +47,7 @@ def evaluate(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Judge every variant on labelled images, through this device's own engine. Needs no torch."""
+    """Judge every variant on labelled images, in the engine that it runs in on this device. Needs no torch."""
     from prunit.cli.progress import Bars
     from prunit.edge.judging.evaluation import evaluate as run
     from prunit.edge.judging.judge import JudgeSettings
@@ -61,6 +63,8 @@ def evaluate(
             split=split,
             variants=variant or None,
             settings=settings,
+            engine=engine,
+            cache=cache,
             tell=lambda done, total: bars.tell("all", "judge", done, total),
         )
     stale = None
@@ -94,6 +98,11 @@ def _show(found: "Evaluation") -> None:
             out.print(table)
     skipped = f", {found.skipped} left out" if found.skipped else ""
     out.print(safe(f"{found.images:,} images of '{found.data}' ({found.layout}), part {found.split}{skipped}"))
+    engines: dict[str, list[str]] = {}
+    for one in found.variants:
+        engines.setdefault(one.engine, []).append(one.variant)
+    told = "; ".join(f"{', '.join(names) if len(engines) > 1 else 'all'} in {name}" for name, names in engines.items())
+    out.print(safe(f"judged: {told}"))
     for note in found.notes:
         out.print(f"[yellow]note:[/] {safe(note)}")
     start, peak = (f"{size / 1e6:,.0f} MB" for size in found.resident_bytes)

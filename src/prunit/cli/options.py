@@ -138,6 +138,16 @@ MaxDrop = Annotated[
         "--max-drop", min=0, help="Points that int8 or bf16 may lose to float, else it is left out. (default: 0.5)"
     ),
 ]
+EngineName = Annotated[
+    str | None,
+    typer.Option(
+        "--engine",
+        help="One engine for all variants that are not made for another. (default: as prunit bench --engines measured)",
+    ),
+]
+CacheDir = Annotated[
+    Path | None, typer.Option("--cache", help="Where this device keeps what is its own, if not in DIR/.installed.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")]
 
 

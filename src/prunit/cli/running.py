@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from prunit.cli.options import AsJson, Threads
-from prunit.errors import ConfigError, PortfolioError
+from prunit.cli.options import AsJson, CacheDir, EngineName, Threads
+from prunit.errors import ConfigError, DeviceError, MissingExtraError, PortfolioError, UnknownNameError
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A portfolio folder.")]
 Trace = Annotated[
@@ -35,30 +35,52 @@ RequestKb = Annotated[float, typer.Option("--request-kb", help="Kilobytes that t
 
 def install(
     folder: Folder,
-    cache: Annotated[Path | None, typer.Option(help="Where to install, if not in DIR.")] = None,
+    cache: CacheDir = None,
+    engine: EngineName = None,
     as_json: AsJson = False,
 ) -> None:
-    """Bring the variants into the form that this device opens fastest; done by itself on first use otherwise."""
+    """Bring the variants into the form that this device opens fastest; done by itself on first use otherwise.
+
+    Each in the engine that was measured to be its best here, see prunit bench --engines.
+    """
     from prunit.cli.progress import Bars
+    from prunit.edge.install import Installed, place_of
     from prunit.edge.install import install as run
-    from prunit.edge.install import place_of
     from prunit.edge.portfolio import Portfolio
+    from prunit.edge.routing import router
+    from prunit.edge.switching.opening import by_engine
     from prunit.errors import harmless
 
-    portfolio = Portfolio.read(folder)
+    portfolio, place = Portfolio.read(folder), place_of(folder, cache)
+    here = router(place, engine)
+    engines, found, failed = by_engine(here, portfolio), dict[str, Installed](), dict[str, str]()
     with Bars() as bars:
-        found = run(
-            *(portfolio, folder),
-            cache=cache,
-            on_variant=lambda name, done, total: bars.tell(name, "install", done, total),
-        )
+        for turn, (name, (runtime, variants)) in enumerate(engines.items()):
+
+            def tell(variant: str, done: int, total: int, turn: int = turn) -> None:
+                bars.tell(variant, "install", turn * total + done, len(engines) * total)
+
+            try:
+                found[name] = run(portfolio, folder, runtime=runtime, cache=cache, only=variants, on_variant=tell)
+            except (MissingExtraError, UnknownNameError, DeviceError) as error:
+                if len(engines) == 1:
+                    raise
+                failed |= dict.fromkeys(variants, str(error))
+                continue
+            failed |= {variant: why for variant, why in found[name].failed.items() if variant in variants}
+    if not found:
+        raise DeviceError(next(iter(failed.values()), f"the portfolio in '{folder}' has no variant"))
     if as_json:
-        typer.echo(found.model_dump_json(indent=2))
+        first, *others = (each.model_dump(mode="json") for each in found.values())
+        typer.echo(json.dumps({**first, "others": others}, indent=2))
         return
-    typer.echo(f"{len(found.variants)} of {len(portfolio.variants)} variants installed for {found.engine}")
-    for name, reason in found.failed.items():
-        typer.echo(harmless(f"{name} stays as it is: {reason}"))
-    typer.echo(harmless(f"in {place_of(folder, cache)}"))
+    for note in filter(None, (*here.notes, here.unmeasured(portfolio))):
+        typer.echo(harmless(f"note: {note}"))
+    for name, (_, variants) in engines.items():
+        typer.echo(f"{sum(v not in failed for v in variants)} of {len(variants)} variants installed for {name}")
+    for variant, reason in failed.items():
+        typer.echo(harmless(f"{variant} stays as it is: {reason}"))
+    typer.echo(harmless(f"in {place}"))
 
 
 def simulate(
@@ -72,16 +94,20 @@ def simulate(
     bandwidth: Bandwidth = None,
     request_kb: RequestKb = 30.0,
     opening: Annotated[float, typer.Option(help="Milliseconds that opening a variant takes; 0: all are open.")] = 0.0,
+    cache: CacheDir = None,
+    engine: EngineName = None,
     as_json: AsJson = False,
 ) -> None:
     """What each policy would deliver on a trace of requests, from the measured times: a day in seconds."""
     from prunit.cli import show
+    from prunit.edge.install import place_of
     from prunit.edge.portfolio import Portfolio
+    from prunit.edge.routing import router
     from prunit.edge.switching.policy import options_of
     from prunit.edge.switching.policy import policy as policy_of
     from prunit.edge.switching.simulate import Simulation, services_of
 
-    portfolio = Portfolio.read(folder)
+    portfolio = router(place_of(folder, cache), engine).overlaid(Portfolio.read(folder))
     options, services = options_of(portfolio), services_of(portfolio)
     names = policy or [*(f"fixed:{o.name}" for o in options), "accurate", "queue", "delivered", "saver"]
     policies = {name: policy_of(name) for name in names}
@@ -107,6 +133,8 @@ def replay(
     bandwidth: Bandwidth = None,
     request_kb: RequestKb = 30.0,
     resident: Annotated[int | None, typer.Option(min=1, help="Variants that stay open at most. (default: all)")] = None,
+    cache: CacheDir = None,
+    engine: EngineName = None,
     as_json: AsJson = False,
 ) -> None:
     """Play a trace of requests in real time against the variants, and compare with what is simulated."""
@@ -118,7 +146,7 @@ def replay(
     from prunit.edge.switching.switch import Switcher
 
     chosen = policy_of(policy)
-    with Switcher(folder, threads=threads, resident=resident) as switcher:
+    with Switcher(folder, runtime=engine, threads=threads, resident=resident, cache=cache) as switcher:
         options, services = options_of(switcher.portfolio), services_of(switcher.portfolio)
         metric = switcher.portfolio.task.metric
         sent_s, link = _sent(trace, scale, start, seconds), _link(bandwidth, request_kb)

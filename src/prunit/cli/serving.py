@@ -7,7 +7,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from prunit.cli.options import Threads
+from prunit.cli.options import EngineName, Threads
 from prunit.errors import ConfigError, DeviceError
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A portfolio folder, with latencies measured here.")]
@@ -29,6 +29,7 @@ def serve(
     max_connections: Annotated[int, typer.Option(min=1, help="Connections at once; more get 503.")] = 512,
     read_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for a request to come.")] = 10.0,
     cache: Annotated[Path | None, typer.Option(help="Where variants are installed, if not in DIR.")] = None,
+    engine: EngineName = None,
     token_file: Annotated[Path | None, typer.Option(help="Holds the token for changes; else $PRUNIT_TOKEN.")] = None,
     token_for_all: Annotated[bool, typer.Option("--token-for-all", help="Inference needs the token as well.")] = False,
     access_log: Annotated[bool, typer.Option("--access-log", help="A line for every request.")] = False,
@@ -53,6 +54,7 @@ def serve(
         max_connections=max_connections,
         read_timeout_s=read_timeout,
         cache=cache,
+        engine=engine,
         token=read_token(token_file),
         token_for_all=token_for_all,
         access_log=access_log,

@@ -49,7 +49,8 @@ def _head(status: dict[str, Any]) -> Table:
 
 def _variants(status: dict[str, Any]) -> Table:
     table = Table(box=box.SIMPLE, pad_edge=False, header_style="bold")
-    table.add_column("variant")
+    for name in ("variant", "precision", "engine"):
+        table.add_column(name)
     for name in (safe(status.get("metric", "accuracy")), "ms measured", "kB"):
         table.add_column(name, justify="right")
     table.add_column("state")
@@ -58,6 +59,9 @@ def _variants(status: dict[str, Any]) -> Table:
         style = {"active": "bold green", "put aside": "red"}.get(variant["state"], "")
         table.add_row(
             safe(variant["name"]),
+            # A server of an older prunit tells neither.
+            safe(variant.get("precision", "")),
+            safe(variant.get("engine", "")),
             "" if accuracy is None else f"{accuracy:.4f}" if status.get("metric") in NUMBERS else f"{accuracy:.2%}",
             "" if ms is None else f"{ms:.2f}",
             f"{variant['file_bytes'] / 1000:,.0f}",

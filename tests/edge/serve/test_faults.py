@@ -17,11 +17,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.edge.engines import routes_in
 from tests.edge.folders import FACTORS, SHAPE, X_BCHW, gives, portfolio_in, variant_in
 from tests.edge.serving import TOKEN, binary, output_of, serving, wait_for
 
 REQUESTS = int(os.environ.get("PRUNIT_FUZZ", "500"))
 """How many malformed ones are made, at least; before a release PRUNIT_FUZZ=2000."""
+
+
+MIXED = pytest.mark.parametrize(
+    "engines",
+    [
+        dict.fromkeys(FACTORS, "onnxruntime"),
+        {"large": "onnxruntime", "middle": "onnxruntime", "small": "reference"},
+    ],
+    ids=["one engine", "two engines"],
+)
 
 
 class Load:
@@ -114,8 +125,10 @@ def loaded(port: int, clients: int = 4) -> Iterator[Load]:
         load.end()
 
 
-def test_an_end_under_load_loses_nothing(tmp_path: Path) -> None:
+@MIXED
+def test_an_end_under_load_loses_nothing(tmp_path: Path, engines: dict[str, str]) -> None:
     portfolio_in(tmp_path)
+    routes_in(tmp_path, engines)
     with serving(tmp_path) as served, loaded(served.port) as load:
         assert served.end() == 0
         wait_for(lambda: load.unreachable > 10)
@@ -146,9 +159,12 @@ def test_a_killed_worker_is_replaced_and_the_others_answer(tmp_path: Path) -> No
     assert served.process.returncode == 0
 
 
-def test_a_corrupt_variant_that_is_dropped_in_is_refused(tmp_path: Path) -> None:
+@MIXED
+def test_a_corrupt_variant_that_is_dropped_in_is_refused(tmp_path: Path, engines: dict[str, str]) -> None:
     portfolio = portfolio_in(tmp_path, {"large": 4.0, "small": 1.0})
+    routes_in(tmp_path, {name: engine for name, engine in engines.items() if name != "middle"})
     with serving(tmp_path, "--slo-ms", "1000") as served, loaded(served.port) as load:
+        assert {v["name"]: v["engine"] for v in served.status()["variants"]}["small"] == engines["small"]
         new = variant_in(tmp_path, "middle", 2.0)
         (tmp_path / "middle.onnx").write_bytes(os.urandom(5000))
         portfolio.adding(new).write(tmp_path)

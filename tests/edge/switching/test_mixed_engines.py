@@ -1,4 +1,4 @@
-"""A switcher whose variants run in several engines: nothing is lost; what an engine does wrong costs that engine."""
+"""A switcher whose variants run in several engines: nothing is lost, and what one does wrong costs that engine."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -104,10 +104,10 @@ def test_what_is_installed_for_one_engine_outlives_the_others(folder: Path, engi
         assert switcher.switch("middle").wait(5)
     assert engines[0].installed == made
     # Of another file, the new form takes the place of the old one in its engine, and nowhere else.
-    portfolio.adding(variant_in(folder, "large", 2.0)).write(folder)
+    portfolio.adding(variant_in(folder, "large", 3.0)).write(folder)
     routes_in(folder, ROUTES)
     with Switcher(folder) as switcher:
-        assert gives(switcher.run(X_BCHW).output, X_BCHW, "middle")
+        assert np.allclose(switcher.run(X_BCHW).output, 3 * X_BCHW, atol=1e-4)
     assert len([path for path in (place / "other").iterdir() if path.is_dir()]) == 1
     assert len([path for path in place.iterdir() if path.name.startswith("large-")]) == 0
     assert len([path for path in place.iterdir() if path.name.startswith(("small-", "middle-"))]) == 2
@@ -122,7 +122,7 @@ def test_an_engine_that_is_gone(folder: Path, engines: tuple[Other, Other]) -> N
         assert (switcher.active, switcher.run(X_BCHW).engine) == ("large", "onnxruntime")
         (note,) = of_kind(switcher, "note")
         assert "what was to run in other goes on in onnxruntime" in note.why
-        assert switcher.portfolio.variant("large").metrics.latency_ms() == 8.0
+        assert switcher.portfolio.variant("large").metrics.latency_ms() == 1.0  # of the default engine, in the same run
 
 
 @pytest.mark.parametrize("installed", [True, False])
@@ -179,7 +179,7 @@ def test_where_both_engines_fail_the_variant_is_put_aside(folder: Path, engines:
         (folder / "large.npz").unlink()
         wish = switcher.switch("large")
         assert wish.wait(5)
-        assert isinstance(wish.error, PortfolioError)
+        assert "no operator" in str(wish.error)
         assert switcher.run(X_BCHW).variant == "middle"
         assert list(switcher.failed) == ["large"]
         assert of_kind(switcher, "rerouted") == []

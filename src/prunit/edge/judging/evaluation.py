@@ -1,7 +1,7 @@
 """`evaluate`: how good every variant of a portfolio is on labelled images, as plain data, with intervals."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal, Self
@@ -9,10 +9,12 @@ from typing import Final, Literal, Self
 import numpy as np
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 
+from prunit.edge import runtimes
 from prunit.edge.answers import Pairs
 from prunit.edge.comparing.compare import dense_of
 from prunit.edge.comparing.paired import Difference, difference, wilson
 from prunit.edge.comparing.resampling import interval, paired_difference
+from prunit.edge.install import place_of
 from prunit.edge.judging.judge import JudgeSettings, Run, Tell, judge
 from prunit.edge.judging.labelled import Labelled, labelled
 from prunit.edge.judging.pictures import Picture, worst
@@ -20,6 +22,7 @@ from prunit.edge.measuring.probe import device
 from prunit.edge.portfolio import Device, Portfolio
 from prunit.edge.problems import first_problem
 from prunit.edge.records import Record, Sha256
+from prunit.edge.routing import router
 from prunit.edge.tasks import DeviceTask, Evidence
 from prunit.edge.tasks.classification import DeviceClassification
 from prunit.errors import DataError, PortfolioError
@@ -53,9 +56,11 @@ class Judgement(Record):
     `interval` (95 %) is Wilson's for an accuracy, else of resamples of the images; None where they tell nothing.
     `by_class` holds None where a class tells nothing. `confusion` counts the images of each class (row) that were
     given each class (column), for classification alone. `recorded` is what the manifest says of the main metric.
+    `engine` is that in which it was judged, '' in evaluations of older versions.
     """
 
     variant: str
+    engine: str = ""
     artifact_sha256: Sha256
     value: float
     interval: tuple[float, float] | None = None
@@ -143,18 +148,22 @@ def evaluate(
     split: str | None = None,
     variants: Sequence[str] | None = None,
     settings: JudgeSettings | None = None,
+    engine: str | None = None,
+    cache: Path | None = None,
     tell: Tell | None = None,
 ) -> Evaluation:
     """Judge the variants of the portfolio in `folder` (or some, by name) by the labelled images at `place`.
 
+    Each is judged in the engine of its route on this device (kept in `cache`, else in `folder`), or all in `engine`.
     `split` as in `labelled`. Where the dense variant is judged too, the others are compared with it in pairs. Raises
     what `labelled` and `judge` do, and `DataError` where the main metric is no number on these images.
     """
     settings = settings or JudgeSettings()
     for name in variants or ():
         portfolio.variant(name)
+    here = router(place_of(folder, cache), engine)
     data = labelled(portfolio, place, split=split)
-    run = judge(portfolio, folder, data.files, variants=variants, settings=settings, tell=tell)
+    run = judge(portfolio, folder, data.files, variants=variants, settings=settings, here=here, tell=tell)
     whole = dense_of(portfolio)
     dense = whole.name if whole and whole.name in run.evidence else None
     drawn: Mapping[str, tuple[Picture, ...]] = (
@@ -165,7 +174,7 @@ def evaluate(
         data=str(place),
         layout=data.layout,
         split=data.split,
-        notes=data.notes,
+        notes=(*data.notes, *run.notes),
         images=len(run.index),
         skipped=len(run.problems),
         task=run.task.name,
@@ -173,7 +182,7 @@ def evaluate(
         interval_by="wilson" if isinstance(run.task, DeviceClassification) else "bootstrap",
         classes=portfolio.classes,
         variants=tuple(_judgement(portfolio, name, run, data, dense, drawn.get(name, ())) for name in run.evidence),
-        device=device(),
+        device=device(_one_of(run.engines.values())),
         threads=settings.threads,
         batch=run.batch,
         seconds=run.seconds,
@@ -197,6 +206,7 @@ def _judgement(
     by_class = task.by_class(evidence, portfolio.classes)
     return Judgement(
         variant=name,
+        engine=run.engines[name],
         artifact_sha256=variant.artifact.sha256,
         value=value,
         interval=_interval(task, evidence),
@@ -208,6 +218,12 @@ def _judgement(
         engine_images_per_s=len(evidence) / max(run.engine_s[name], 1e-9),
         worst=pictures,
     )
+
+
+def _one_of(engines: Iterable[str]) -> str:
+    """The engine of all variants; where there are several the default one, if it is among them, else any."""
+    found = sorted(set(engines), key=lambda name: (name != runtimes.DEFAULT, name))
+    return found[0]
 
 
 def _interval(task: DeviceTask, evidence: Evidence) -> tuple[float, float] | None:

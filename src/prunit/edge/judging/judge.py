@@ -12,16 +12,18 @@ from typing import Any, Final
 import numpy as np
 
 from prunit.edge import runtimes
+from prunit.edge.install import place_of
 from prunit.edge.judging.labelled import task_of
 from prunit.edge.judging.stream import Batch, batches
 from prunit.edge.portfolio import Portfolio, Variant, file_problem
 from prunit.edge.reading import Files
 from prunit.edge.reading.photos import Problem, named, quiet
+from prunit.edge.routing import Router, router
 from prunit.edge.session import Session, engine, outputs_of, self_test
 from prunit.edge.tasks import DeviceTask, Evidence, Outputs
 from prunit.edge.tasks.classification import DeviceClassification
 from prunit.edge.tasks.detection import DeviceDetection
-from prunit.errors import ConfigError, DataError, MissingExtraError, PortfolioError
+from prunit.errors import ConfigError, DataError, MissingExtraError, PortfolioError, PrunitError
 
 Tell = Callable[[int, int], None]
 """Called with the images done and the images in all."""
@@ -71,6 +73,10 @@ class Run:
     """What the answers of each variant took of them."""
     resident_bytes: tuple[int, int]
     """Of this process before the models were opened, and at its peak meanwhile."""
+    engines: dict[str, str]
+    """That each variant was opened in."""
+    notes: tuple[str, ...] = ()
+    """Why not in the one that it was to run in."""
 
 
 def judge(
@@ -80,15 +86,17 @@ def judge(
     *,
     variants: Sequence[str] | None = None,
     settings: JudgeSettings | None = None,
+    here: Router | None = None,
     tell: Tell | None = None,
 ) -> Run:
     """What the variants of the portfolio in `folder` (or some, by name) say of all images, through the engine.
 
+    Each is asked in the engine that it runs in on this device, as `here` says (None: as the routes in `folder` do).
     Targets are those of the portfolio's classes (`labelled`). Images stream from disk: what is held of each is its
     evidence. Raises `DataError` for images that cannot be used, `PortfolioError` for a variant that is damaged or does
     not give its stored output here, `MissingExtraError` for a package that the task needs.
     """
-    settings = settings or JudgeSettings()
+    settings, here = settings or JudgeSettings(), here or router(place_of(folder))
     task = task_of(portfolio)
     chosen = portfolio.variants if variants is None else tuple(map(portfolio.variant, dict.fromkeys(variants)))
     if not chosen:
@@ -101,7 +109,12 @@ def judge(
     index: list[int] = []
     problems: list[Problem] = []
     with ExitStack() as stack:
-        sessions = {v.name: _opened(v, folder, settings.threads, stack) for v in chosen}
+        sessions: dict[str, Session] = {}
+        engines, notes = dict[str, str](), list(here.notes)
+        for v in chosen:
+            sessions[v.name], engines[v.name], note = opened_here(v, folder, here, settings.threads)
+            stack.callback(sessions[v.name].close)
+            notes += [note] if note else []
         stack.enter_context(quiet())
         batch = settings.batch_of(shape)
         started = perf_counter()
@@ -126,7 +139,11 @@ def judge(
     if not index:
         raise DataError(f"of {len(files)} images none can be used: {named(problems)}")
     evidence = {name: np.concatenate(parts) for name, parts in found.items()}
-    return Run(task, evidence, tuple(index), tuple(problems), batch, seconds, took, (memory.start, memory.peak))
+    return Run(
+        *(task, evidence, tuple(index), tuple(problems), batch, seconds, took, (memory.start, memory.peak)),
+        engines=engines,
+        notes=tuple(notes),
+    )
 
 
 def check_packages(task: DeviceTask) -> None:
@@ -157,15 +174,26 @@ def _shape(portfolio: Portfolio, chosen: Sequence[Variant]) -> tuple[int, int, i
     return shape
 
 
-def _opened(variant: Variant, folder: Path, threads: int, stack: ExitStack) -> Session:
+def opened_here(variant: Variant, folder: Path, here: Router, threads: int = 1) -> tuple[Session, str, str]:
+    """A session of the variant as this device runs it, its engine, and why that is not the one of its route, if so."""
     artifact = variant.artifact
     problem = file_problem(folder, artifact.path, artifact.bytes, artifact.sha256)
     if problem:
         raise PortfolioError(f"variant '{variant.name}': {problem}")
-    session = runtimes.runtime().open(folder / artifact.path, threads=threads)
-    stack.callback(session.close)
-    self_test(session, artifact, folder)
-    return session
+    note, failed = "", PortfolioError(f"variant '{variant.name}' has no engine")
+    for wanted in here.order(variant):
+        engine = wanted if isinstance(wanted, str) else wanted.name
+        try:
+            session = runtimes.runtime(wanted).open(folder / artifact.path, threads=threads)
+            try:
+                self_test(session, artifact, folder)
+            except BaseException:
+                session.close()
+                raise
+            return session, engine, note
+        except PrunitError as error:
+            failed, note = (error if not note else failed), f"'{variant.name}' was not judged in {engine}: {error}"
+    raise failed
 
 
 def _evidence(task: DeviceTask, outputs: Outputs, part: Batch, portfolio: Portfolio, name: str) -> Evidence:

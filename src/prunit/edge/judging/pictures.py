@@ -56,7 +56,7 @@ def worst(portfolio: Portfolio, folder: Path, files: Files, run: Run, *, count: 
     found: dict[str, tuple[Picture, ...]] = {}
     for name, evidence in run.evidence.items():
         each = run.task.each(evidence)
-        session = runtimes.runtime().open(folder / portfolio.variant(name).artifact.path)
+        session = runtimes.runtime(run.engines[name]).open(folder / portfolio.variant(name).artifact.path)
         try:
             with quiet():
                 found[name] = tuple(

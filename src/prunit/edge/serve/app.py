@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from prunit.edge.portfolio import Variant
+from prunit.edge.runtimes import DEFAULT
 from prunit.edge.serve import bodies, images, predicting, protocol
 from prunit.edge.serve.batching import Result
 from prunit.edge.serve.front import Front
@@ -211,8 +212,8 @@ class Pages:
 
     async def model(self, request: Request) -> Response:
         """GET /v2/models/MODEL[/versions/VARIANT]."""
-        variant = self._variant(request) or self.service.portfolio.variants[0]
-        return JSONResponse(protocol.model_metadata(self.service.portfolio, variant.artifact))
+        variant, engine = self._told_of(request)
+        return JSONResponse(protocol.model_metadata(self.service.portfolio, variant.artifact, engine))
 
     async def model_ready(self, request: Request) -> Response:
         """GET /v2/models/MODEL[/versions/VARIANT]/ready."""
@@ -223,8 +224,20 @@ class Pages:
 
     async def config(self, request: Request) -> Response:
         """GET /v2/models/MODEL[/versions/VARIANT]/config."""
-        variant = self._variant(request) or self.service.portfolio.variants[0]
-        return JSONResponse(protocol.model_config(self.service.portfolio, variant.artifact, self.settings.max_batch))
+        variant, engine = self._told_of(request)
+        portfolio, most = self.service.portfolio, self.settings.max_batch
+        return JSONResponse(protocol.model_config(portfolio, variant.artifact, most, engine))
+
+    def _told_of(self, request: Request) -> tuple[Variant, str]:
+        """The variant of which metadata tell, and its engine: of the model those of the one that answers now."""
+        service, variant = self.service, self._variant(request)
+        if variant is not None:
+            return variant, service.switcher.engine(variant)
+        first = service.portfolio.variants[0]  # inputs and outputs are the same of all
+        if service.state not in ("ready", "draining"):
+            return first, DEFAULT
+        active = next((v for v in service.portfolio.variants if v.name == service.switcher.active), first)
+        return first, service.switcher.engine(active)
 
     async def index(self, request: Request) -> Response:
         """POST /v2/repository/index: each variant as a version of the one model."""

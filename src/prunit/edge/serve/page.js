@@ -180,7 +180,8 @@ function drawVariants(status) {
     button.addEventListener("click", () => change("/v1/pin", { variant: each.name }, `pinned ${each.name}`));
     const accuracy = each.accuracy == null ? "" : metric(each.accuracy, 2);
     const state = status.pinned === each.name ? `${each.state}, pinned` : each.state;
-    return row([each.name, { text: accuracy, number: true }, { text: ms(each.latency_ms), number: true }, state, button],
+    return row([each.name, `${each.precision}, ${each.engine}`, { text: accuracy, number: true },
+      { text: ms(each.latency_ms), number: true }, state, button],
       each.state === "active" ? "active" : "");
   }));
   if (focused) byId("variants").querySelector(`[data-variant="${CSS.escape(focused)}"]`)?.focus();

@@ -119,12 +119,17 @@ def server_metadata() -> dict[str, Any]:
     return {"name": "prunit", "version": VERSION, "extensions": list(EXTENSIONS)}
 
 
-def model_metadata(portfolio: Portfolio, artifact: Artifact) -> dict[str, Any]:
+def platform_of(engine: str) -> str:
+    """An engine as the protocol names a platform, PROJECT_FORMAT: of `openvino-bf16` the project is OpenVINO."""
+    return f"{engine.partition('-')[0]}_onnx"
+
+
+def model_metadata(portfolio: Portfolio, artifact: Artifact, engine: str) -> dict[str, Any]:
     """Of GET /v2/models/NAME: one model, whose versions are the variants."""
     return {
         "name": portfolio.name,
         "versions": [variant.name for variant in portfolio.variants],
-        "platform": "onnxruntime_onnx",
+        "platform": platform_of(engine),
         "inputs": [{"name": artifact.input_name, "datatype": "FP32", "shape": [-1, *artifact.input_shape]}],
         "outputs": [
             {"name": output.name, "datatype": "FP32", "shape": [-1, *_dims(output, portfolio)]}
@@ -133,11 +138,11 @@ def model_metadata(portfolio: Portfolio, artifact: Artifact) -> dict[str, Any]:
     }
 
 
-def model_config(portfolio: Portfolio, artifact: Artifact, max_batch: int) -> dict[str, Any]:
+def model_config(portfolio: Portfolio, artifact: Artifact, max_batch: int, engine: str) -> dict[str, Any]:
     """Of GET /v2/models/NAME/config (model configuration extension): what clients ask for before they batch."""
     return {
         "name": portfolio.name,
-        "platform": "onnxruntime_onnx",
+        "platform": platform_of(engine),
         "max_batch_size": max_batch,
         "input": [{"name": artifact.input_name, "data_type": "TYPE_FP32", "dims": list(artifact.input_shape)}],
         "output": [

@@ -12,7 +12,9 @@ from typing import Any
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
+from prunit.edge.install import place_of
 from prunit.edge.portfolio import Portfolio
+from prunit.edge.routing import router
 from prunit.edge.serve import logs
 from prunit.edge.serve.app import make
 from prunit.edge.serve.guard import Guard
@@ -31,7 +33,7 @@ def serve(settings: Settings) -> None:
     portfolio = Portfolio.read(settings.folder)
     if not portfolio.variants:
         raise ConfigError(f"the portfolio in '{settings.folder}' has no variant")
-    options_of(portfolio)
+    options_of(router(place_of(settings.folder, settings.cache), settings.engine).overlaid(portfolio))
     if settings.cpus:
         os.sched_setaffinity(0, settings.cpus)
     listening = _listening(settings)

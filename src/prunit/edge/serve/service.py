@@ -10,8 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
+from prunit.edge.install import place_of
 from prunit.edge.names import published
 from prunit.edge.portfolio import Portfolio, Variant
+from prunit.edge.routing import router
 from prunit.edge.serve.batching import Batcher, Job, Outcome, Result
 from prunit.edge.serve.logs import tell
 from prunit.edge.serve.metrics import Figures
@@ -19,7 +21,7 @@ from prunit.edge.serve.predicting import task_of
 from prunit.edge.serve.settings import Refusal, Settings
 from prunit.edge.serve.status import Board, Status, Window, resident_bytes
 from prunit.edge.session import Array
-from prunit.edge.switching.events import Event
+from prunit.edge.switching.events import WRONG, Event
 from prunit.edge.switching.policy import option_of, options_of, policy
 from prunit.edge.switching.reload import ReloadingSwitcher
 from prunit.edge.switching.steering import Load, Steering
@@ -51,9 +53,12 @@ class Service:
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Open the most accurate variant, and answer from then on. Raises what `Switcher` does, and `ConfigError`."""
         settings, self._loop = self.settings, loop
-        options_of(self._published(settings.folder))  # all must be measured; refused before anything is opened
+        here = router(place_of(settings.folder, settings.cache), settings.engine)
+        # All must be measured; refused before anything is opened.
+        options_of(here.overlaid(self._published(settings.folder)))
         self.switcher = ReloadingSwitcher(
             settings.folder,
+            runtime=settings.engine,
             threads=settings.threads,
             memory_bytes=settings.memory_bytes,
             cache=settings.cache,
@@ -190,7 +195,9 @@ class Service:
             self.figures.switched(event.why)
         elif event.kind in ("failed", "refused"):
             self.figures.failed(event.variant)
-        level = logging.WARNING if event.kind in ("failed", "refused", "note", "install") else logging.INFO
+        elif event.kind == "rerouted" and self.state == "ready":
+            self.steering.change_options(options_of(self.portfolio))  # in another engine it takes another time
+        level = logging.WARNING if event.kind in WRONG else logging.INFO
         told = {key: value for key, value in asdict(event).items() if key not in ("at", "kind")}
         tell(event.kind, told, level=level)
         if self._loop and self.state == "ready" and event.kind != "loaded":
@@ -267,6 +274,8 @@ class Service:
         return [
             {
                 "name": variant.name,
+                "engine": self.switcher.engine(variant),
+                "precision": variant.precision,
                 "accuracy": variant.metrics.accuracy,
                 "latency_ms": options[variant.name].service_ms if variant.name in options else None,
                 "file_bytes": variant.metrics.file_bytes,

@@ -19,7 +19,8 @@ class Settings:
     `queue` requests wait at most (more get 429), `max_batch` images are answered together at most. `read_timeout_s` is
     from a request's first byte to its last; `drain_s` for what is being answered when the server is told to end;
     `linger_s` of it for clients that keep a connection and are told to close it; `reload_s` between two looks at the
-    manifest. `token` changes things (and is needed for all requests but health with `token_for_all`).
+    manifest. `engine` is one for all variants, else each runs in that of its route. `token` changes things (and is
+    needed for all requests but health with `token_for_all`).
     """
 
     folder: Path
@@ -32,6 +33,7 @@ class Settings:
     cpus: tuple[int, ...] = ()
     memory_bytes: int | None = None
     cache: Path | None = None
+    engine: str | None = None
     queue: int = 256
     max_batch: int = 16
     max_body_bytes: int = 16_000_000

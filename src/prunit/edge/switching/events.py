@@ -14,7 +14,7 @@ LOG: Final = "events.jsonl"
 _LONGEST_BYTES: Final = 1 << 18
 _EVENTS: Final = 1000
 """So many of the last events are kept."""
-_WRONG: Final = ("failed", "note", "install", "refused", "rerouted")
+WRONG: Final = ("failed", "note", "install", "refused", "rerouted")
 """Kinds that are told once for each reason, and written to the log that `prunit inspect` shows."""
 
 
@@ -55,10 +55,10 @@ class Journal:
         with self._lock:
             if told in self._told:
                 return
-            if event.kind in _WRONG:
+            if event.kind in WRONG:
                 self._told.add(told)
             self._events.append(event)
-        if event.kind in _WRONG:
+        if event.kind in WRONG:
             log_event(self._file, event)
         if self._on_event:
             self._on_event(event)
