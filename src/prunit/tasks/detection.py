@@ -107,6 +107,13 @@ class Detection(DeviceDetection, Judging):
         wanted = f"({images}, {numbers}, boxes)" if self.channels_first else f"({images}, boxes, {numbers})"
         needed = f"detection needs one tensor {wanted}: four numbers of a box and a score for each class"
         if not isinstance(found, Tensor) or found.ndim != 3 or len(found) != images or not found.is_floating_point():
+            if _is_torchvisions(found):
+                raise ModelError(
+                    f"the model gives a list of dicts {where}, as torchvision's detectors do: how many rows they hold"
+                    f" depends on the photo, which no exported file can hold; {needed}. Wrap it in a module that"
+                    " returns the boxes and scores before overlapping ones are sorted out, and in training mode what"
+                    " its loss is computed from (docs/howto/detection.md)"
+                )
             shape = f"{tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
             raise ModelError(f"the model gives {shape} {where}; {needed}. Wrap it in a module that returns that")
         if found.shape[axis] != numbers:
@@ -165,3 +172,9 @@ class Detection(DeviceDetection, Judging):
 
     def guessing_loss(self, targets: Tensor, classes: int, *, smoothing: float) -> float | None:
         return None
+
+
+def _is_torchvisions(found: Any) -> bool:
+    """Whether that is a dict with boxes for each image."""
+    rows = cast("Sequence[Any]", found) if isinstance(found, list | tuple) else ()
+    return bool(rows) and all(isinstance(row, dict) and "boxes" in row for row in rows)
