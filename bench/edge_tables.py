@@ -223,3 +223,30 @@ def replaying(result: Result) -> str:
         f"Trace {config['trace']}, {config['seconds']} s, target {config['target_ms']:.0f} ms; replayed / simulated:"
         f"\n\n{table(head, rows)}"
     )
+
+
+def padding(result: Result) -> str:
+    """Widths that a sparse training left against padded ones, by network and share of empty filters."""
+    head = (
+        "network",
+        "filters empty",
+        "unpadded, of dense, batch 1 / 32",
+        "multiples of 4, of unpadded",
+        "multiples of 16, of unpadded",
+        "params of 4s / 16s",
+        "`--pad auto` takes",
+    )
+    return table(head, [padding_line(row) for row in result["rows"]])
+
+
+def padding_line(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """How many times faster each is, at batch 1 and 32, and what it has more than the unpadded one."""
+    off, padded = row["arms"]["off"], [arm for name, arm in row["arms"].items() if name != "off"]
+    return (
+        row["net"],
+        f"{row['share']:.0%}",
+        " / ".join(f"{off['latency'][batch]['times_faster']:.2f}×" for batch in ("1", "32")),
+        *(" / ".join(f"{arm['latency'][batch]['than_off']:.2f}×" for batch in ("1", "32")) for arm in padded),
+        " / ".join(f"{arm['params'] / off['params'] - 1:+.1%}" for arm in padded),
+        row["chosen"],
+    )

@@ -8,7 +8,7 @@ the ratios of the single turns. `chosen` is what `--pad auto` takes by these fig
 """
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from bench._common import RESULTS, percentile, record, table, write
+from bench import edge_tables
+from bench._common import RESULTS, percentile, record, write
 from bench.default_speed import CLOCKS, TenClasses, measure
 from prunit.cut.zeros import Removed, difference, remove_zeros
 from prunit.export import EXPORTERS
@@ -110,25 +111,6 @@ def _ratio(slower_ns: Sequence[int], faster_ns: Sequence[int]) -> float:
     return float(np.median(np.divide(slower_ns, faster_ns)))
 
 
-def lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[object, ...]]:
-    """For people: a line for each network and share of empty filters."""
-    for each in rows:
-        off = each["arms"][LEAST]
-        yield (
-            each["net"],
-            f"{each['share']:.0%}",
-            *(f"{off['latency'][batch]['times_faster']:.2f}x" for batch in ("1", "32")),
-            *(
-                f"{arm['latency'][batch]['than_off']:.2f}x"
-                for name, arm in each["arms"].items()
-                if name != LEAST
-                for batch in ("1", "32")
-            ),
-            *(f"{arm['params'] / off['params'] - 1:+.1%}" for name, arm in each["arms"].items() if name != LEAST),
-            each["chosen"],
-        )
-
-
 def main() -> None:
     options = _arguments()
     torch.set_num_threads(1)
@@ -138,17 +120,11 @@ def main() -> None:
     for name in options.only or NETS:
         for share in options.shares:
             rows.append(row(NETS[name], share, options.seed, options.seconds, options.clock))
-            print(next(lines(rows[-1:])), flush=True)
+            print(edge_tables.padding_line(rows[-1]), flush=True)
             n = min(arm["latency"]["32"]["n"] for each in rows for arm in each["arms"].values())
             # After each: what is there counts, should the rest be stopped.
             write(record("padding", rows, config=config, n=n, percentile="p50", threads=1), options.json)
-    print(padding_table(rows))
-
-
-def padding_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """All rows, as Markdown."""
-    head = ("network", "empty", "off to dense, 1", "32", "fours to off, 1", "32", "sixteens to off, 1", "32")
-    return table((*head, "params of fours", "of sixteens", "chosen"), list(lines(rows)))
+    print(edge_tables.padding({"rows": rows}))
 
 
 def _arguments() -> argparse.Namespace:

@@ -299,6 +299,7 @@ TABLES: Final[Mapping[str, Callable[[Result], str]]] = {
     "training_step": training_tables.training_step,
     "bf16_accuracy": training_tables.bf16_accuracy,
     "removal": edge_tables.removal,
+    "padding": edge_tables.padding,
     "switching": edge_tables.switching,
     "replaying": edge_tables.replaying,
     "serving": edge_tables.serving,

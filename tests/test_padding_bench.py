@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench import padding
+from bench import edge_tables, padding
 from bench.default_speed import TenClasses
 
 
@@ -35,6 +35,6 @@ def test_a_row_has_all_arms_with_the_same_outputs() -> None:
     assert max(arm["difference"] for arm in row["arms"].values()) < 1e-5
     assert off["latency"]["1"]["than_off"] == 1
     assert off["latency"]["1"]["n"] >= 55
-    (line,) = padding.lines([row])
+    line = edge_tables.padding_line(row)
     assert line[0] == "toy"
     assert len(line) == 11
