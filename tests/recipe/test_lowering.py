@@ -21,7 +21,8 @@ from prunit.edge.precision import name_in
 from prunit.edge.session import self_test
 from prunit.errors import ConfigError, DeviceError, ModelError, UnknownNameError
 from prunit.recipe import lowering
-from prunit.recipe.config import validated
+from prunit.recipe.config import PrecisionConfig, validated
+from prunit.recipe.ladders import rungs_of
 from prunit.train import Fitted
 from tests.recipe.nets import Plain
 
@@ -256,3 +257,10 @@ def test_precisions_of_a_variant_that_is_not_built_are_refused(tmp_path: Path) -
     with pytest.raises(UnknownNameError, match=r"params-1-5.*params-1-4"):
         build(tmp_path / "out", by_variant={"params-1-5": "int8"})
     assert not (tmp_path / "out").exists()
+
+
+def test_nor_of_a_density_that_is_not_trained() -> None:
+    config = validated({"sparse": {"densities": ["1/4"]}, "precision": {"by_variant": {"density-1-5": "int8"}}})
+    with pytest.raises(UnknownNameError, match=r"density-1-5.*density-1-4"):
+        rungs_of(config)
+    rungs_of(config.model_copy(update={"precision": PrecisionConfig(by_variant={"density-1-4": ("int8",)})}))

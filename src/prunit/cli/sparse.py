@@ -14,8 +14,10 @@ from prunit.cli.options import (
     Device,
     Download,
     ImageSize,
+    MaxDrop,
     Model,
     Options,
+    Precisions,
     Seed,
     Settings,
     Subset,
@@ -58,6 +60,8 @@ def ladder(
     device: Device = None,
     subset: Subset = None,
     image_size: ImageSize = None,
+    precision: Precisions = None,
+    max_drop: MaxDrop = None,
     config: ConfigFile = None,
     settings: Settings = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a ladder that was stopped.")] = False,
@@ -68,6 +72,7 @@ def ladder(
     from prunit.cli.progress import Bars
 
     options = Options(*(model, data, None, None, None, None, seed, device, image_size, None, subset, epochs), task=task)
+    options = options._replace(precision=precision, max_drop=max_drop)
     own = {"sparse.densities": tuple(density or ()), "sparse.method": method, "sparse.pad": pad}
     chosen = config_of(options, config, settings, {name: value for name, value in own.items() if value})
     with Bars() as bars:

@@ -3,7 +3,7 @@
 import difflib
 import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, cast, get_args
@@ -206,6 +206,12 @@ class PrecisionConfig(_Section):
     def of(self, variant: str) -> tuple[Precision, ...]:
         """The precisions of a variant."""
         return self.by_variant.get(variant, self.wanted)
+
+    def check_variants(self, names: Collection[str]) -> None:
+        """`UnknownNameError` for a variant in `by_variant` that is not made."""
+        for name in self.by_variant:
+            if name not in names:
+                raise unknown("variant", name, names, "precision.by_variant names them.")
 
 
 class ProbeConfig(_Section):

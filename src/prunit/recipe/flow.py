@@ -126,9 +126,7 @@ def check_request(config: BuildConfig) -> dict[str, Budget | None]:
             raise unknown("variant", name, [n for n, budget in budgets.items() if budget], "by_variant names them.")
         if config.prune_of(name).pin != config.prune.pin:
             raise ConfigError(f"by_variant.{name}.pin: the model is read once for all variants; set prune.pin")
-    for name in config.precision.by_variant:
-        if name not in budgets:
-            raise unknown("variant", name, budgets, "precision.by_variant names them.")
+    config.precision.check_variants(budgets)
     for prune in (config.prune, *map(config.prune_of, config.by_variant)):
         method_of(prune)
         constraints_of(prune)

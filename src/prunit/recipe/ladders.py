@@ -118,6 +118,7 @@ def rungs_of(config: BuildConfig) -> list[Rung]:
         other = rungs.setdefault(level if sparse.method == IMP else density, rung)
         if other != rung:
             raise ConfigError(f"densities of {other.name} and {rung.name} are the same model: leave one out")
+    config.precision.check_variants([DENSE, *(rung.name for rung in rungs.values())])
     return sorted(rungs.values(), key=lambda rung: -rung.density)
 
 
