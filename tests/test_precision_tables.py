@@ -26,7 +26,8 @@ def test_routes_stand_beside_float_in_the_default_engine() -> None:
     }
     line = precision_tables.precisions({"rows": [row]}).splitlines()[-1]
     assert line == (
-        "| VGG-16, 32×32, 1/2 | 78.4 M | 2.00 / 50.00 | 3.10 / 2.90 | 0.90 / 1.10 | – | – | 0.26 | onnxruntime int8 (3.1×) |"
+        "| VGG-16, 32×32, 1/2 | 78.4 M | 2.00 / 50.00 | 3.10 / 2.90 | 0.90 / 1.10 | – | – | 0.26 |"
+        " onnxruntime int8 (3.1×) |"
     )
 
 
