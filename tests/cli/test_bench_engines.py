@@ -149,6 +149,12 @@ def test_what_is_bound_to_an_engine_that_is_not_here_does_not_stop_a_bench(
     assert "large-int8" in result.out
 
 
+def test_inspect_says_what_a_variant_of_fewer_bits_was_made_of(folder: Path) -> None:
+    out = " ".join(prunit("inspect", folder).out.split())
+    assert "large-int8 “large” in int8: " in out
+    assert "“poor” in" not in out
+
+
 def test_wrong_engines(folder: Path) -> None:
     for arguments, message in (
         (("bench", folder, "--engines", "othr"), "unknown engine 'othr'; did you mean 'other'"),
