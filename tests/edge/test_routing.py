@@ -201,6 +201,7 @@ def test_routes_are_plain_data(folder: Path, other: Other) -> None:
     found, problem = read(place_of(folder))
     assert problem == ""
     assert found == routes
+    assert found is not None
     (one,) = found.variants
     assert isinstance(one, Route)
     assert one.key == key_of(Portfolio.read(folder).variants[0])
