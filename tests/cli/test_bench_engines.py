@@ -14,7 +14,7 @@ from prunit.edge.precision import Lowered
 from prunit.edge.routing import ROUTES, read
 from prunit.edge.session import Session
 from tests.cli.running import prunit
-from tests.edge.engines import Other, add, routes_in
+from tests.edge.engines import Other, only, routes_in
 from tests.edge.folders import portfolio_in, variant_in
 
 TIMES = {
@@ -40,7 +40,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     found.adding(few, variant_in(folder, "poor", 2.0)).write(folder)
     absent = Other("absent")
     absent.gone = True
-    add(monkeypatch, Other(), absent)
+    only(monkeypatch, Other(), absent)
 
     def turns(
         sessions: Mapping[str, Session], shapes: object, settings: ProbeSettings, *, on_run: OnRun
@@ -126,6 +126,33 @@ def test_install_says_what_does_not_fit(folder: Path) -> None:
     assert result.code == 0
     assert "0 of 1 variants installed for absent" in result.out
     assert "poor stays as it is: the runtime 'absent' needs the package" in result.out
+
+
+def test_a_simulation_says_which_routes_it_does_not_go_by(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "trace.txt").write_text("20\n" * 2)
+    routes_in(folder, {"large": "other"})
+    result = prunit("simulate", folder, "--trace", tmp_path / "trace.txt", "--json")
+    assert "note: not measured in the engines of this device, or of another file: small, large-int8, poor" in result.err
+    assert json.loads(result.out)  # which a note does not spoil
+    (place_of(folder) / ROUTES).write_text("{")
+    assert "holds no routes" in prunit("simulate", folder, "--trace", tmp_path / "trace.txt").err
+
+
+def test_what_is_bound_to_an_engine_that_is_not_here_does_not_stop_a_bench(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    portfolio = Portfolio.read(folder)
+    portfolio.adding(portfolio.variant("poor").model_copy(update={"engine": "absent"})).write(folder)
+    result = prunit("bench", folder, "--seconds", "0.1")
+    assert result.code == 0, result.err
+    assert "not measured: poor: the runtime 'absent' needs the package 'absent'" in caplog.text
+    assert "large-int8" in result.out
+
+
+def test_inspect_says_what_a_variant_of_fewer_bits_was_made_of(folder: Path) -> None:
+    out = " ".join(prunit("inspect", folder).out.split())
+    assert "large-int8 “large” in int8: " in out
+    assert "“poor” in" not in out
 
 
 def test_wrong_engines(folder: Path) -> None:

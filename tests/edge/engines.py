@@ -69,6 +69,13 @@ def add(monkeypatch: pytest.MonkeyPatch, *engines: Other) -> None:
         monkeypatch.setitem(runtimes.RUNTIMES, engine.name, engine)  # type: ignore[arg-type]
 
 
+def only(monkeypatch: pytest.MonkeyPatch, *engines: Other) -> None:
+    """Have these beside the default one and no others: what is chosen is what the test says, wherever it runs."""
+    for name in set(runtimes.RUNTIMES) - {runtimes.DEFAULT, "reference"}:
+        monkeypatch.delitem(runtimes.RUNTIMES, name)  # type: ignore[arg-type]
+    add(monkeypatch, *engines)
+
+
 def latency(p50_ms: float, batch: int = 1) -> Latency:
     """One that was measured without noise."""
     return Latency(batch=batch, threads=1, n=50, p50_ms=p50_ms, p90_ms=p50_ms, p99_ms=p50_ms)

@@ -9,8 +9,8 @@ from prunit.edge.comparing.rounds import compared
 from prunit.edge.install import place_of
 from prunit.edge.portfolio import Portfolio, Variant
 from prunit.edge.routing import Measured, Route, chosen, engines_for, engines_named, key_of, read, router
-from prunit.errors import UnknownNameError
-from tests.edge.engines import Other, add, measured, routes_in
+from prunit.errors import ConfigError, UnknownNameError
+from tests.edge.engines import Other, add, measured, only, routes_in
 from tests.edge.folders import portfolio_in, variant_in
 
 
@@ -68,10 +68,12 @@ def test_engines_are_named(other: Other) -> None:
     assert "reference" in engines_named("all,reference")
     with pytest.raises(UnknownNameError, match="unknown engine 'othr'; did you mean 'other'"):
         engines_named("onnxruntime,othr")
+    with pytest.raises(ConfigError, match="there is no name in it"):
+        engines_named(" ,")
 
 
 def test_engines_for_a_variant(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    add(monkeypatch, Other(), Other("halves", ("bf16",)))
+    only(monkeypatch, Other(), Other("halves", ("bf16",)))
     names = ("onnxruntime", "other", "halves")
     variant = Portfolio.read(folder).variants[0]
     assert engines_for(variant, names) == ["onnxruntime", "other"]
@@ -167,6 +169,22 @@ def test_what_does_not_fit_any_more_is_passed_over(
         assert found.measured(variant) == variant
 
 
+def test_what_runs_in_one_engine_alone_does_not_go_on_in_another(folder: Path, other: Other) -> None:
+    found = Portfolio.read(folder)
+    large, *others = found.variants
+    found.model_copy(update={"variants": (changed(large, engine="other"), *others)}).write(folder)
+    routes_in(folder, {"large": "other"})
+    other.gone = True
+    (told,) = router(place_of(folder)).notes
+    assert told.startswith("what runs in other alone cannot run here (large): the runtime 'other' needs the package")
+    other.gone = False
+    routes_in(folder, {"large": "other", others[0].name: "other"})
+    other.gone = True
+    goes_on, alone = router(place_of(folder)).notes
+    assert goes_on.startswith("what was to run in other goes on in onnxruntime: ")
+    assert alone.startswith("what runs in other alone cannot run here (large): ")
+
+
 def test_where_the_default_engine_is_gone_the_others_are_all_there_is(
     folder: Path, other: Other, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,6 +201,7 @@ def test_routes_are_plain_data(folder: Path, other: Other) -> None:
     found, problem = read(place_of(folder))
     assert problem == ""
     assert found == routes
+    assert found is not None
     (one,) = found.variants
     assert isinstance(one, Route)
     assert one.key == key_of(Portfolio.read(folder).variants[0])

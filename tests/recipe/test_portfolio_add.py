@@ -15,6 +15,7 @@ import prunit
 from prunit.cut.plans import Plan
 from prunit.edge.measuring.probe import ProbeSettings
 from prunit.edge.portfolio import Portfolio
+from prunit.edge.precision import Lowered
 from prunit.edge.runtimes import runtime
 from prunit.edge.session import self_test
 from prunit.edge.tasks.detection import DeviceDetection
@@ -160,6 +161,23 @@ def test_replacing_a_variant_is_asked_for(both: Both, copied: Path) -> None:
     assert (new.metrics.accuracy, new.artifact.sha256 != old.artifact.sha256) == (0.95, True)
     assert Portfolio.read(copied).verify(copied) == []
     assert len(Portfolio.read(copied).variants) == 2
+
+
+@pytest.mark.parametrize("measure", [False, QUICK])
+def test_what_was_made_of_a_variant_leaves_when_it_is_replaced(
+    both: Both, copied: Path, measure: bool | ProbeSettings
+) -> None:
+    """A twin in bf16 is the same file; it would be damaged, or the new file be overwritten by the old one."""
+    before = Portfolio.read(copied)
+    few = before.variant("macs-1-2").model_copy(
+        update={"name": "macs-1-2-int8", "precision": "int8", "lowered": Lowered(twin="macs-1-2")}
+    )
+    before.adding(few).write(copied)
+    other = trained(prunit.compact(both.dense, prunit.trace(both.dense, X), both.plan), steps=3)
+    found = prunit.portfolio.add(copied, other, both.plan, example=X, replace=True, measure=measure)
+    assert [v.name for v in found.variants] == ["dense", "macs-1-2"]
+    assert found.variant("macs-1-2").artifact.sha256 != few.artifact.sha256
+    assert found.verify(copied) == []
 
 
 def test_the_model_stays_as_it_was_and_modes_too(both: Both, tmp_path: Path) -> None:

@@ -47,7 +47,11 @@ def test_each_precision_stands_beside_its_twin() -> None:
     assert (lost.replace("\u00a0", " "), interval) == ("−0.3 points", "−0.6 to 0.0")
     assert same.startswith("99.1")
     assert (file, time) == ("0.25", "0.50")
-    for part in ("onnxruntime 1.31.1", "mse of 512 training images, seed 3", "in float: stem.conv, head"):
+    for part in (
+        "onnxruntime 1.31.1",
+        "ranges by least squared error of 512 training images, seed 3",
+        "in float: stem.conv, head",
+    ):
         assert part in how
 
 
@@ -82,3 +86,31 @@ def test_integers_are_compared_with_their_twin(ms: float, slower: bool) -> None:
             "“half-int8” is 1.50× slower than “half” at batch 1: layers as narrow as these gain nothing from int8 here;"
             " use “half” where time counts."
         )
+
+
+def test_what_is_faster_at_another_batch_gains_something() -> None:
+    slow = (latency(3.0), latency(10.0, batch=32))
+    half = variant("half", cost=4000, latencies=(latency(2.0), latency(40.0, batch=32)))
+    found = portfolio(dense(latencies=(latency(4),)), half, lower("half").model_copy())
+    few = found.variant("half-int8")
+    few = few.model_copy(update={"metrics": few.metrics.model_copy(update={"latencies": slow})})
+    found = portfolio(*(few if v.name == few.name else v for v in found.variants))
+    (said,) = (v.sentence for v in verdicts(found) if v.variant == few.name and v.kind == "slower")
+    assert said.endswith("at batch 1 (though 4.0× faster at batch 32): use “half” at batch 1.")
+
+
+def test_its_settings_are_those_of_its_twin() -> None:
+    """Which stand in the row above: said twice they only look like another training."""
+    found = both()
+    page = html_page(found, summary_rows(found), {})
+    assert "<td>“half” in int8</td>" in page
+    alone = portfolio(dense(latencies=(latency(4),)), lower("half"))
+    assert "“half” in int8" not in html_page(alone, summary_rows(alone), {})
+
+
+def test_the_engine_of_figures_is_named_where_it_is_another_one() -> None:
+    found = both()
+    bound = found.variant("half-int8").model_copy(update={"engine": "openvino-bf16", "precision": "bf16"})
+    found = portfolio(*(bound if v.name == bound.name else v for v in found.variants))
+    assert "; bf16 in openvino-bf16" in html_page(found, summary_rows(found), {})
+    assert "; bf16 in openvino-bf16" not in html_page(both(), summary_rows(both()), {})

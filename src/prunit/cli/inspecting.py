@@ -14,6 +14,7 @@ from prunit.edge.portfolio import MANIFEST, Portfolio
 from prunit.edge.switching.events import LOG, read_events
 from prunit.errors import FileError, MissingExtraError, PortfolioError, PrunitError
 from prunit.files import sha256_of
+from prunit.report.precisions import made_by
 
 _STATE: Final = ".build"
 """The folder that a build works in, as `recipe.folder` has it; not imported, since a device has no torch."""
@@ -52,13 +53,15 @@ def _portfolio(folder: Path, *, as_json: bool) -> None:
             seconds = ", ".join(f"{step} {s:.1f} s" for step, s in v.seconds.items())
             how = ", ".join([v.recipe, *(f"{name} {value}" for name, value in v.settings.items())])
             told = f"{how}, {budget}, seed {v.seed}, {v.epochs} epochs; {seconds}"
+            if v.lowered:
+                told = f"“{v.lowered.twin}” in {v.precision}: {', '.join(made_by(v))}; {seconds}"
             out.print(f"[bold]{safe(v.name)}[/]  {safe(told)}")
         front = ", ".join(v.name for v in found.pareto("latency_ms")) if _measured(found) else ""
         out.print(f"\n{safe(found.task.metric)} against latency, not dominated: {safe(front) or 'not measured'}")
         events = read_events(place_of(folder) / LOG)[-_EVENTS:]
         for event in events:
             when = datetime.fromtimestamp(event.at, UTC).isoformat(sep=" ", timespec="seconds")
-            told = f"{when} {event.kind} {event.variant}: {event.why}"
+            told = f"{when} {' '.join(filter(None, (event.kind, event.variant)))}: {event.why}"
             out.print(f"[yellow]on this device:[/] {safe(told)}", soft_wrap=True)
         if not problems:
             out.print("all files are there and match their sha256")

@@ -26,6 +26,7 @@ _WORDS: Final = {
     "try": "trying",
     "evaluate": "evaluating",
     "export": "exporting",
+    "quantise": "quantising",
     "memory": "measuring memory",
     "probe": "measuring latency",
     "report": "writing the report",

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from prunit.cli.options import AsJson, CacheDir, EngineName, Threads
-from prunit.errors import ConfigError, DeviceError, MissingExtraError, PortfolioError, UnknownNameError
+from prunit.errors import ConfigError, DeviceError, MissingExtraError, PortfolioError, UnknownNameError, harmless
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A portfolio folder.")]
 Trace = Annotated[
@@ -49,7 +49,6 @@ def install(
     from prunit.edge.portfolio import Portfolio
     from prunit.edge.routing import router
     from prunit.edge.switching.opening import by_engine
-    from prunit.errors import harmless
 
     portfolio, place = Portfolio.read(folder), place_of(folder, cache)
     here = router(place, engine)
@@ -107,7 +106,10 @@ def simulate(
     from prunit.edge.switching.policy import policy as policy_of
     from prunit.edge.switching.simulate import Simulation, services_of
 
-    portfolio = router(place_of(folder, cache), engine).overlaid(Portfolio.read(folder))
+    here, portfolio = router(place_of(folder, cache), engine), Portfolio.read(folder)
+    for note in filter(None, (*here.notes, here.unmeasured(portfolio))):
+        typer.echo(harmless(f"note: {note}"), err=True)
+    portfolio = here.overlaid(portfolio)
     options, services = options_of(portfolio), services_of(portfolio)
     names = policy or [*(f"fixed:{o.name}" for o in options), "accurate", "queue", "delivered", "saver"]
     policies = {name: policy_of(name) for name in names}

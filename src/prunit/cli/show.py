@@ -89,10 +89,17 @@ def portfolio(found: Portfolio, folder: Path, *, built: bool = True) -> None:
     latencies = rows[0].latencies if rows else ()
     if found.device and latencies:
         counts = ", ".join(f"n = {latency.n} at batch {latency.batch}" for latency in latencies)
-        out.print(f"[dim]measured on {safe(_device(found.device, latencies[0].threads))}; {counts}[/]")
+        where = f"{_device(found.device, latencies[0].threads)}{_otherwise(found)}"
+        out.print(f"[dim]measured on {safe(where)}; {counts}[/]")
     if built:
         for what, file in (("report", "report.html"), ("portfolio", MANIFEST)):
             out.print(f"{what:<9} {safe(str(folder / file))}", soft_wrap=True)
+
+
+def _otherwise(found: Portfolio) -> str:
+    """Which figures are of another engine than the device's record names."""
+    alone = {v.engine: v.precision for v in found.variants if v.engine and v.metrics.latencies}
+    return "".join(f"; {precision} in {engine}" for engine, precision in alone.items())
 
 
 def _device(device: Device, threads: int) -> str:

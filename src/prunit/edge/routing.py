@@ -20,7 +20,7 @@ from prunit.edge.precision import Precision
 from prunit.edge.problems import first_problem
 from prunit.edge.records import Record, Sha256
 from prunit.edge.session import Runtime
-from prunit.errors import DeviceError, PrunitError, unknown
+from prunit.errors import ConfigError, DeviceError, PrunitError, unknown
 from prunit.files import write_atomically
 
 AUTO: Final = "auto"
@@ -100,9 +100,11 @@ def key_of(variant: Variant) -> Key:
 def engines_named(text: str) -> tuple[str, ...]:
     """The engines in a text, separated by commas, or `all`; the default one first, with which others are compared.
 
-    Raises `UnknownNameError`.
+    Raises `UnknownNameError`, and `ConfigError` where there is no name.
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise ConfigError(f"engines '{text}': there is no name in it; known: {', '.join([*runtimes.RUNTIMES, 'all'])}")
     for name in names:
         if name != "all" and name not in runtimes.RUNTIMES:
             raise unknown("engine", name, [*runtimes.RUNTIMES, "all"])
@@ -245,11 +247,11 @@ def router(place: Path, runtime: str | Runtime | None = None) -> Router:
     )
     fresh, notes, stale = set[str](), list[str](), False
     for name in dict.fromkeys([runtimes.DEFAULT, *named]):
-        now, before = _version(name), routes.engines.get(name)
+        now, before = version_here(name), routes.engines.get(name)
         if now == before:
             fresh.add(name)
         elif isinstance(now, PrunitError) and name != runtimes.DEFAULT:
-            notes.append(f"what was to run in {name} goes on in {runtimes.DEFAULT}: {now}")
+            notes += _without(name, routes, str(now))
         elif isinstance(now, str) and before:
             stale = stale or name == runtimes.DEFAULT
             notes.append(f"{name} is {now} and was {before} when routes were measured; {AGAIN}")
@@ -258,7 +260,16 @@ def router(place: Path, runtime: str | Runtime | None = None) -> Router:
     return Router(found, frozenset(fresh), stale, forced, threads=routes.threads, notes=told)
 
 
-def _version(name: str) -> str | PrunitError:
+def _without(engine: str, routes: Routes, why: str) -> list[str]:
+    """What becomes of those that were to run in an engine that is not there: some run in no other one."""
+    concerned = [route for route in routes.variants if route.engine == engine]
+    alone = ", ".join(route.variant for route in concerned if route.only)
+    others = any(not route.only for route in concerned) or not concerned
+    notes = [f"what was to run in {engine} goes on in {runtimes.DEFAULT}: {why}"] if others else []
+    return [*notes, f"what runs in {engine} alone cannot run here ({alone}): {why}"] if alone else notes
+
+
+def version_here(name: str) -> str | PrunitError:
     """An engine's version, or why it is not there."""
     try:
         return runtimes.runtime(name).version()

@@ -69,7 +69,8 @@ def add(
     matters; the model is run on it once, in evaluation mode. Written are NAME.onnx, found to give torch's outputs, its
     self-test, NAME.safetensors with the plan inside and NAME.plan.json, then the manifest and, where the package for it
     is there, the report. The model stays as it was. `name` is `dense` without a plan, else from the plan's budget
-    (`macs-1-2`); one that is taken is refused unless `replace`. `metrics` are the task's by name, the main one among
+    (`macs-1-2`); one that is taken is refused unless `replace`, with which variants of fewer bits that were made of the
+    one before leave the portfolio. `metrics` are the task's by name, the main one among
     them as a share (1 is perfect); `accuracy` is short for a classifier's. They are taken as they are told.
 
     The first model settles what the portfolio is for, and later ones need not say it again: `task`, a name (see
@@ -99,7 +100,7 @@ def add(
         with TemporaryDirectory(prefix="adding-", dir=folder / STATE) as place:
             aside = Path(place)
             variant = _written(aside, named, model, plan, graph, example, quality, output=found.output)
-            portfolio = portfolio.adding(variant)
+            portfolio = _without_twins(portfolio, named).adding(variant)
             if measure:
                 _put_beside([v for v in portfolio.variants if v.name != named], folder, aside)
                 settings = measure if isinstance(measure, ProbeSettings) else _as_in_a_build()
@@ -110,6 +111,14 @@ def add(
         portfolio.write(folder)
         _report(portfolio, folder)
     return portfolio
+
+
+def _without_twins(portfolio: Portfolio, name: str) -> Portfolio:
+    """Without the variants of fewer bits of the one that had this name: they have its weights, in bf16 its file."""
+    gone = [v.name for v in portfolio.variants if v.lowered is not None and v.lowered.twin == name]
+    if gone:
+        logging.getLogger(__name__).warning("'%s' is another one now; what was made of it leaves: %s", name, gone)
+    return portfolio.without(*gone)
 
 
 def _opened(folder: Path) -> Portfolio | None:

@@ -117,7 +117,7 @@ class _Lowering:
         before = self._before(name)
         if before is not None:
             return before
-        self.work.progress(name, "quantise" if precision == "int8" else "check", 0, 0)
+        self.work.progress(name, "quantise" if precision == "int8" else "try", 0, 0)
         try:
             made = self._int8(name) if precision == "int8" else self._bf16()
         except _CANNOT as error:

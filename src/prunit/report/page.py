@@ -162,10 +162,12 @@ def _facts(portfolio: Portfolio) -> list[tuple[str, str]]:
         ("input", f"{shape} ({fed.channels})"),
     ]
     device = portfolio.device
+    alone = {v.engine: v.precision for v in portfolio.variants if v.engine and v.metrics.latencies}
+    others = "".join(f"; {precision} in {engine}" for engine, precision in alone.items())
     if device:
         facts += [
             ("device", f"{device.name}, {device.cores} core{'' if device.cores == 1 else 's'}"),
-            ("engine", f"{device.engine} {device.engine_version}"),
+            ("engine", f"{device.engine} {device.engine_version}{others}"),
             ("system", f"{device.os}, Python {device.python}"),
         ]
     else:

@@ -1,6 +1,6 @@
 """What fewer bits cost: each variant in int8 or bf16 beside its float twin, and those that were not kept."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from prunit.edge.portfolio import Portfolio, Variant
@@ -9,6 +9,8 @@ from prunit.report.tables import simple_table, text
 
 _MOST: Final = 4
 """So many layers that stay in float are named."""
+_METHODS: Final[Mapping[str, str]] = {"minmax": "the extremes", "mse": "least squared error"}
+"""Of finding the ranges of activations, in words."""
 
 
 def precisions_section(portfolio: Portfolio) -> str:
@@ -42,7 +44,7 @@ def _table(portfolio: Portfolio, found: Sequence[Variant]) -> str:
                     _ratio(variant.metrics.latency_ms(batch=b), twin and twin.metrics.latency_ms(batch=b))
                     for b in _batches(found)
                 ),
-                _how(variant),
+                "<br>".join(map(text, made_by(variant))),
             ]
         )
     heads = [
@@ -55,7 +57,8 @@ def _table(portfolio: Portfolio, found: Sequence[Variant]) -> str:
         *(f"time at batch {batch}" for batch in _batches(found)),
         "made by",
     ]
-    return simple_table("Each precision beside its float twin; files and times as shares of the twin's", heads, rows)
+    caption = "Each precision beside its float twin; files and times as shares of the twin's"
+    return simple_table(caption, heads, rows, looks="last-words")
 
 
 def _batches(found: Sequence[Variant]) -> list[int]:
@@ -67,12 +70,14 @@ def _ratio(mine: float | None, theirs: float | None) -> str:
     return f"{mine / theirs:.2f}" if mine is not None and theirs else "–"
 
 
-def _how(variant: Variant) -> str:
+def made_by(variant: Variant) -> list[str]:
+    """How a variant of fewer bits came about, in a few words each."""
     lowered = variant.lowered
     assert lowered is not None
     parts = [lowered.library or "unknown"]
     if lowered.method:
-        parts.append(f"{lowered.method} of {lowered.images:,} training images, seed {lowered.seed}")
+        method = _METHODS.get(lowered.method, lowered.method)
+        parts.append(f"ranges by {method} of {lowered.images:,} training images, seed {lowered.seed}")
     if lowered.tuned:
         parts.append(f"weights trained for it, {lowered.tuned} epoch{'s' * (lowered.tuned > 1)}")
     if lowered.float_layers:
@@ -81,4 +86,4 @@ def _how(variant: Variant) -> str:
         parts.append(f"in float: {named}" + (f" and {more} more" if more > 0 else ""))
     if variant.engine:
         parts.append(f"runs in {variant.engine}")
-    return "<br>".join(map(text, parts))
+    return parts

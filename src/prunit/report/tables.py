@@ -92,7 +92,7 @@ def recipes_table(portfolio: Portfolio, rows: Sequence[SummaryRow]) -> str:
         [
             text(variant.name),
             text(variant.recipe),
-            "<br>".join(text(f"{name} {value}") for name, value in variant.settings.items()) or "–",
+            _with(variant, portfolio),
             text(_budget(variant)),
             numbers.percent(variant.keep),
             f"{variant.epochs:,}",
@@ -115,7 +115,15 @@ def recipes_table(portfolio: Portfolio, rows: Sequence[SummaryRow]) -> str:
         "SHA-256 begins",
         "self-test tolerance",
     ]
-    return simple_table("Origin of each variant", heads, body, looks="words")
+    return simple_table("Origin of each variant", heads, body, looks="words origin")
+
+
+def _with(variant: Variant, portfolio: Portfolio) -> str:
+    """Its settings, a line each; one of fewer bits has those of its float twin, which stand there."""
+    twin = variant.lowered.twin if variant.lowered else None
+    if any(other.name == twin for other in portfolio.variants):
+        return f"“{text(twin)}” in {text(variant.precision)}"
+    return "<br>".join(text(f"{name} {value}") for name, value in variant.settings.items()) or "–"
 
 
 def differences_table(rows: Sequence[SummaryRow]) -> str:

@@ -7,7 +7,7 @@ import pytest
 from prunit.edge.judging.evaluation import Evaluation, evaluate
 from prunit.edge.judging.judge import JudgeSettings
 from prunit.edge.portfolio import Portfolio
-from prunit.errors import MissingExtraError, UnknownNameError
+from prunit.errors import FileError, MissingExtraError, UnknownNameError
 from tests.edge.colours import class_folders, portfolio_of
 from tests.edge.engines import Other, add, routes_in
 
@@ -59,3 +59,21 @@ def test_an_engine_that_is_asked_for_has_to_be_there(folder: Path, other: Other)
         judged(folder, "other")
     with pytest.raises(UnknownNameError, match="did you mean 'other'"):
         judged(folder, "othr")
+
+
+def test_a_variant_whose_own_engine_is_not_here_stays_out_with_a_note(folder: Path, other: Other) -> None:
+    found = Portfolio.read(folder)
+    first, second = found.variants
+    found.model_copy(update={"variants": (first, second.model_copy(update={"engine": "other"}))}).write(folder)
+    other.gone = True
+    done = judged(folder)
+    assert [one.variant for one in done.variants] == [first.name]
+    assert done.notes[-1].startswith(f"'{second.name}' is not judged: the runtime 'other' needs the package 'other'")
+    # Who names it wants to know; and so does who has no other.
+    settings, place = JudgeSettings(), folder.parent / "photos"
+    with pytest.raises(MissingExtraError, match="other"):
+        evaluate(Portfolio.read(folder), folder, place, settings=settings, variants=[second.name])
+    other.gone = False
+    other.refuses.add(Path(second.artifact.path).stem)
+    with pytest.raises(FileError, match="no operator"):  # it is here, and something is wrong
+        judged(folder)

@@ -149,7 +149,9 @@ def _slower(variant: Variant, than: Variant, dense: Variant | None) -> Verdict |
     whom = "the dense model" if than is dense and not twin else _quoted(than)
     also = f" (though {_at(fast, 'faster')})" if fast else ""
     gains = (
-        f"layers as narrow as these gain nothing from {variant.precision} here; use {whom} where time counts."
+        f"use {whom} at batch {' and '.join(map(str, slow))}."
+        if twin and fast
+        else f"layers as narrow as these gain nothing from {variant.precision} here; use {whom} where time counts."
         if twin
         else "this engine gains nothing from its widths; build it with --round-to auto, see what plans take with prunit"
         " plan --measure, or try another budget."

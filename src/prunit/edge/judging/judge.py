@@ -23,7 +23,7 @@ from prunit.edge.session import Session, engine, outputs_of, self_test
 from prunit.edge.tasks import DeviceTask, Evidence, Outputs
 from prunit.edge.tasks.classification import DeviceClassification
 from prunit.edge.tasks.detection import DeviceDetection
-from prunit.errors import ConfigError, DataError, MissingExtraError, PortfolioError, PrunitError
+from prunit.errors import ConfigError, DataError, DeviceError, MissingExtraError, PortfolioError, PrunitError
 
 Tell = Callable[[int, int], None]
 """Called with the images done and the images in all."""
@@ -92,6 +92,7 @@ def judge(
     """What the variants of the portfolio in `folder` (or some, by name) say of all images, through the engine.
 
     Each is asked in the engine that it runs in on this device, as `here` says (None: as the routes in `folder` do).
+    Of all variants those stay out, with a note, whose own engine is not here; one that is named has to have it.
     Targets are those of the portfolio's classes (`labelled`). Images stream from disk: what is held of each is its
     evidence. Raises `DataError` for images that cannot be used, `PortfolioError` for a variant that is damaged or does
     not give its stored output here, `MissingExtraError` for a package that the task needs.
@@ -111,10 +112,20 @@ def judge(
     with ExitStack() as stack:
         sessions: dict[str, Session] = {}
         engines, notes = dict[str, str](), list(here.notes)
+        missing: PrunitError | None = None
         for v in chosen:
-            sessions[v.name], engines[v.name], note = opened_here(v, folder, here, settings.threads)
-            stack.callback(sessions[v.name].close)
+            try:
+                sessions[v.name], engines[v.name], note = opened_here(v, folder, here, settings.threads)
+            except (MissingExtraError, DeviceError) as error:
+                if variants is not None or not v.engine:
+                    raise
+                missing, note = error, f"'{v.name}' is not judged: {error}"
+                del found[v.name], took[v.name]
+            else:
+                stack.callback(sessions[v.name].close)
             notes += [note] if note else []
+        if missing and not sessions:
+            raise missing
         stack.enter_context(quiet())
         batch = settings.batch_of(shape)
         started = perf_counter()

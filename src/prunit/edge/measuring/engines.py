@@ -13,7 +13,7 @@ from prunit.edge.install import cpu_features, ready
 from prunit.edge.measuring.measure import Tell
 from prunit.edge.measuring.probe import ProbeSettings, device, latency_of, peak_memory, turns
 from prunit.edge.portfolio import Portfolio, Variant
-from prunit.edge.routing import Measured, Route, Routes, chosen, engines_for
+from prunit.edge.routing import Measured, Route, Routes, chosen, engines_for, version_here
 from prunit.edge.session import Session, engine, self_test
 from prunit.errors import DeviceError, PrunitError
 
@@ -92,12 +92,11 @@ def _versions(names: Sequence[str] | Mapping[str, None]) -> tuple[dict[str, str]
     """Of the engines that are there, and why the others are not."""
     there, absent = dict[str, str](), dict[str, str]()
     for name in names:
-        try:
-            there[name] = runtimes.runtime(name).version()
-        except PrunitError as error:
-            absent[name] = str(error)
-        except Exception as error:  # a package that breaks while it is imported may throw anything
-            absent[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        version = version_here(name)
+        if isinstance(version, PrunitError):
+            absent[name] = str(version)
+        else:
+            there[name] = version
     return there, absent
 
 

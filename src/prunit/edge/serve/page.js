@@ -158,7 +158,10 @@ function drawVariants(status) {
     const beside = x(each.latency_ms) > right - 90;
     let place = y(each.accuracy) + 4;
     const crowded = (other) => Math.abs(other.x - x(each.latency_ms)) < 110 && Math.abs(other.y - place) < 15;
-    while (names.some(crowded)) place += 16;
+    const [from, to] = beside ? [-16 - 7 * each.name.length, -4] : [4, 16 + 7 * each.name.length];
+    const covered = (other) => other !== each && Math.abs(y(other.accuracy) + 4 - place) < 12 &&
+      x(other.latency_ms) > x(each.latency_ms) + from && x(other.latency_ms) < x(each.latency_ms) + to;
+    while (names.some(crowded) || known.some(covered)) place += 16;
     names.push({ x: x(each.latency_ms), y: place });
     parts.push(svg("text", { class: "name", x: x(each.latency_ms) + (beside ? -12 : 12), y: place,
       "text-anchor": beside ? "end" : "start" }, each.name));
