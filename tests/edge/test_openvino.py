@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 import pytest
 
-from prunit.edge.install import install, opened, place_of, read
+from prunit.edge.install import install, opened, place_for, place_of, read
 from prunit.edge.measuring import onnx_writer
 from prunit.edge.measuring.probe import peak_memory
 from prunit.edge.portfolio import Portfolio
@@ -124,7 +124,7 @@ def test_a_blob_that_is_not_the_recorded_one_never_reaches_the_engine(
 ) -> None:
     portfolio, place = Portfolio.read(folder), place_of(folder)
     made = install(portfolio, folder, runtime=ENGINE)
-    blob = place / made.variants["small"].model
+    blob = place_for(place, engine_here(ENGINE)) / made.variants["small"].model
     blob.write_bytes(b"x" * blob.stat().st_size)
 
     def refuse(*_: object, **__: object) -> None:

@@ -183,8 +183,7 @@ def test_the_same_images_give_the_same_bytes_in_any_process(tmp_path: Path) -> N
     code = """if True:
         import sys; from pathlib import Path
         from prunit.edge.portfolio import Artifact
-        from prunit.export.quantising import QuantSettings, Tried, quantised
-from prunit.export.quantising.choosing import best
+        from prunit.export.quantising import QuantSettings, quantised
         from tests.export.int8nets import noise
         folder = Path(sys.argv[1]); artifact = Artifact.model_validate_json((folder / "artifact.json").read_text())
         made, _ = quantised(artifact, folder, [noise(32, (3, 8, 8))], name="int8", settings=QuantSettings(timed=False))

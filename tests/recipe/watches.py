@@ -89,6 +89,7 @@ class Watches:
         batches: tuple[int, ...],
         seconds: float,
         translation: object,
+        engine: str = "onnxruntime",
     ) -> nullcontext[Fake]:
         self.made.append(Fake(graph, self.takes, self.noise, batches, seed=self.seed, luck=self.luck))
         return nullcontext(self.made[-1])
