@@ -1,6 +1,7 @@
 """Training under the rounding of int8: the same model comes back, and it loses less when it is quantised."""
 
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,15 @@ from tests.nets import random_plan
 from tests.train.toys import Small, assert_same, small, stripes, tensors
 
 SETTINGS = Fitted(epochs=1, batch_size=10, lr=0.05, device="cpu", seed=3)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Networks this small are slower with more, and on a busy machine many times so."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("name", ["resnet20", "vgg11", "mobilenetv2"])
