@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Final
 
 import torch
@@ -10,7 +11,10 @@ from torch import Tensor, nn
 
 from prunit import zoo
 from prunit.cut.plans import Plan, choose
-from prunit.graph import ChannelGraph
+from prunit.cut.surgery import compact
+from prunit.edge.portfolio import Metrics, Portfolio, Preprocessing, Variant
+from prunit.export import EXPORTERS
+from prunit.graph import ChannelGraph, trace
 from prunit.scores import score_channels
 
 
@@ -65,3 +69,38 @@ def plan_at(model: nn.Module, graph: ChannelGraph, example: Tensor, share: Fract
 def count(model: nn.Module) -> int:
     """Parameters of a model."""
     return sum(p.numel() for p in model.parameters())
+
+
+def portfolio_at(net: Net, shares: Mapping[str, Fraction], folder: Path) -> Portfolio:
+    """A network at these shares of its channels, exported to the folder: variants that differ in speed alone.
+
+    As accurate as they are wide by the manifest, so that the widest is the one to begin with.
+    """
+    model, example = net.make()
+    graph = trace(model, example)
+    variants = []
+    for name, share in shares.items():
+        small = compact(model, graph, plan_at(model, graph, example, share)).eval()
+        artifact = EXPORTERS["onnx"](small, example, folder, name=name)
+        params = sum(p.numel() for p in small.parameters())
+        metrics = Metrics(
+            accuracy=float(share),
+            params=params,
+            macs=0,
+            weight_bytes=4 * params,
+            activation_bytes=0,
+            file_bytes=artifact.bytes,
+        )
+        variants.append(Variant(name=name, recipe="width", keep=float(share), artifact=artifact, metrics=metrics))
+    found = Portfolio(
+        name=net.name,
+        model=net.name,
+        data="noise",
+        classes=tuple(map(str, range(net.classes))),
+        preprocessing=Preprocessing(mean=(0.5,) * 3, std=(0.2,) * 3, size=(net.image_size, net.image_size)),
+        variants=tuple(variants),
+        prunit_version="0",
+        created="2026-01-01T00:00:00+00:00",
+    )
+    found.write(folder)
+    return found

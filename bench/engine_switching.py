@@ -21,48 +21,19 @@ import numpy as np
 import torch
 
 from bench._common import RESULTS, percentile, record, take_turns, write
-from bench._nets import SMALL, Net, plan_at
-from prunit.cut.surgery import compact
+from bench._nets import SMALL, Net, portfolio_at
 from prunit.edge.install import cpu_features, place_of
 from prunit.edge.measuring.probe import latency_of
-from prunit.edge.portfolio import Metrics, Portfolio, Preprocessing, Variant
+from prunit.edge.portfolio import Portfolio
 from prunit.edge.routing import Measured, Route, Routes
 from prunit.edge.runtimes import runtime
 from prunit.edge.switching.switch import Switcher
-from prunit.export import EXPORTERS
-from prunit.graph import trace
 
 NETS: Final = ("vgg16-32", "resnet20-32")
 ENGINES: Final = ("onnxruntime", "openvino")
-NAMES: Final = ("whole", "half")
+SHARES: Final = {"whole": Fraction(1), "half": Fraction(1, 2)}
 RESIDENT: Final = (None, 1)
 X_BCHW: Final = np.random.default_rng(0).standard_normal((1, 3, 32, 32), dtype=np.float32)
-
-
-def portfolio_in(folder: Path, net: Net) -> Portfolio:
-    """Both variants, exported."""
-    model, example = net.make()
-    graph = trace(model, example)
-    variants = []
-    for name, share in zip(NAMES, (Fraction(1), Fraction(1, 2)), strict=True):
-        small = compact(model, graph, plan_at(model, graph, example, share)).eval()
-        artifact = EXPORTERS["onnx"](small, example, folder, name=name)
-        params = sum(p.numel() for p in small.parameters())
-        figures = {"macs": 0, "activation_bytes": 0, "accuracy": float(share)}
-        metrics = Metrics(params=params, weight_bytes=4 * params, file_bytes=artifact.bytes, **figures)
-        variants.append(Variant(name=name, recipe="width", keep=float(share), artifact=artifact, metrics=metrics))
-    found = Portfolio(
-        name=net.name,
-        model=net.name,
-        data="noise",
-        classes=tuple(map(str, range(10))),
-        preprocessing=Preprocessing(mean=(0.5,) * 3, std=(0.2,) * 3, size=(32, 32)),
-        variants=tuple(variants),
-        prunit_version="0",
-        created="2026-01-01T00:00:00+00:00",
-    )
-    found.write(folder)
-    return found
 
 
 def routed(portfolio: Portfolio, folder: Path, engines: Mapping[str, str]) -> None:
@@ -85,14 +56,14 @@ def routed(portfolio: Portfolio, folder: Path, engines: Mapping[str, str]) -> No
 def ways(folder: Path, net: Net) -> dict[str, Switcher]:
     """A switcher for each pair of engines and each number of variants that stay open, each with a folder of its own."""
     source = folder / "exported"
-    portfolio = portfolio_in(source, net)
+    portfolio = portfolio_at(net, SHARES, source)
     found: dict[str, Switcher] = {}
     for resident in RESIDENT:
         for whole in ENGINES:
             for half in ENGINES:
                 own = folder / f"{whole}-{half}-{resident}"
                 shutil.copytree(source, own)
-                routed(portfolio, own, dict(zip(NAMES, (whole, half), strict=True)))
+                routed(portfolio, own, {"whole": whole, "half": half})
                 switcher = Switcher(own, start="whole", resident=resident)
                 if resident is None:
                     switcher.preload()

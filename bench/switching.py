@@ -32,21 +32,17 @@ import numpy as np
 import torch
 
 from bench._common import RESULTS, ROOT, percentile, record, take_turns, write
-from bench._nets import plan_at
+from bench._nets import SMALL, portfolio_at
 from bench.evidence import cells
 from bench.evidence.arms import ARMS
 from bench.evidence.protocols import protocol
-from prunit import zoo
-from prunit.cut.surgery import compact
 from prunit.edge.install import install, opened, place_of
-from prunit.edge.portfolio import Metrics, Portfolio, Preprocessing, Variant
+from prunit.edge.portfolio import Portfolio, Variant
 from prunit.edge.runtimes import runtime
 from prunit.edge.switching.policy import Option, policy
 from prunit.edge.switching.simulate import Service, Simulation
 from prunit.edge.switching.switch import Switcher
 from prunit.edge.switching.traces import arrivals_of, rates_of
-from prunit.export import exporter
-from prunit.graph import trace
 
 SHARES: Final = tuple(Fraction(n, 8) for n in range(8, 0, -1))
 X_BCHW: Final = np.random.default_rng(0).standard_normal((1, 3, 32, 32), dtype=np.float32)
@@ -56,29 +52,9 @@ LOAD_PER_S: Final = 50
 
 def widths_of_vgg(folder: Path) -> Portfolio:
     """VGG-16 at eight shares of its widths, exported to the folder."""
-    model, example = zoo.load("vgg16").eval(), torch.zeros(1, 3, 32, 32)
-    graph = trace(model, example)
-    variants = []
-    for share in SHARES:
-        small = compact(model, graph, plan_at(model, graph, example, share)).eval()
-        artifact = exporter("onnx")(small, example, folder, name=f"w{share.numerator}-{share.denominator}")
-        params = sum(p.numel() for p in small.parameters())
-        figures = dict.fromkeys(("macs", "activation_bytes"), 0)
-        metrics = Metrics(params=params, weight_bytes=4 * params, file_bytes=artifact.bytes, **figures)
-        name = artifact.path.removesuffix(".onnx")
-        variants.append(Variant(name=name, recipe="width", keep=float(share), artifact=artifact, metrics=metrics))
-    found = Portfolio(
-        name="vgg16",
-        model="vgg16",
-        data="noise",
-        classes=tuple(map(str, range(10))),
-        preprocessing=Preprocessing(mean=(0.5,) * 3, std=(0.2,) * 3, size=(32, 32)),
-        variants=tuple(variants),
-        prunit_version="0",
-        created="2026-01-01T00:00:00+00:00",
+    return portfolio_at(
+        SMALL["vgg16-32"], {f"w{share.numerator}-{share.denominator}": share for share in SHARES}, folder
     )
-    found.write(folder)
-    return found
 
 
 def first_answers(folder: Path, portfolio: Portfolio, rounds: int) -> list[dict[str, Any]]:

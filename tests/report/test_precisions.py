@@ -5,7 +5,7 @@ import re
 import pytest
 
 from prunit.edge.comparing.verdicts import verdicts
-from prunit.edge.portfolio import Portfolio, Variant
+from prunit.edge.portfolio import Portfolio, TaskRecord, Variant
 from prunit.edge.precision import Comparison, LeftOut, Lowered
 from prunit.report.page import html_page
 from prunit.report.precisions import precisions_section
@@ -53,6 +53,14 @@ def test_each_precision_stands_beside_its_twin() -> None:
         "in float: stem.conv, head",
     ):
         assert part in how
+
+
+def test_a_metric_that_is_no_share_is_shown_as_a_number() -> None:
+    task = TaskRecord(name="regression", metric="r2")
+    section = precisions_section(both().model_copy(update={"task": task}))
+    _, _, lost, interval, *_ = cells(section)
+    assert (lost, interval) == ("−0.00310", "−0.00620 to +0.000100")
+    assert "points" not in section
 
 
 def test_a_twin_that_is_gone_leaves_no_shares() -> None:

@@ -283,6 +283,11 @@ class Portfolio(Record):
                 return variant
         raise unknown("variant", name, [variant.name for variant in self.variants])
 
+    def float_twin(self, variant: Variant) -> Variant | None:
+        """The float variant that one of fewer bits was made of; None for a float one, and where it is not there."""
+        twin = variant.lowered.twin if variant.lowered else None
+        return next((other for other in self.variants if other.name == twin), None)
+
     def pareto(self, x: str = "file_bytes", y: str = "accuracy") -> tuple[Variant, ...]:
         """The variants that no other one beats in both metrics, ascending in `x`.
 

@@ -1,6 +1,6 @@
 """Precisions of variants: what numbers an exported model computes with, and how one of fewer bits came about."""
 
-from typing import Final, Literal
+from typing import Literal
 
 from pydantic import Field, NonNegativeInt
 
@@ -9,7 +9,6 @@ from prunit.edge.records import Record
 Precision = Literal["fp32", "bf16", "int8"]
 """`fp32` as trained; `bf16` the same file, computed by an engine that rounds to 8 bits of mantissa; `int8` a file of
 its own whose weights and activations are integers."""
-PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "bf16", "int8")
 
 
 class Comparison(Record):

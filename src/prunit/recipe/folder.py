@@ -61,6 +61,7 @@ def open_folder(
     """
     file = folder / STATE / BUILD
     now = json.loads(json.dumps({"format": "prunit-build", "version": 1, "prunit": VERSION, **settings}))
+    before: Any = None
     try:
         _check_content(folder, resume=resume)
         if file.exists():
@@ -70,7 +71,8 @@ def open_folder(
         (folder / STATE).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FileError(f"cannot use '{folder}': {error.strerror}; choose another folder (--out)") from error
-    write_atomically(file, json.dumps(now, indent=2))
+    if now != before:
+        write_atomically(file, json.dumps(now, indent=2))
     return folder
 
 

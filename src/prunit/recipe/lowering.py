@@ -23,19 +23,17 @@ from prunit.batches import stratified
 from prunit.cut.store import load as load_weights
 from prunit.cut.store import save as save_weights
 from prunit.edge import runtimes
-from prunit.edge.answers import pairs
-from prunit.edge.comparing.paired import Difference, difference
-from prunit.edge.comparing.resampling import paired_difference
+from prunit.edge.comparing.paired import Difference
 from prunit.edge.portfolio import Artifact, Variant
-from prunit.edge.precision import Comparison, LeftOut, Lowered, Precision, name_in
+from prunit.edge.precision import LeftOut, Lowered, Precision, name_in
 from prunit.edge.records import StoredFile
 from prunit.edge.session import Array, Session, engine, outputs_of
 from prunit.errors import DataError, DeviceError, FileError, MissingExtraError, ModelError
 from prunit.export import EXPORTERS
-from prunit.export.quantising import QuantSettings, loosened, quantised
+from prunit.export.quantising import QuantSettings, computed_in_bf16, quantised
 from prunit.files import write_atomically
 from prunit.recipe.folder import STATE, intact_variant, read_json, read_plan
-from prunit.recipe.quality import Quality
+from prunit.recipe.quality import Quality, compared, comparison
 from prunit.recipe.source import example_of
 from prunit.recipe.work import DENSE, Work
 from prunit.train.accuracy import Judged, judge
@@ -235,7 +233,7 @@ class _Lowering:
         """The float file in an engine that computes in bf16: how far its outputs are off is measured here."""
         work, began = self.work, perf_counter()
         with self._session(self.twin.artifact, work.folder, BF16) as session:
-            artifact = loosened(self.twin.artifact, work.folder, session)
+            artifact = computed_in_bf16(self.twin.artifact, work.folder, session)
             judged = self._by(session)
         engine = runtimes.runtime(BF16)
         facts = Lowered(twin=self.twin.name, library=f"openvino {engine.version()}")
@@ -259,7 +257,7 @@ class _Lowering:
         agreement = None
         if mine.answers is not None:
             agreement = float(np.mean(mine.evidence[:, 1] == twin.evidence[:, 1]))
-        against = gap and Comparison(of=self.twin.name, difference=gap.value, low=gap.low, high=gap.high)
+        against = gap and comparison(gap, self.twin.name)
         facts = made.facts.model_copy(update={"agreement": agreement, "against": against})
         return replace(made, facts=facts, drop=gap)
 
@@ -307,15 +305,6 @@ class _Lowering:
                 "epochs": twin.epochs + made.facts.tuned,
             }
         )
-
-
-def compared(mine: Judged, twin: Judged) -> Difference | None:
-    """The main metric less the twin's, with its interval, of the same test images; None where there are too few."""
-    found = pairs(mine.answers, twin.answers)
-    if found is not None:
-        return difference(found)
-    ends = paired_difference(mine.task, mine.evidence, twin.evidence)
-    return None if ends is None else Difference(*ends, images=len(mine.evidence))
 
 
 def _weight_bytes(file: Path) -> int:

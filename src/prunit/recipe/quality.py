@@ -7,7 +7,8 @@ from typing import Final, Self
 
 from prunit.allocate import Budget
 from prunit.cut.plans import Plan
-from prunit.edge.answers import Answers
+from prunit.edge.answers import Answers, pairs
+from prunit.edge.comparing.paired import Difference, difference
 from prunit.edge.comparing.resampling import interval, paired_difference
 from prunit.edge.portfolio import Artifact, Comparison, Metrics, Variant
 from prunit.edge.records import StoredFile
@@ -51,13 +52,23 @@ class Quality:
         if answers is not None:
             return cls(answers.accuracy, judged.metrics, answers)
         main = judged.main
-        against = None
-        if dense is not None:
-            found = paired_difference(judged.task, judged.evidence, dense.evidence)
-            if found is not None:
-                difference, low, high = found
-                against = Comparison(of="dense", difference=difference, low=low, high=high)
+        found = compared(judged, dense) if dense is not None else None
+        against = found and comparison(found, "dense")
         return cls(main, judged.metrics, None, interval(judged.task, judged.evidence), against)
+
+
+def compared(mine: Judged, other: Judged) -> Difference | None:
+    """The main metric less the other's, with its interval, of the same test images; None where there are too few."""
+    found = pairs(mine.answers, other.answers)
+    if found is not None:
+        return difference(found)
+    ends = paired_difference(mine.task, mine.evidence, other.evidence)
+    return None if ends is None else Difference(*ends, images=len(mine.evidence))
+
+
+def comparison(found: Difference, of: str) -> Comparison:
+    """A difference to the variant called `of` as the manifest has it."""
+    return Comparison(of=of, difference=found.value, low=found.low, high=found.high)
 
 
 def variant_record(

@@ -25,19 +25,18 @@ def precisions_section(portfolio: Portfolio) -> str:
 
 
 def _table(portfolio: Portfolio, found: Sequence[Variant]) -> str:
-    names = {variant.name for variant in portfolio.variants}
+    metric = portfolio.task.metric
     rows: list[list[str]] = []
     for variant in found:
         lowered = variant.lowered
         assert lowered is not None
-        twin = portfolio.variant(lowered.twin) if lowered.twin in names else None
-        gap = lowered.against
+        twin, gap = portfolio.float_twin(variant), lowered.against
         rows.append(
             [
                 text(variant.name),
                 text(lowered.twin),
-                "–" if gap is None else numbers.points(gap.difference),
-                "–" if gap is None else f"{numbers.signed(gap.low)} to {numbers.signed(gap.high)}",
+                "–" if gap is None else numbers.gain(metric, gap.difference),
+                "–" if gap is None else f"{numbers.change(metric, gap.low)} to {numbers.change(metric, gap.high)}",
                 "–" if lowered.agreement is None else numbers.percent(lowered.agreement),
                 _ratio(variant.metrics.file_bytes, twin and twin.metrics.file_bytes),
                 *(
@@ -50,8 +49,8 @@ def _table(portfolio: Portfolio, found: Sequence[Variant]) -> str:
     heads = [
         "variant",
         "float twin",
-        portfolio.task.metric,
-        "95 % interval, points",
+        metric,
+        "95 % interval" if metric in numbers.PLAIN else "95 % interval, points",
         "same answer",
         "file",
         *(f"time at batch {batch}" for batch in _batches(found)),

@@ -120,9 +120,9 @@ def recipes_table(portfolio: Portfolio, rows: Sequence[SummaryRow]) -> str:
 
 def _with(variant: Variant, portfolio: Portfolio) -> str:
     """Its settings, a line each; one of fewer bits has those of its float twin, which stand there."""
-    twin = variant.lowered.twin if variant.lowered else None
-    if any(other.name == twin for other in portfolio.variants):
-        return f"“{text(twin)}” in {text(variant.precision)}"
+    twin = portfolio.float_twin(variant)
+    if twin is not None:
+        return f"“{text(twin.name)}” in {text(variant.precision)}"
     return "<br>".join(text(f"{name} {value}") for name, value in variant.settings.items()) or "–"
 
 

@@ -65,9 +65,10 @@ def verdicts(portfolio: Portfolio) -> tuple[Verdict, ...]:
     for variant in portfolio.variants:
         chance = _chance(variant, dense, classes)
         found.append(chance)
-        other = _float_twin(portfolio, variant) or dense
+        twin = portfolio.float_twin(variant)
+        other = twin or dense
         if other and variant is not other:
-            found.append(_slower(variant, other, dense))
+            found.append(_slower(variant, other, dense, twin=twin is not None))
         if variant.name in beaten_by and not chance:
             found.append(_beaten(variant, beaten_by[variant.name], dense, portfolio.task.metric))
         found += [_noisy(variant), _tail(variant)]
@@ -126,13 +127,7 @@ def _chance(variant: Variant, dense: Variant | None, classes: int) -> Verdict | 
     return Verdict(variant.name, "chance", sentence)
 
 
-def _float_twin(portfolio: Portfolio, variant: Variant) -> Variant | None:
-    """The variant of the same widths and weights in float, if it is in the portfolio."""
-    twin = variant.lowered.twin if variant.lowered else None
-    return next((other for other in portfolio.variants if other.name == twin), None)
-
-
-def _slower(variant: Variant, than: Variant, dense: Variant | None) -> Verdict | None:
+def _slower(variant: Variant, than: Variant, dense: Variant | None, *, twin: bool) -> Verdict | None:
     """Slower than the dense model; one of fewer bits than its float twin, whose widths it has."""
     slow: dict[int, float] = {}
     fast: dict[int, float] = {}
@@ -145,7 +140,6 @@ def _slower(variant: Variant, than: Variant, dense: Variant | None) -> Verdict |
     if not slow:
         return None
     worst = max(slow, key=lambda batch: slow[batch])
-    twin = variant.lowered is not None and variant.lowered.twin == than.name
     whom = "the dense model" if than is dense and not twin else _quoted(than)
     also = f" (though {_at(fast, 'faster')})" if fast else ""
     gains = (

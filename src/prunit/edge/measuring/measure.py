@@ -26,16 +26,16 @@ def measure(portfolio: Portfolio, folder: Path, settings: ProbeSettings, *, tell
     tell = tell or (lambda variant, stage, done, total: None)
     able = _able(portfolio)
     files = {v.name: folder / v.artifact.path for v in able}
+    engines = {v.name: v.engine or runtimes.DEFAULT for v in able}
     shapes = {v.name: v.artifact.input_shape for v in portfolio.variants}
     memory: dict[str, int] = {}
     for i, (name, file) in enumerate(files.items()):
         tell(name, "memory", i, len(files))
-        engine = portfolio.variant(name).engine or runtimes.DEFAULT
-        memory[name] = peak_memory(file, shapes[name], runtime=engine, threads=settings.threads)
+        memory[name] = peak_memory(file, shapes[name], runtime=engines[name], threads=settings.threads)
     sessions: dict[str, Session] = {}
     try:
         for v in able:
-            sessions[v.name] = runtimes.runtime_of(v.engine).open(files[v.name], threads=settings.threads)
+            sessions[v.name] = runtimes.runtime(engines[v.name]).open(files[v.name], threads=settings.threads)
             self_test(sessions[v.name], v.artifact, folder)
         latencies = probe(sessions, shapes, settings, on_run=lambda done, total: tell("all", "probe", done, total))
     finally:

@@ -10,7 +10,7 @@ from prunit.edge.runtimes.reference import Reference
 from prunit.edge.session import Runtime
 from prunit.errors import unknown
 
-__all__ = ["DEFAULT", "RUNTIMES", "OnnxRuntime", "OpenVino", "Reference", "precisions_of", "runtime", "runtime_of"]
+__all__ = ["DEFAULT", "RUNTIMES", "OnnxRuntime", "OpenVino", "Reference", "precisions_of", "runtime"]
 
 DEFAULT: Final = "onnxruntime"
 RUNTIMES: Final[Mapping[str, Runtime]] = {
@@ -33,8 +33,3 @@ def runtime(name: str | Runtime = DEFAULT) -> Runtime:
 def precisions_of(runtime: Runtime) -> tuple[Precision, ...]:
     """The precisions of variants that an engine runs; one that does not say: those that the file alone decides."""
     return getattr(runtime, "precisions", ("fp32", "int8"))
-
-
-def runtime_of(engine: str, name: str | Runtime = DEFAULT) -> Runtime:
-    """The runtime of a variant: the only one that it runs in (its `engine`), else the one called `name`."""
-    return runtime(engine or name)

@@ -1,7 +1,7 @@
 """Which layers of a network stay float, and how ranges are found: candidates are made, and measured on images."""
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -132,6 +132,3 @@ def agreement(found: Sequence[Array], expected: Sequence[Array]) -> float | None
     if len(expected) != 1 or expected[0].ndim != 2 or expected[0].shape[1] < 2:
         return None
     return float(np.mean(found[0].argmax(axis=1) == expected[0].argmax(axis=1)))
-
-
-OnTried = Callable[[Tried], None]
