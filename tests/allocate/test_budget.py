@@ -233,7 +233,7 @@ def test_mistakes_say_what_and_how(what: Any, message: str) -> None:
     [
         (
             "time=5ms",
-            "'time': write latency=5ms, .*or latency=5ms@FILE.*Known: activations, energy, faster, latency, macs, par",
+            "'time': write latency=5ms, .*or latency=5ms@FILE.*Known: activations, arena, cycles, energy, faster",
         ),
         ("parms=1/2", "unknown budget key 'parms'; did you mean 'params'"),
         ("Params=1/2", "did you mean 'params'"),
@@ -257,6 +257,8 @@ def test_mistakes_say_what_and_how(what: Any, message: str) -> None:
         ("power=2mJ", "write energy=2mJ@FILE"),
         ("sparsity=0.9", "say what of, params=1/4 for example: a budget is the share that is kept"),
         ("accuracy=0.9", "a budget limits what a model costs"),
+        ("rom=256KB", "write flash=256KB@PART"),
+        ("tensor_arena=64KB", "write arena=64KB@tflm"),
         ("=1/2", "unknown budget key ''"),
     ],
 )
@@ -331,3 +333,48 @@ def test_what_is_written_in_another_way_asks_for_the_same() -> None:
         "faster=4x@pi.json",
     )
     assert len({Budget.parse(text).asks for text in others}) == len(others)
+
+
+@pytest.mark.parametrize(
+    ("text", "figure", "amount", "part"),
+    [
+        ("arena=48KB@tflm", "arena_bytes", 48_000, "tflm"),
+        ("arena=64KiB@tflm", "arena_bytes", 65_536, "tflm"),
+        ("flash=1/4@tflm", "flash_bytes", 2, "tflm"),
+        ("cycles=250k@ethos-u55-128", "cycles", 250_000, "ethos-u55-128"),
+        ("sram=64KB@ethos-u65-256", "sram_bytes", 64_000, "ethos-u65-256"),
+        ("latency=5ms@ethos-u55-32", "latency_ms", 5, "ethos-u55-32"),
+    ],
+)
+def test_what_a_part_reports_is_limited_by_its_name(text: str, figure: str, amount: float, part: str) -> None:
+    budget = Budget.parse(f"{text},macs=1/2")
+    limit, other = budget.limits
+    assert (limit.figure, limit.part, limit.timed) == (figure, part, False)
+    assert limit.of({figure: 8.0}) == amount
+    assert budget.on_parts == (limit,)
+    assert other.part == ""
+    assert Budget.parse(str(budget)) == budget
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cycles=250k", "needs a part: write cycles=250k@ethos-u55-32; parts that tell cycles are ethos-u55-32,"),
+        ("flash=2MB", "(on every device alike: weights=…)"),
+        ("arena=3KB@ethos-u55-128", "of 'ethos-u55-128' there is no arena; limit latency, cycles, sram, flash"),
+        ("faster=2x@ethos-u55-128", "of 'ethos-u55-128' there is no faster; limit latency,"),
+        ("energy=1mJ@tflm", "of 'tflm' there is no energy; limit arena, flash"),
+        ("params=3@tflm", "'@tflm' names a device, but params is the same on all of them"),
+        ("cycles=5ms@ethos-u55-128", "unknown unit 'ms', known are k, M, G, B; in 'ms' are latency"),
+        ("latency=5@ethos-u55-128", "say in what unit, us, ms, s"),
+        ("arena=0@tflm", "is not"),
+    ],
+)
+def test_a_part_is_asked_what_it_tells(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        Budget.parse(text)
+
+
+def test_an_unknown_part_is_told() -> None:
+    with pytest.raises(UnknownNameError, match=r"unknown part 'ethos-u55-129'; did you mean 'ethos-u55-128'"):
+        Budget.parse("cycles=1M@ethos-u55-129")

@@ -150,8 +150,8 @@ def test_round_trip_is_exact(tmp_path: Path) -> None:
             lambda data: data["variants"][0]["artifact"].update(outputs=[{"name": "boxes", "shape": [9, 4]}]),
             r"variants\[0\].artifact.outputs: the first is called 'boxes', and 'output_name' is 'logits'",
         ),
-        (lambda data: data.update(version=5), "field 'version' is 5 and this prunit reads up to 4; upgrade prunit"),
-        (lambda data: data.update(version="1"), "version: Input should be 1, 2, 3 or 4"),
+        (lambda data: data.update(version=6), "field 'version' is 6 and this prunit reads up to 5; upgrade prunit"),
+        (lambda data: data.update(version="1"), "version: Input should be 1, 2, 3, 4 or 5"),
         (lambda data: data.update(name=3, model=4), r"name: Input .* \(and 1 more\)"),
     ],
 )
@@ -177,7 +177,7 @@ def test_a_manifest_of_the_version_before_is_read_and_written_as_one_of_today(tm
     assert (read.task.name, read.task.metric, read.preprocessing.fit) == ("classification", "accuracy", "crop")
     read.write(tmp_path)
     again = Portfolio.read(tmp_path)
-    assert again.version == 4
+    assert again.version == 5
     assert [(output.name, output.shape) for output in again.variants[0].artifact.outputs] == [("logits", None)]
     assert again.variants == read.variants
 

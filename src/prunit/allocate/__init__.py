@@ -8,7 +8,7 @@ An allocator sees a graph, scores, a budget and constraints, never a model. To a
 from collections.abc import Mapping
 from typing import Final, Protocol
 
-from prunit.allocate.budget import KEYS, MEASURED, Budget, Limit
+from prunit.allocate.budget import KEYS, MEASURED, ON_PARTS, Budget, Limit
 from prunit.allocate.by_complexity import Complexity, by_complexity
 from prunit.allocate.by_density import Densities, by_density
 from prunit.allocate.closer import closer
@@ -22,6 +22,7 @@ __all__ = [
     "ALLOCATORS",
     "KEYS",
     "MEASURED",
+    "ON_PARTS",
     "Allocator",
     "Budget",
     "Complexity",

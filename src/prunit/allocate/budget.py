@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Final
 
 from prunit.errors import ConfigError, unknown
+from prunit.mcu.parts import PARTS, part
 from prunit.units import UNITS, Kind, unit_of
 
 KEYS: Final[Mapping[str, str]] = {
@@ -25,7 +26,16 @@ MEASURED: Final[Mapping[str, str]] = {"latency": "latency_ms", "faster": "latenc
 TIMED: Final = ("latency", "faster")
 """Of these, what is met by timing plans on this machine where no profile is named (`latency=5ms`, `faster=2x`)."""
 
-_FIGURES: Final[Mapping[str, str]] = {**KEYS, **MEASURED}
+ON_PARTS: Final[Mapping[str, str]] = {
+    "cycles": "cycles",
+    "arena": "arena_bytes",
+    "sram": "sram_bytes",
+    "flash": "flash_bytes",
+}
+"""What it may limit on a microcontroller or an NPU, and the figure that its compiler or interpreter reports
+(`cycles=250k@ethos-u55-128`, `arena=48KB@tflm`). A latency may be one of such a part too."""
+
+_FIGURES: Final[Mapping[str, str]] = {**KEYS, **MEASURED, **ON_PARTS}
 _KINDS: Final[Mapping[str, Kind]] = {"bytes": "bytes", "ms": "ms", "mj": "mj"}
 """How the amounts of a figure are given, by the end of its name; all others are counts."""
 
@@ -41,11 +51,11 @@ _MEANT: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "write params=…, how many weights there are": ("param", "parameter", "parameters", "numparams", "nparams"),
     "write weights=…, the bytes of all weights (about those of the file)": (
-        *("size", "weight", "weightbytes", "modelsize", "file", "filesize", "disk", "storage", "flash", "rom", "bytes"),
+        *("size", "weight", "weightbytes", "modelsize", "file", "filesize", "disk", "storage", "bytes"),
         *("download", "mb", "kb"),
     ),
     "write ram=…, the most bytes that activations take at once; the weights' bytes are weights=…": (
-        *("memory", "mem", "peak", "peakmemory", "sram", "vram", "activation", "activationbytes", "peakram"),
+        *("memory", "mem", "peak", "peakmemory", "vram", "activation", "activationbytes", "peakram"),
         *("activationmemory", "memorybytes", "workingset"),
     ),
     "write latency=5ms, timed on this machine, or latency=5ms@FILE with the profile of a device": (
@@ -59,6 +69,15 @@ _MEANT: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "write energy=2mJ@FILE with the profile of a device, as prunit probe-device makes it": (
         *("power", "joule", "joules", "battery", "energymj", "mj", "watt", "watts"),
+    ),
+    "write flash=256KB@PART, with tflm or an NPU such as ethos-u55-128 for PART": (
+        *("rom", "flashbytes", "programmemory", "binary", "tflite", "flatbuffer"),
+    ),
+    "write arena=64KB@tflm, what TensorFlow Lite Micro takes of RAM": (
+        *("tensorarena", "arenabytes", "arenasize", "scratch", "heap"),
+    ),
+    "write cycles=1M@PART, with the name of an NPU such as ethos-u55-128 for PART": (
+        *("cycle", "clocks", "clockcycles", "ticks", "npucycles"),
     ),
     "say what of, params=1/4 for example: a budget is the share that is kept, or an amount": (
         *(
@@ -84,7 +103,8 @@ _MEANT: Final[Mapping[str, tuple[str, ...]]] = {
 class Limit:
     """The most that one figure may be: a share of the dense cost, or an amount in elements, macs, bytes, ms or mJ.
 
-    `profile` is the file of the device whose figure it is, '' for what is counted and for what is timed here.
+    `profile` is the file of the device whose figure it is, or the name of a part (`mcu.parts`); '' for what is counted
+    and for what is timed here.
     """
 
     key: str
@@ -97,6 +117,11 @@ class Limit:
     def figure(self) -> str:
         """The name of what is limited, with its unit."""
         return _FIGURES[self.key]
+
+    @property
+    def part(self) -> str:
+        """The microcontroller or NPU whose figure it is, '' if it is none's."""
+        return self.profile if self.profile in PARTS else ""
 
     @property
     def timed(self) -> bool:
@@ -170,6 +195,11 @@ class Budget:
         return Budget(tuple(limit for limit in self.limits if not limit.timed))
 
     @property
+    def on_parts(self) -> tuple[Limit, ...]:
+        """The limits that a microcontroller's or an NPU's own tools tell."""
+        return tuple(limit for limit in self.limits if limit.part)
+
+    @property
     def as_dict(self) -> dict[str, str]:
         """Limits as the user wrote them, by key."""
         return {limit.key: limit.text for limit in self.limits}
@@ -201,9 +231,11 @@ def _limit(key: str, value: float | str) -> Limit:
         raise unknown("budget key", key, _FIGURES, meant=meant)
     text = str(value).strip()
     number, at, profile = text.partition("@")
-    if profile and key not in MEASURED:
+    if key in ON_PARTS or (key in MEASURED and profile in PARTS):
+        _check_part(key, number, profile, text)
+    elif profile and key not in MEASURED:
         raise ConfigError(f"budget {key}={text}: '{at}{profile}' names a device, but {key} is the same on all of them")
-    if not profile and (at or (key in MEASURED and key not in TIMED)):
+    elif not profile and (at or (key in MEASURED and key not in TIMED)):
         how = f"write {key}={number}@FILE; prunit probe-device makes one"
         raise ConfigError(f"budget {key}={text} needs the profile of a device: {how}")
     if key == "faster":
@@ -217,6 +249,21 @@ def _limit(key: str, value: float | str) -> Limit:
     if not isinstance(value, str) and share is not None and _simple(share).denominator <= 4096:
         text = str(_simple(share))
     return Limit(key, text, share, amount, profile)
+
+
+def _check_part(key: str, number: str, profile: str, text: str) -> None:
+    """`UnknownNameError` for a part that does not exist, `ConfigError` for one without such a figure, or none."""
+    figure = _FIGURES[key]
+    having = [name for name, each in PARTS.items() if figure in each.figures]
+    if not profile:
+        also = " (on every device alike: weights=…)" if key == "flash" else ""
+        raise ConfigError(
+            f"budget {key}={text} needs a part: write {key}={number}@{having[0]}; parts that tell {key} are"
+            f" {', '.join(having)}{also}"
+        )
+    if key == "faster" or figure not in part(profile).figures:
+        names = [name for name in ("latency", *ON_PARTS) if _FIGURES[name] in part(profile).figures]
+        raise ConfigError(f"budget {key}={text}: of '{profile}' there is no {key}; limit {', '.join(names)}")
 
 
 def _times_faster(number: str, text: str) -> float:
@@ -249,12 +296,12 @@ def _share_or_amount(key: str, text: str) -> tuple[float | None, float | None]:
     if not unit and number <= 1:
         return number, None
     kind = _kind_of(key)
-    if not unit and key in MEASURED:
+    if not unit and _FIGURES[key].endswith(("_ms", "_mj")):
         raise ConfigError(f"budget {key}={text}: say in what unit, {', '.join(UNITS[kind])}")
     try:
         return None, number * unit_of(unit, kind) if unit else number
     except ConfigError as error:
-        others = [name for name in (*KEYS, *MEASURED) if name != "faster" and _takes(name, unit)] if unit else []
+        others = [name for name in _FIGURES if name != "faster" and _takes(name, unit)] if unit else []
         of_others = f"; in '{unit}' are {', '.join(others)}" if others else ""
         raise ConfigError(f"budget {key}={text}: {error}{of_others}") from None
 

@@ -26,6 +26,10 @@ class Meter(Protocol):
         """What of it each layer takes, in the order of `graph.layers`."""
         ...
 
+    def exact(self, widths: np.ndarray, /) -> float:
+        """The same by the word of the device's own tools, where there are any to ask: slower, and final."""
+        ...
+
 
 class Target:
     """A budget on a graph: which widths meet it, and which each group may have.
@@ -144,6 +148,11 @@ class Target:
         On a device narrow layers can take longer than those that fill its blocks of channels.
         """
         if self.met_by(self.floor) or self.met_by(self.ceiling):
+            return
+        # A refusal is the device's own word, where there is one to ask.
+        for meter in self.meters.values():
+            meter.exact(self.floor)
+        if self.meters and self.met_by(self.floor):
             return
         found, dense = self.figures(self.floor), self.dense_figures
         parts = [

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from prunit.cli import benching, evaluating, running, serving, sparse
+from prunit.cli import benching, evaluating, parts, running, serving, sparse
 from prunit.cli.options import (
     AsJson,
     Begin,
@@ -33,6 +33,7 @@ from prunit.cli.options import (
     Settings,
     SkipBroken,
     Subset,
+    Targets,
     TaskName,
     Threads,
     Time,
@@ -92,6 +93,7 @@ def build(
     fine_tune: FineTune = None,
     precision: Precisions = None,
     max_drop: MaxDrop = None,
+    target: Targets = None,
     config: ConfigFile = None,
     settings: Settings = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a build that was stopped.")] = False,
@@ -115,6 +117,7 @@ def build(
         skip_broken=skip_broken or None,
         precision=precision,
         max_drop=max_drop,
+        targets=target,
     )
     chosen = config_of(options, config, settings)
     with Bars() as bars:
@@ -222,6 +225,7 @@ def plan(
     measure: Annotated[
         bool, typer.Option("--measure", help="Time plans of several roundings here, show them, and take the fastest.")
     ] = False,
+    target: Targets = None,
     config: ConfigFile = None,
     settings: Settings = None,
     as_json: AsJson = False,
@@ -232,7 +236,9 @@ def plan(
     from prunit.cli.progress import Bars
     from prunit.files import write_atomically
 
-    options = Options(model, data, budget, recipe, mode, score, seed, device, image_size, round_to, task=task)
+    options = Options(
+        *(model, data, budget, recipe, mode, score, seed, device, image_size, round_to), task=task, targets=target
+    )
     chosen = config_of(options, config, settings)
     check_writable(out, "plan.json")
     with Bars() as bars:
@@ -244,18 +250,21 @@ def plan(
         if data:
             bars.wait(f"reading {chosen.data}")
         dataset = dataset_of(chosen, data_dir, download) if data else None
-        graph, found, seconds = decide_plan(chosen, limit, dataset, shape=(shape, classes), measure=measure, bars=bars)
+        planned = decide_plan(chosen, limit, dataset, shape=(shape, classes), measure=measure, bars=bars)
+    found = planned.chosen
     write_atomically(out, found.decision.plan.to_json())
     if as_json:
-        typer.echo(json.dumps(show.decision_json(found.decision, seconds) | found.as_dict(), indent=2))
+        facts = show.decision_json(found.decision, planned.seconds) | found.as_dict()
+        typer.echo(json.dumps(facts | parts.spent_json(planned.spent), indent=2))
     else:
         show.candidates(found)
-        show.decision(graph, found.decision, seconds, out, replaces=replaces)
+        parts.spent(planned.spent)
+        show.decision(planned.graph, found.decision, planned.seconds, out, replaces=replaces)
 
 
 @app.command()
 def inspect(
-    what: Annotated[Path, typer.Argument(help="A portfolio folder, plan.json, .safetensors or .onnx file.")],
+    what: Annotated[Path, typer.Argument(help="A portfolio folder, plan.json, .safetensors, .onnx or .tflite file.")],
     as_json: AsJson = False,
 ) -> None:
     """Explain a plan, a portfolio, a weights file or an exported model; check what can be checked."""

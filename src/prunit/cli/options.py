@@ -45,7 +45,7 @@ Budgets = Annotated[
     typer.Option(
         "--budget",
         help="The most a variant may cost: params=1/16, macs=20M, ram=64KB; faster=2x or latency=5ms, timed here, or"
-        " latency=5ms@profile.json of a device. One variant each."
+        " latency=5ms@profile.json of a device; arena=64KB@tflm, cycles=1M@ethos-u55-128. One variant each."
         " (default: params=1/4 and params=1/16)",
     ),
 ]
@@ -138,6 +138,14 @@ MaxDrop = Annotated[
         "--max-drop", min=0, help="Points that int8 or bf16 may lose to float, else it is left out. (default: 0.5)"
     ),
 ]
+Targets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        metavar="PARTS",
+        help="Microcontrollers and NPUs that variants are made for, besides those of budgets: tflm, ethos-u55-128, …",
+    ),
+]
 EngineName = Annotated[
     str | None,
     typer.Option(
@@ -178,6 +186,7 @@ class Options(NamedTuple):
     skip_broken: bool | None = None
     precision: list[str] | None = None
     max_drop: float | None = None
+    targets: list[str] | None = None
 
 
 def config_of(
@@ -204,6 +213,8 @@ def config_of(
     given: dict[str, Any] = {
         names.get(name, name): value for name, value in options._asdict().items() if value is not None and value != []
     }
+    if "targets" in given:
+        given["parts.targets"] = ",".join(given.pop("targets"))
     given |= _precisions(given.pop("precision", ()))
     return read_config(file, given | dict(own or {}), settings or ())
 

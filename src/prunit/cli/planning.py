@@ -1,6 +1,7 @@
 """`prunit plan`: decide on a plan with or without data."""
 
 import re
+from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,12 @@ from prunit.cut.surgery import check_runs, compact
 from prunit.errors import ConfigError
 from prunit.graph import ChannelGraph, trace
 from prunit.recipe import BuildConfig, Chosen, check_request, decide_here
+from prunit.recipe.blueprint import Blueprint
 from prunit.recipe.deciding import Clock
+from prunit.recipe.embedding import parts_of
 from prunit.recipe.opening import for_task
 from prunit.recipe.source import task_of
+from prunit.recipe.spending import Spent, spent_on
 from prunit.train import device_named
 
 if TYPE_CHECKING:
@@ -32,10 +36,21 @@ def one_budget(config: BuildConfig) -> Budget:
     return budgets[0]
 
 
+@dataclass(frozen=True)
+class Planned:
+    """The graph, the decision, and the seconds that trace, scores, allocation and a test cut took together; and what
+    the plan takes on each part that was named."""
+
+    graph: ChannelGraph
+    chosen: Chosen
+    seconds: float
+    spent: tuple[Spent, ...] = ()
+
+
 def decide_plan(
     config: BuildConfig, budget: Budget, dataset: Dataset | None, *, shape: tuple[str, int], measure: bool, bars: Bars
-) -> tuple[ChannelGraph, Chosen, float]:
-    """The graph, the decision, and the seconds that trace, scores, allocation and a test cut took together.
+) -> Planned:
+    """What is planned for a budget.
 
     Without a data set `shape` says what the model is built for: C×H×W and the number of classes. With `measure` plans
     of all roundings are timed, and the decision is what `build` would choose.
@@ -50,6 +65,8 @@ def decide_plan(
     started = perf_counter()
     graph = trace(model, example, pin=config.prune.pin)
     bars.tell(config.model, "prune", 0, 0)
+    parts = parts_of(config, [budget])
+    blueprint = Blueprint(model, graph, image_1CHW) if parts else None
     chosen = decide_here(
         model,
         graph,
@@ -62,9 +79,15 @@ def decide_plan(
         clock=Clock(config.probe.threads, config.probe.batch),
         on_round=lambda done, total: bars.tell(config.model, "prune", done, total),
         on_timed=lambda done, total: bars.tell(config.model, "measure", done, total),
+        blueprint=blueprint,
     )
     check_runs(model, compact(model, graph, chosen.decision.plan), example)
-    return graph, chosen, perf_counter() - started
+    seconds = perf_counter() - started
+    spent: tuple[Spent, ...] = ()
+    if blueprint is not None:
+        bars.tell(config.model, "measure", 0, 0)
+        spent = tuple(spent_on(each, blueprint, chosen.decision.plan) for each in parts)
+    return Planned(graph, chosen, seconds, spent)
 
 
 def model_and_image(name: str, shape: str, classes: int, seed: int = 0) -> "tuple[nn.Module, Tensor]":

@@ -19,6 +19,7 @@ from prunit.report import SummaryRow, numbers, summary_rows
 from prunit.report.headline import headline
 from prunit.report.summary import latency_key
 from prunit.shown import metric_change
+from prunit.units import written
 
 if TYPE_CHECKING:
     from prunit.cli.shrinking import Shrunk
@@ -199,12 +200,17 @@ def decision(graph: "ChannelGraph", decided: "Decision", seconds: float, out: Pa
         limits = (f"{limit} {share:.1%} used" for limit, share in decided.used.items())
         binds = f"; {decided.binding} is the limit that binds" if len(decided.used) > 1 else ""
         printer.print(safe(f"budget: {', '.join(limits)}{binds}"))
+    from prunit.allocate import Budget
+
+    of_parts = {limit.figure: limit.part for limit in Budget.parse(str(decided.plan.origin["budget"])).on_parts}
     for figure, (before, after) in decided.predicted.items():
         name, _, unit = figure.rpartition("_")
         times = numbers.times(before / max(after, 1e-12))
-        printer.print(
-            f"{name} on the profile's device: {after:.3g} {_UNITS[unit]} predicted, {before:.3g} dense ({times})"
-        )
+        told = f"{after:.3g} {_UNITS.get(unit, '')} predicted, {before:.3g} dense"
+        if figure in of_parts:
+            told = f"{written(after, figure)}, {written(before, figure)} dense"
+        where = of_parts.get(figure, "the profile's device")
+        printer.print(f"{name or figure} on {where}: {told} ({times})")
     for timing in decided.measured:
         printer.print(
             f"batch {timing.batch}: {timing.p50_ms:.3g} ms here, {timing.dense_p50_ms:.3g} dense"

@@ -21,6 +21,7 @@ from pydantic import (
 
 from prunit.edge import tables
 from prunit.edge.answers import Answers
+from prunit.edge.embedded import Embedded
 from prunit.edge.pixels import Fit
 from prunit.edge.precision import Comparison, LeftOut, Lowered, Precision
 from prunit.edge.problems import check_version, first_problem, text_of
@@ -30,9 +31,10 @@ from prunit.files import inside, sha256_of, staged
 from prunit.shown import Table
 
 MANIFEST: Final = "portfolio.json"
-VERSION: Final = 4
-"""Of what is written; all older ones are read. Version 3 knows float variants only, without `precision`; version 2 also
-classifiers with one output only: without `task`, `fit`, `outputs` and further metrics; version 1 lacks `answers`."""
+VERSION: Final = 5
+"""Of what is written; all older ones are read. Version 4 lacks `embedded`, what is for microcontrollers; version 3
+knows float variants only, without `precision`; version 2 also classifiers with one output only: without `task`, `fit`,
+`outputs` and further metrics; version 1 lacks `answers`."""
 
 
 class Output(Record):
@@ -178,7 +180,7 @@ class Variant(Record):
     `settings` are the switches of the recipe, such as its score; `budget` is as the user wrote it; `keep` the share of
     all channels kept (1.0 = dense); `widths` are (dense, kept) by group; `seconds` those spent by step (prune, train,
     export). One of fewer bits says by `lowered` how it was made of its float twin; `engine` is the only one that it
-    runs in, '' where any will do.
+    runs in, '' where any will do. `embedded` is its form for microcontrollers and NPUs, where one was asked for.
     """
 
     name: str = Field(min_length=1)
@@ -193,6 +195,7 @@ class Variant(Record):
     plan: StoredFile | None = None
     weights: StoredFile | None = None
     artifact: Artifact
+    embedded: Embedded | None = None
     metrics: Metrics
     seconds: dict[str, NonNegativeFloat] = Field(default={})
     epochs: NonNegativeInt = 0
@@ -235,7 +238,7 @@ class Portfolio(Record):
     """
 
     format: Literal["prunit-portfolio"] = "prunit-portfolio"
-    version: Literal[1, 2, 3, 4] = VERSION
+    version: Literal[1, 2, 3, 4, 5] = VERSION
     name: str
     model: str
     data: str
@@ -350,7 +353,8 @@ class Portfolio(Record):
             files = [
                 (artifact.path, artifact.bytes, artifact.sha256),
                 (artifact.self_test, None, artifact.self_test_sha256),
-                *((file.path, file.bytes, file.sha256) for file in (variant.plan, variant.weights) if file),
+                *((f.path, f.bytes, f.sha256) for f in (variant.plan, variant.weights) if f),
+                *((f.path, f.bytes, f.sha256) for f in (variant.embedded.files if variant.embedded else ())),
             ]
             for path, size, sha256 in files:
                 problem = file_problem(Path(folder), path, size, sha256)

@@ -1,82 +1,20 @@
 """What a build can be told, with the defaults of a user who says nothing."""
 
 import difflib
-import math
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
-from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, cast, get_args
+from typing import Any, Final, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from prunit.edge import runtimes
 from prunit.edge.precision import Precision
 from prunit.errors import ConfigError, UnknownNameError, unknown
+from prunit.recipe.written import Budgets, Duration, Names, PadTo, Parts, Precisions, RoundTo, Seed
 from prunit.shown import Shown
 from prunit.train import TrainConfig
 from prunit.train.config import Positive, meaning
-from prunit.units import seconds_of
-
-
-def _names_listed(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
-
-
-def _precisions_listed(value: object) -> object:
-    """One precision or several, as a list or as 'int8,fp32'."""
-    several = value.split(",") if isinstance(value, str) else value
-    if not isinstance(several, list | tuple):
-        return value
-    return tuple(dict.fromkeys(each.strip().lower() if isinstance(each, str) else each for each in several))
-
-
-def _budgets_listed(value: object) -> object:
-    """One budget or several, each as text or as {"params": 1/16}: a list of texts."""
-    several = value if isinstance(value, list | tuple) else (value,)
-    return tuple(",".join(f"{k}={_limit(v)}" for k, v in b.items()) if isinstance(b, Mapping) else b for b in several)
-
-
-def _limit(value: object) -> str:
-    """A share given as a number by the simple fraction that was meant: 1/3 for 0.3333333333333333."""
-    near = Fraction(value).limit_denominator(4096) if isinstance(value, float) and 0 < value <= 1 else None
-    return str(near) if near is not None and math.isclose(near, cast("float", value), rel_tol=1e-12) else str(value)
-
-
-def _rounding(value: object) -> object:
-    """'auto' or a whole number of channels, as such or as text."""
-    text = str(value).strip().lower()
-    if isinstance(value, bool) or not (text == "auto" or (text.isdecimal() and int(text) >= 1)):
-        raise PydanticCustomError("rounding", "input should be a whole number of channels, at least 1, or 'auto'")
-    return text if text == "auto" else int(text)
-
-
-def _padding(value: object) -> object:
-    """'auto', 'off' or a whole number of channels, as such or as text."""
-    text = str(value).strip().lower()
-    if isinstance(value, bool) or not (text in ("auto", "off") or (text.isdecimal() and int(text) >= 1)):
-        raise PydanticCustomError("padding", "input should be a whole number of channels, at least 1, 'auto' or 'off'")
-    return text if text in ("auto", "off") else int(text)
-
-
-def _duration(value: object) -> object:
-    """A duration as text, found readable."""
-    if value is None:
-        return None
-    try:
-        seconds_of(str(value))
-    except ConfigError as error:
-        raise PydanticCustomError("duration", "{reason}", {"reason": str(error)}) from error
-    return str(value).strip()
-
-
-RoundTo = Annotated[int | Literal["auto"], BeforeValidator(_rounding)]
-PadTo = Annotated[int | Literal["auto", "off"], BeforeValidator(_padding)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_names_listed)]
-Budgets = Annotated[tuple[str, ...], BeforeValidator(_budgets_listed)]
-Precisions = Annotated[tuple[Precision, ...], BeforeValidator(_precisions_listed), Field(min_length=1)]
 
 
 class _Section(Shown, BaseModel):
@@ -183,7 +121,7 @@ class EffortConfig(_Section):
 
     rule: Literal["equal-time", "equal-macs", "equal-epochs"] = "equal-time"
     """A variant's epochs: as many as the dense model's, or as many as cost its macs, or its time on this machine."""
-    time: Annotated[str | None, BeforeValidator(_duration)] = None
+    time: Duration = None
     """Time for the whole build, as 90s, 30m or 2h: epochs follow from it, train.epochs plays no part."""
 
 
@@ -212,6 +150,19 @@ class PrecisionConfig(_Section):
         for name in self.by_variant:
             if name not in names:
                 raise unknown("variant", name, names, "precision.by_variant names them.")
+
+
+class PartsConfig(_Section):
+    """Microcontrollers and NPUs that variants are made for, besides those that budgets name."""
+
+    targets: Parts = ()
+    """Of all variants: tflm, ethos-u55-128 and others, see `prunit.mcu.parts`."""
+    images: int = Field(default=512, ge=1)
+    """Training images that ranges of activations are taken from; as many others choose among ways to find them."""
+    max_drop: float = Field(default=0.5, ge=0)
+    """Points of the main metric that integers may lose on the test images before the weights are trained for them."""
+    tune: int = Field(default=1, ge=0)
+    """Epochs of quantisation-aware training where int8 loses more than that; 0 is none."""
 
 
 class ProbeConfig(_Section):
@@ -252,6 +203,7 @@ class BuildConfig(_Section):
     effort: EffortConfig = EffortConfig()
     sparse: SparseConfig = SparseConfig()
     precision: PrecisionConfig = PrecisionConfig()
+    parts: PartsConfig = PartsConfig()
     probe: ProbeConfig = ProbeConfig()
 
     def prune_of(self, variant: str) -> PruneConfig:

@@ -2,6 +2,7 @@
 
 - a budget of time without a profile is met by timing plans (faster.py);
 - of roundings that meet a budget, the fastest one that costs no accuracy is taken (choosing.py);
+- a budget of a microcontroller or an NPU is met by what its own tools report of the plan (correcting.py);
 - everything else is `decide`, and nothing is timed.
 """
 
@@ -24,8 +25,11 @@ from prunit.export.translation import Translation
 from prunit.graph import ChannelGraph
 from prunit.graph.running import example_tensors
 from prunit.prices.costs import width_array
+from prunit.recipe.blueprint import Blueprint
 from prunit.recipe.choosing import Candidate, Chosen, candidates_of, fastest, in_words, told, with_timings
 from prunit.recipe.config import BuildConfig, PruneConfig
+from prunit.recipe.correcting import met_by_tools
+from prunit.recipe.devices import meters_of
 from prunit.recipe.dial import Dial, limited
 from prunit.recipe.faster import Met, meet
 from prunit.recipe.progress import Progress
@@ -109,12 +113,14 @@ def decide_here(
     score: Score | Saliency | None = None,
     on_round: OnRound | None = None,
     on_timed: OnTimed | None = None,
+    blueprint: Blueprint | None = None,
 ) -> Chosen:
     """The plan within the budget, found with a clock where the budget or `measure` asks for it.
 
     With `measure` the rounding is chosen by timing, where `config` leaves a choice and more than one plan competes;
     with `every` all plans are timed, those too that do not compete or are alone. `example` is an image for the model on
-    the CPU; `batches` are where the model is. Raises `BudgetError` with the closest reachable point, timed if need be.
+    the CPU; `batches` are where the model is; `blueprint` is the model's, if there is one. Raises `BudgetError` with
+    the closest reachable point, timed if need be.
     """
     clock, on_timed = replace(clock or Clock(), engine=config.engine), on_timed or (lambda done, total: None)
     started = perf_counter()
@@ -127,7 +133,14 @@ def decide_here(
             score=score,
             on_round=on_round,
             on_timed=on_timed,
+            blueprint=blueprint,
         )
+    elif budget.on_parts:
+        blueprint = blueprint or Blueprint(model, graph, example_tensors(example)[0], translation=clock.translation)
+        scored, _ = scored_for(
+            *(model, graph, batches, budget, config), score=score, on_round=on_round, blueprint=blueprint
+        )
+        chosen = Chosen(met_by_tools(scored, budget, config))
     else:
         scored, target = scored_for(model, graph, batches, budget, config, score=score, on_round=on_round)
         chosen = Chosen(scored.decide(budget, config, target=target))
@@ -202,14 +215,19 @@ def _within_time(
     score: Score | Saliency | None,
     on_round: OnRound | None,
     on_timed: OnTimed,
+    blueprint: Blueprint | None,
 ) -> Chosen:
+    if budget.on_parts and blueprint is None:
+        blueprint = Blueprint(model, graph, example_tensors(example)[0], translation=clock.translation)
     with clock.watch(model, graph, example, (1,)) as watch:
         # A latency in ms says how much there is to prune only beside that of the dense model.
         share = limit.share if limit.share is not None else _share_of(limit, graph, watch)
-        target = narrowest(graph, budget.known, config)
+        target = narrowest(graph, budget.known, config, meters_of(graph, budget.known, config, blueprint))
         # Scored as for half that share of the multiply-adds: they shrink faster than the time they take.
         asked = limited(budget.known, target, share / 2)
-        scored, _ = scored_for(model, graph, batches, asked, config, score=score, on_round=on_round)
+        scored, _ = scored_for(
+            *(model, graph, batches, asked, config), score=score, on_round=on_round, blueprint=blueprint
+        )
         dial = Dial(scored, budget.known, config, target)
         met = meet(dial, limit, watch, tell=lambda done: on_timed(done, 0))
     text = f"{in_words(met.timing, clock.engine)}; found by timing {len(met.tried)} plans"
@@ -251,12 +269,13 @@ def decided(
     measure: bool | None = None,
     translation: Translation | None = None,
     note: str = "",
+    blueprint: Blueprint | None = None,
 ) -> Chosen:
     """What a variant keeps, decided on the device of the training and timed as its finished model will be.
 
     `prune` are other settings than the configuration has for the variant; with `measure=False` nothing is timed but
     what a budget of time needs. `translation` is what exporting the dense model gave, if that was done already.
-    `note` is told with the progress.
+    `note` is told with the progress; `blueprint` is the dense model's, for budgets of parts.
     """
     progress(name, "prune", 0, 0, note)
     prune = prune or config.prune_of(name)
@@ -274,6 +293,7 @@ def decided(
             clock=Clock(config.probe.threads, config.probe.batch, translation=translation),
             on_round=lambda done, total: progress(name, "prune", done, total, note),
             on_timed=lambda done, total: progress(name, "measure", done, total, note),
+            blueprint=blueprint,
         )
     finally:
         dense.to("cpu")

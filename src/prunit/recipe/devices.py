@@ -1,4 +1,4 @@
-"""What a plan may need to know of a device: meters made of the profiles that a budget or a setting names."""
+"""What a plan may need to know of a device: meters of the profiles and parts that a budget or a setting names."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +9,9 @@ from prunit.edge.measuring.profile import DeviceProfile
 from prunit.errors import ConfigError
 from prunit.graph import ChannelGraph
 from prunit.prices.meters import EnergyMeter, LatencyMeter
+from prunit.recipe.blueprint import Blueprint
 from prunit.recipe.config import PruneConfig
+from prunit.recipe.on_parts import PartMeter, meters_on_parts
 
 
 def profiles_of(budget: Budget, config: PruneConfig) -> dict[str, tuple[str, DeviceProfile]]:
@@ -17,7 +19,7 @@ def profiles_of(budget: Budget, config: PruneConfig) -> dict[str, tuple[str, Dev
 
     Raises `FileError` for a file that is no profile or of another engine, `ConfigError` where a mode has none.
     """
-    files = {limit.figure: limit.profile for limit in budget.limits if limit.profile}
+    files = {limit.figure: limit.profile for limit in budget.limits if limit.profile and not limit.part}
     wanted = MODES[config.mode].figure if config.recipe == "complexity" else ""
     if wanted and wanted not in files:
         # The file of another limit is of the same device, most likely.
@@ -32,11 +34,25 @@ def profiles_of(budget: Budget, config: PruneConfig) -> dict[str, tuple[str, Dev
     return {figure: (file, read[file]) for figure, file in files.items()}
 
 
-def meters_of(graph: ChannelGraph, budget: Budget, config: PruneConfig) -> Mapping[str, Meter]:
-    """By figure what predicts it; `ModelError` where a profile does not cover the graph's layers."""
-    return {
+def meters_of(
+    graph: ChannelGraph, budget: Budget, config: PruneConfig, blueprint: Blueprint | None = None
+) -> Mapping[str, Meter]:
+    """By figure what predicts it; `ModelError` where a profile does not cover the graph's layers.
+
+    The `blueprint` of the model is for limits on parts; without one these are a `ConfigError`.
+    """
+    if budget.on_parts and blueprint is None:
+        limits = ", ".join(map(str, budget.on_parts))
+        raise ConfigError(f"budget {limits} asks a part about the model itself, and here there is only its graph")
+    of_parts = meters_on_parts(budget.on_parts, blueprint) if blueprint and budget.on_parts else {}
+    return of_parts | {
         figure: LatencyMeter(graph, profile, source=f"'{file}'")
         if figure == MEASURED["latency"]
         else EnergyMeter(graph, profile)
         for figure, (file, profile) in profiles_of(budget, config).items()
     }
+
+
+def step_of(meter: Meter) -> int:
+    """The channels that widths should be multiples of where this meter tells what they take."""
+    return meter.step if isinstance(meter, PartMeter) else 1

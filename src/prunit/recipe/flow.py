@@ -15,9 +15,11 @@ from prunit.batches import Dataset
 from prunit.edge.portfolio import Portfolio, Variant
 from prunit.errors import ConfigError, unknown
 from prunit.prices.costs import cost_of
+from prunit.recipe.blueprint import Blueprint
 from prunit.recipe.config import BuildConfig
 from prunit.recipe.deciding import check_timable, decided
 from prunit.recipe.devices import profiles_of
+from prunit.recipe.embedding import check_tools, embedded, parts_of
 from prunit.recipe.folder import held, open_folder
 from prunit.recipe.lowering import lowered
 from prunit.recipe.opening import configured, for_task, opened
@@ -28,6 +30,7 @@ from prunit.recipe.source import (
     ModelLike,
     check_exports,
     check_trains,
+    example_of,
 )
 from prunit.recipe.starting import Start, check_start, check_taught
 from prunit.recipe.work import DENSE, Work
@@ -59,11 +62,12 @@ def build(
     begun = opened(config, model, data, Path(out), resume=resume, on_step=on_step, pin=config.prune.pin)
     dataset, progress, source, graph, dense = begun.dataset, begun.progress, begun.source, begun.graph, begun.dense
     config = for_task(config, dataset.task)
+    parts = parts_of(config, budgets.values())
     start = Start.of(config.start, source)
     if source.told:
         progress("all", "plan", 0, 0, source.told)
     for name, budget in budgets.items():
-        if budget:
+        if budget and not budget.on_parts:
             first_reachable(graph, budget.known, config.prune_of(name))
     translation, export_s = None, 0.0
     if not begun.goes_on:
@@ -75,21 +79,24 @@ def build(
             answers = judge(dense, dataset.watching, device=config.train.device).answers
             check_taught(answers, kept=True, part=dataset.watched_part)
         check_time(config, dense, dataset, fitted_to(config.train, dataset), began=began, export_s=export_s)
-    timed = {
-        name: decided(config, dataset, graph, dense, name, budget, progress, translation=translation)
+    blueprint = Blueprint(dense, graph, example_of(dataset), translation=translation)
+    found = {
+        name: decided(
+            *(config, dataset, graph, dense, name, budget, progress), translation=translation, blueprint=blueprint
+        )
         for name, budget in budgets.items()
-        if budget and budget.timed and not (resume and (Path(out) / f"{name}.plan.json").exists())
+        if budget and (budget.timed or budget.on_parts) and not (resume and (Path(out) / f"{name}.plan.json").exists())
     }
     # All that can be wrong with what was asked has been found by now; only then the folder is touched.
     with held(Path(out), resume=resume):
         folder = open_folder(Path(out), begun.settings, resume=resume, defaults=BuildConfig().model_dump(mode="json"))
         work = Work(config, folder, dataset, source, graph, progress, start)
         plans = {
-            name: work.plan(dense, name, budget, chosen=timed.get(name), translation=translation)
+            name: work.plan(dense, name, budget, chosen=found.get(name), translation=translation)
             for name, budget in budgets.items()
         }
         work = work.with_precision(dense)
-        del begun, dense, translation
+        del begun, dense, translation, blueprint
         pacer = pacer_of(work, plans, began=began, export_s=export_s)
         progress.plan_to_train(
             {name: cost_of(graph, plan).macs for name, plan in plans.items()},
@@ -107,7 +114,7 @@ def build(
             if name == DENSE and start.trained:
                 answers = work.answers_to_choose_by(variants[0])
                 check_taught(answers, kept=start.kept, part=dataset.watched_part)
-        portfolio = work.measure(*lowered(work, variants))
+        portfolio = work.measure(*lowered(work, embedded(work, variants, parts)))
         work.report(portfolio)
         return portfolio
 
@@ -127,6 +134,7 @@ def check_request(config: BuildConfig) -> dict[str, Budget | None]:
         if config.prune_of(name).pin != config.prune.pin:
             raise ConfigError(f"by_variant.{name}.pin: the model is read once for all variants; set prune.pin")
     config.precision.check_variants(budgets)
+    check_tools(parts_of(config, budgets.values()))
     for prune in (config.prune, *map(config.prune_of, config.by_variant)):
         method_of(prune)
         constraints_of(prune)

@@ -17,8 +17,8 @@ from prunit.version import VERSION
 STATE: Final = ".build"
 """Folder inside the portfolio for what only a resumed build needs."""
 
-LATER: Final = "precision"
-"""The section of the settings that a resumed build may change: what it says is done with variants that are there."""
+LATER: Final = ("precision", "parts")
+"""The sections of the settings that a resumed build may change: what they say is done with variants that are there."""
 BUILD: Final = "build.json"
 """In that folder, all settings of the build, the defaults included."""
 
@@ -67,7 +67,7 @@ def open_folder(
         if file.exists():
             before = read_json(file)
             _check_same(before, now, folder, defaults or {})
-            now = {**before, LATER: now[LATER]} if LATER in now else before
+            now = {**before, **{section: now[section] for section in LATER if section in now}}
         (folder / STATE).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FileError(f"cannot use '{folder}': {error.strerror}; choose another folder (--out)") from error
@@ -144,7 +144,7 @@ def _check_same(before: Any, now: Mapping[str, Any], folder: Path, defaults: Map
     old, new = _flat(before), _flat(now)
     old = {name: value for name, value in _flat(defaults).items() if name in new} | old
     for name in [*new, *(name for name in old if name not in new)]:
-        if name != "prunit" and not name.startswith(f"{LATER}.") and old.get(name) != new.get(name):
+        if name != "prunit" and name.partition(".")[0] not in LATER and old.get(name) != new.get(name):
             raise ConfigError(
                 f"the build in '{folder}' was started with {name}={old.get(name)}, now it is {new.get(name)}: resume "
                 "it as it was started, or choose another folder (--out)"

@@ -6,20 +6,13 @@ the files, so that what a precision costs is a paired difference: nothing of a t
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any, Final
 
-import numpy as np
-import torch
-from torch import Tensor, nn
-
-from prunit.batches import stratified
 from prunit.cut.store import load as load_weights
 from prunit.cut.store import save as save_weights
 from prunit.edge import runtimes
@@ -27,22 +20,21 @@ from prunit.edge.comparing.paired import Difference
 from prunit.edge.portfolio import Artifact, Variant
 from prunit.edge.precision import LeftOut, Lowered, Precision, name_in
 from prunit.edge.records import StoredFile
-from prunit.edge.session import Array, Session, engine, outputs_of
+from prunit.edge.session import engine
 from prunit.errors import DataError, DeviceError, FileError, MissingExtraError, ModelError
 from prunit.export import EXPORTERS
 from prunit.export.quantising import QuantSettings, computed_in_bf16, quantised
 from prunit.files import write_atomically
 from prunit.recipe.folder import STATE, intact_variant, read_json, read_plan
-from prunit.recipe.quality import Quality, compared, comparison
+from prunit.recipe.quality import Quality, comparison
 from prunit.recipe.source import example_of
+from prunit.recipe.twins import Beside, judged_by, opened, training_images
 from prunit.recipe.work import DENSE, Work
-from prunit.train.accuracy import Judged, judge
+from prunit.train.accuracy import Judged
 from prunit.train.rounded import int8_settings, tuned_for_int8
 
 BF16: Final = "openvino-bf16"
 """The engine that computes float files in bf16."""
-_AT_ONCE: Final = 64
-"""Images of a batch that an engine answers: small activations stay in the caches."""
 _VARIANT, _LEFT_OUT, _ASKED = "variant.json", "left-out.json", "asked.json"
 _CANNOT: Final = (ModelError, DataError, DeviceError, FileError, MissingExtraError)
 """What may be wrong with one precision of one variant, while the float one goes on."""
@@ -58,7 +50,7 @@ def lowered(work: Work, variants: Sequence[Variant]) -> tuple[list[Variant], lis
     left_out: list[LeftOut] = []
     for twin in variants:
         wanted = work.config.precision.of(twin.name)
-        lowering = _Lowering(work, twin)
+        lowering = _Lowering(work, twin, Beside(work, twin))
         made = [lowering.made(precision) for precision in wanted if precision != "fp32"]
         kept = [each for each in made if isinstance(each, Variant)]
         if "fp32" in wanted or twin.name == DENSE or not kept:
@@ -68,18 +60,6 @@ def lowered(work: Work, variants: Sequence[Variant]) -> tuple[list[Variant], lis
     for each in left_out:
         logging.getLogger(__name__).warning("%s is left out: %s", each.name, each.why)
     return found, left_out
-
-
-class _Answering(nn.Module):
-    """A session in the place of a model that is judged."""
-
-    def __init__(self, session: Session) -> None:
-        super().__init__()
-        self._session = session
-
-    def forward(self, x_BCHW: Tensor) -> Tensor | tuple[Tensor, ...]:
-        found = tuple(torch.from_numpy(values) for values in outputs_of(self._session, x_BCHW.numpy()))
-        return found[0] if len(found) == 1 else found
 
 
 @dataclass(frozen=True)
@@ -108,6 +88,7 @@ class _Lowering:
 
     work: Work
     twin: Variant
+    beside: Beside
 
     def made(self, precision: Precision) -> Variant | LeftOut:
         """The variant in a precision; what stands in the folder is not made again where the same was asked for."""
@@ -210,31 +191,18 @@ class _Lowering:
 
     def _quantised(self, artifact: Artifact, folder: Path, name: str) -> tuple[Artifact, Lowered]:
         settings, seed = self.work.config.precision, self.work.config.seed
-        calibration, held_out = self._training_images(settings.images, seed)
+        calibration, held_out = training_images(self.work.dataset, settings.images, seed)
         how = QuantSettings(timed=settings.timed, seed=seed)
         return quantised(artifact, folder, calibration, name=name, settings=how, holdout_BCHW=held_out)
-
-    def _training_images(self, images: int, seed: int) -> tuple[list[Array], list[Array]]:
-        """Normalised batches of so many training images, as many of each class as can be, and of as many others."""
-        dataset = self.work.dataset
-        found = stratified(dataset.task.strata(dataset.train.y_B), 2 * images, seed=seed)
-        # Shuffled: the index is ascending, and images of a folder come class by class.
-        order = found[torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))]
-        parts = (order[: (len(order) + 1) // 2], order[(len(order) + 1) // 2 :])
-        split = dataset.train.x_BCHW
-        first, second = (
-            [dataset.normalise(split[index]).numpy() for index in part.split(_AT_ONCE) if len(index)] for part in parts
-        )
-        return first, second or first
 
     # ── bf16 ──
 
     def _bf16(self) -> _Made:
         """The float file in an engine that computes in bf16: how far its outputs are off is measured here."""
         work, began = self.work, perf_counter()
-        with self._session(self.twin.artifact, work.folder, BF16) as session:
+        with opened(self.twin.artifact, work.folder, BF16) as session:
             artifact = computed_in_bf16(self.twin.artifact, work.folder, session)
-            judged = self._by(session)
+            judged = judged_by(session, self.work.dataset)
         engine = runtimes.runtime(BF16)
         facts = Lowered(twin=self.twin.name, library=f"openvino {engine.version()}")
         made = _Made(artifact, facts, judged, self.twin.metrics.weight_bytes)
@@ -244,38 +212,18 @@ class _Lowering:
 
     def _judged(self, found: tuple[Artifact, Lowered], folder: Path, *, tuned: int = 0) -> _Made:
         artifact, facts = found
-        with self._session(artifact, folder, runtimes.DEFAULT) as session:
-            judged = self._by(session)
+        with opened(artifact, folder, runtimes.DEFAULT) as session:
+            judged = judged_by(session, self.work.dataset)
         facts = facts.model_copy(update={"twin": self.twin.name, "tuned": tuned})
         held = _weight_bytes(folder / artifact.path)
         return self._compared(_Made(artifact, facts, judged, held))
 
     def _compared(self, made: _Made) -> _Made:
         """Beside the float twin, image by image."""
-        twin, mine = self._twin_judged, made.judged
-        gap = compared(mine, twin)
-        agreement = None
-        if mine.answers is not None:
-            agreement = float(np.mean(mine.evidence[:, 1] == twin.evidence[:, 1]))
+        gap, agreement = self.beside.compared(made.judged)
         against = gap and comparison(gap, self.twin.name)
         facts = made.facts.model_copy(update={"agreement": agreement, "against": against})
         return replace(made, facts=facts, drop=gap)
-
-    @cached_property
-    def _twin_judged(self) -> Judged:
-        with self._session(self.twin.artifact, self.work.folder, runtimes.DEFAULT) as session:
-            return self._by(session)
-
-    def _by(self, session: Session) -> Judged:
-        return judge(_Answering(session), self.work.dataset, device="cpu", batch_size=_AT_ONCE)
-
-    @contextmanager
-    def _session(self, artifact: Artifact, folder: Path, engine: str) -> Iterator[Session]:
-        session = runtimes.runtime(engine).open(folder / artifact.path, threads=torch.get_num_threads())
-        try:
-            yield session
-        finally:
-            session.close()
 
     def _record(self, name: str, precision: Precision, made: _Made) -> Variant:
         twin, work = self.twin, self.work

@@ -24,10 +24,11 @@ from prunit.errors import BudgetError, ConfigError, ModelError, PlanError, Score
 from prunit.graph import ChannelGraph, Group
 from prunit.graph.running import example_tensors
 from prunit.prices.costs import Cost, cost_of, named_widths
+from prunit.recipe.blueprint import Blueprint
 from prunit.recipe.case import Case, Found, rounded, told
 from prunit.recipe.complexity import complexity
 from prunit.recipe.config import PruneConfig
-from prunit.recipe.devices import meters_of
+from prunit.recipe.devices import meters_of, step_of
 from prunit.recipe.reconvene import reconvene
 from prunit.recipe.stopwatch import Timing
 from prunit.recipe.streams import reachable, stay_whole
@@ -142,15 +143,21 @@ def scored_for(
     *,
     score: Score | Saliency | None = None,
     on_round: OnRound | None = None,
+    blueprint: Blueprint | None = None,
 ) -> tuple[Scored, Target]:
-    """The model's weights scored for plans of a budget and others like it, and that budget on the graph."""
+    """The model's weights scored for plans of a budget and others like it, and that budget on the graph.
+
+    `blueprint` is the model's, if there is one already.
+    """
     recipe, method = method_of(config, score)
     name = name_of(score or config.score or recipe.score)
     if method.needs_data and not any(len(y_B) for _, y_B in batches):
         raise ScoreError(
             f"score '{name}' needs images and their classes: pass batches=[(x_BCHW, y_B)], on the command line --data"
         )
-    meters = meters_of(graph, budget, config)
+    if budget.on_parts and blueprint is None:
+        blueprint = Blueprint(model, graph, batches[0][0][:1])
+    meters = meters_of(graph, budget, config, blueprint)
     target = first_reachable(graph, budget, config, meters)
     weights = score_weights(
         model,
@@ -172,7 +179,7 @@ def _costed(method: Score, target: Target, config: PruneConfig) -> Score:
     if config.recipe != "reconvene" or config.evaluator != "none":
         return method
     limit, _ = target.tightest()
-    return per_cost(method, macs_per_weight(target.graph)) if limit.key in ("macs", *MEASURED) else method
+    return per_cost(method, macs_per_weight(target.graph)) if limit.key in ("macs", "cycles", *MEASURED) else method
 
 
 def sparsest(target: Target) -> float:
@@ -196,14 +203,16 @@ def _recipe_of(config: PruneConfig) -> Recipe:
     return RECIPES[config.recipe]
 
 
-def constraints_of(config: PruneConfig, *, profiled: bool = False) -> Constraints:
+def constraints_of(config: PruneConfig, meters: Mapping[str, Meter] | None = None) -> Constraints:
     """What a configuration asks of widths; `ConfigError` for what can never hold.
 
-    Where a device's profile tells what widths take (`profiled`), it does so better than the general table of an engine.
+    Where a device's profile or a part tells what widths take (`meters`), it does so better than the general table of an
+    engine. An accelerator computes blocks of channels, and its widths go in these.
     """
     recipe = _recipe_of(config)
+    own = max((step_of(meter) for meter in (meters or {}).values()), default=0)
     return Constraints(
-        round_to=1 if profiled and config.round_to == "auto" else config.round_to,
+        round_to=own if own and config.round_to == "auto" else config.round_to,
         engine=config.engine,
         min_width=recipe.min_width if config.min_width is None else config.min_width,
         min_share=recipe.min_share if config.min_share is None else config.min_share,
@@ -218,9 +227,11 @@ def narrowest(
 ) -> Target:
     """The budget on the graph, every group as narrow as the configuration lets it get; `BudgetError` beyond that."""
     meters = meters_of(graph, budget, config) if meters is None else meters
-    constraints = constraints_of(config, profiled=bool(meters))
+    constraints = constraints_of(config, meters)
     if constraints.round_to == "auto":
         constraints = replace(constraints, narrow=2)
+    elif meters and config.round_to == "auto":
+        constraints = replace(constraints, round_to=1)
     return reachable(Target(graph, budget, constraints, meters), config)
 
 
@@ -236,10 +247,13 @@ def first_reachable(
 
 
 def _asked(graph: ChannelGraph, budget: Budget, config: PruneConfig, meters: Mapping[str, Meter]) -> Target:
-    constraints = constraints_of(config, profiled=bool(meters))
+    constraints = constraints_of(config, meters)
     target = Target(graph, budget, constraints, meters)
     if constraints.round_to == "auto":
         target = _narrow_enough(target, graph, config)
+    elif meters and config.round_to == "auto" and not target.met_by(target.floor):
+        # Blocks of channels are for speed; a budget that is out of reach with them comes first.
+        target = Target(graph, budget, replace(constraints, round_to=1), meters)
     return reachable(target, config)
 
 

@@ -1,0 +1,245 @@
+"""Variants for microcontrollers and NPUs: flatbuffers of integers, judged on the test images, and what parts report.
+
+Made of the exported float files after the training. A variant that a part cannot run stays a variant: what is wrong is
+said, and the build goes on.
+"""
+
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import numpy as np
+
+from prunit.allocate import Budget
+from prunit.cut.store import load as load_weights
+from prunit.edge.comparing.paired import Difference
+from prunit.edge.embedded import Embedded, Numbers, OnPart
+from prunit.edge.portfolio import Artifact, Variant
+from prunit.edge.records import StoredFile
+from prunit.edge.session import expected_key, stored_test
+from prunit.errors import DataError, DeviceError, FileError, ModelError
+from prunit.export import EXPORTERS
+from prunit.export.tflite import Twin, integer_twin
+from prunit.files import inside, write_atomically
+from prunit.mcu.csource import sources
+from prunit.mcu.litert import answers
+from prunit.mcu.network import Tensor
+from prunit.mcu.numbers import quantised
+from prunit.mcu.parts import Part, part
+from prunit.mcu.session import IntegerSession
+from prunit.mcu.tflm import tflm_answers
+from prunit.mcu.tools import check_tools, named
+from prunit.mcu.vela import compiled
+from prunit.recipe.config import BuildConfig
+from prunit.recipe.folder import STATE, read_json
+from prunit.recipe.on_parts import figures_by_compiler, figures_of
+from prunit.recipe.quality import Quality, comparison
+from prunit.recipe.source import example_of
+from prunit.recipe.twins import Beside, judged_by, training_images
+from prunit.recipe.work import Work
+from prunit.train.accuracy import Judged
+from prunit.train.rounded import int8_settings, tuned_for_int8
+
+__all__ = ["check_tools", "embedded", "parts_of"]
+
+FOLDER: Final = "mcu"
+"""Inside the portfolio: what microcontrollers and NPUs get."""
+
+_RECORD, _ASKED = "embedded.json", "embedded-asked.json"
+_CANNOT: Final = (ModelError, DataError, DeviceError, FileError)
+"""What may be wrong with one variant for parts, while the others go on."""
+
+
+def parts_of(config: BuildConfig, budgets: Iterable[Budget | None]) -> tuple[Part, ...]:
+    """The parts that all variants of a build are made for: those of its budgets, then the other targets."""
+    named = [limit.part for budget in budgets if budget for limit in budget.on_parts]
+    return tuple(part(name) for name in dict.fromkeys((*named, *config.parts.targets)))
+
+
+def embedded(work: Work, variants: Sequence[Variant], parts: Sequence[Part]) -> list[Variant]:
+    """The variants, each with its form for these parts, as far as there is one."""
+    if not parts:
+        return list(variants)
+    found: list[Variant] = []
+    for variant in variants:
+        try:
+            made = _Embedding(work, variant, parts, Beside(work, variant)).made()
+        except _CANNOT as error:
+            logging.getLogger(__name__).warning("%s is not made for %s: %s", variant.name, _names(parts), error)
+            made = None
+        found.append(variant.model_copy(update={"embedded": made}))
+    return found
+
+
+def _names(parts: Sequence[Part]) -> str:
+    return ", ".join(each.name for each in parts)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A flatbuffer and how good it is beside the float file."""
+
+    twin: Twin
+    judged: Judged
+    drop: Difference | None
+    agreement: float | None
+    tuned: int = 0
+
+    @property
+    def lost_points(self) -> float:
+        return 0.0 if self.drop is None else -100 * self.drop.value
+
+
+@dataclass(frozen=True)
+class _Embedding:
+    """What is made of one variant."""
+
+    work: Work
+    variant: Variant
+    parts: Sequence[Part]
+    beside: Beside
+
+    def made(self) -> Embedded:
+        """Its record; what stands in the folder is not made again where the same was asked for."""
+        before = self._before()
+        if before is not None:
+            return before
+        self.work.progress(self.variant.name, "quantise", 0, 0, _names(self.parts))
+        made = self._judged(self._twin(self.variant.artifact, self.work.folder))
+        settings = self.work.config.parts
+        if made.lost_points > settings.max_drop and settings.tune:
+            made = self._tuned(made, settings.tune)
+        record = self._written(made)
+        write_atomically(self._state(_RECORD), record.model_dump_json(indent=2))
+        write_atomically(self._state(_ASKED), json.dumps(self._asked))
+        return record
+
+    # ── what a build that was stopped has left ──
+
+    def _before(self) -> Embedded | None:
+        asked, record = self._state(_ASKED), self._state(_RECORD)
+        if not asked.exists() or not record.exists() or read_json(asked) != self._asked:
+            return None
+        found = Embedded.model_validate_json(record.read_text("utf-8"))
+        return found if all(inside(self.work.folder, file.path).is_file() for file in found.files) else None
+
+    @property
+    def _asked(self) -> dict[str, Any]:
+        settings = self.work.config.parts.model_dump(mode="json", exclude={"targets"})
+        return {"twin": self.variant.artifact.sha256, "parts": [each.name for each in self.parts], **settings}
+
+    def _state(self, file: str) -> Path:
+        return self.work.state_file(f"{self.variant.name}/{file}")
+
+    # ── the integers ──
+
+    def _twin(self, artifact: Artifact, folder: Path) -> Twin:
+        images, held_out = training_images(self.work.dataset, self.work.config.parts.images, self.work.config.seed)
+        return integer_twin(
+            folder / artifact.path,
+            np.concatenate(images),
+            name=self.variant.name,
+            shape_CHW=artifact.input_shape,
+            holdout_BCHW=np.concatenate(held_out),
+        )
+
+    def _judged(self, twin: Twin, *, tuned: int = 0) -> _Made:
+        session = IntegerSession(twin.network, twin.data)
+        judged = judged_by(session, self.work.dataset)
+        session.close()
+        return _Made(twin, judged, *self.beside.compared(judged), tuned)
+
+    def _tuned(self, before: _Made, epochs: int) -> _Made:
+        """The same of weights that were trained for it, or what was there before where that loses no more."""
+        work, name = self.work, self.variant.name
+        model = load_weights(work.folder / f"{name}.safetensors", work.source.make)
+
+        def told(done: int, total: int) -> None:
+            work.progress(name, "quantise", done, total, "training for int8")
+
+        try:
+            model = tuned_for_int8(model, work.dataset, int8_settings(work.settings, epochs=epochs), on_step=told)
+            with TemporaryDirectory(prefix="tuning-", dir=work.folder / STATE) as place:
+                output = work.dataset.task.output
+                artifact = EXPORTERS["onnx"](model, example_of(work.dataset), Path(place), name=name, output=output)
+                made = self._judged(self._twin(artifact, Path(place)), tuned=epochs)
+        except _CANNOT as error:
+            logging.getLogger(__name__).warning("%s: quantisation-aware training: %s", name, error)
+            return before
+        return made if made.lost_points < before.lost_points else before
+
+    # ── files ──
+
+    def _written(self, made: _Made) -> Embedded:
+        twin, name, folder = made.twin, self.variant.name, self.work.folder
+        inputs, expected = self._test(twin)
+        (folder / FOLDER).mkdir(exist_ok=True)
+        write_atomically(folder / FOLDER / f"{name}.tflite", twin.data)
+        test = {"input": inputs} | {expected_key(i): values for i, values in enumerate(expected)}
+        with (folder / FOLDER / f"{name}.selftest.npz").open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **test)
+        quality = Quality.of(made.judged, None)
+        network = twin.network
+        record = Embedded(
+            file=StoredFile.of(folder, f"{FOLDER}/{name}.tflite"),
+            self_test=StoredFile.of(folder, f"{FOLDER}/{name}.selftest.npz"),
+            input=_numbers(network.by_name[network.inputs[0]]),
+            outputs=tuple(_numbers(network.by_name[each]) for each in network.outputs),
+            operators=network.codes,
+            method=twin.method,
+            images=twin.images,
+            seed=self.work.config.seed,
+            library=named("ai-edge-litert"),
+            tuned=made.tuned,
+            accuracy=quality.main,
+            scores=quality.scores,
+            agreement=made.agreement,
+            against=made.drop and comparison(made.drop, name),
+        )
+        vector = inputs[0], tuple(values[0] for values in expected)
+        return record.model_copy(update={"parts": tuple(self._on(each, twin, record, vector) for each in self.parts)})
+
+    def _test(self, twin: Twin) -> tuple[Any, tuple[Any, ...]]:
+        """Stored images and the exact answers; `ModelError` where TensorFlow Lite Micro gives others."""
+        x_BCHW, _ = stored_test(inside(self.work.folder, self.variant.artifact.self_test), self.variant.artifact)
+        inputs = quantised(x_BCHW, twin.network.by_name[twin.network.inputs[0]], layout="NCHW")
+        expected = answers(twin.data, inputs, kernels="reference")
+        if any(each.kind == "tflm" for each in self.parts):
+            found = tflm_answers(twin.data, inputs)
+            if any(not np.array_equal(a, b) for a, b in zip(found, expected, strict=True)):
+                raise ModelError(
+                    f"TensorFlow Lite Micro answers '{self.variant.name}' otherwise than the reference kernels, which"
+                    " must not be: please report the model"
+                )
+        return inputs, expected
+
+    def _on(self, on: Part, twin: Twin, record: Embedded, vector: tuple[Any, tuple[Any, ...]]) -> OnPart:
+        name, folder = self.variant.name, self.work.folder
+        data, file, settings = twin.data, None, dict[str, str]()
+        if on.kind == "tflm":
+            figures = figures_of(data, on)
+            tool = named("tflite-micro")
+        else:
+            found = compiled(data, on)
+            figures, data = figures_by_compiler(found), found.data
+            write_atomically(folder / FOLDER / f"{name}-{on.name}.tflite", data)
+            file = StoredFile.of(folder, f"{FOLDER}/{name}-{on.name}.tflite")
+            tool = f"vela {found.version}"
+            settings = {"system_config": on.system_config, "memory_mode": on.memory_mode}
+        stem = f"{name}-{on.name}"
+        texts = sources(stem, data, record, figures, vector, operators=twin.network.codes, on=on)
+        paths = []
+        for ending, text in texts.items():
+            write_atomically(folder / FOLDER / f"{stem}{ending}", text)
+            paths.append(StoredFile.of(folder, f"{FOLDER}/{stem}{ending}"))
+        return OnPart(
+            part=on.name, figures=dict(figures), tool=tool, settings=settings, compiled=file, sources=tuple(paths)
+        )
+
+
+def _numbers(tensor: Tensor) -> Numbers:
+    return Numbers(name=tensor.name, shape=tensor.shape, scale=tensor.scales[0], zero_point=tensor.zero_point)
