@@ -24,7 +24,8 @@ def quantised(x: npt.NDArray[Any], tensor: Tensor, *, layout: Layout = "NHWC") -
     values = values.transpose(0, 2, 3, 1) if values.ndim == 4 and layout == "NCHW" else values
     if values.shape[1:] != tensor.shape[1:]:
         raise DataError(
-            f"'{tensor.name}' holds {tensor.shape} for one image, got {np.shape(x)} as {layout}: give images of that size"
+            f"'{tensor.name}' holds {tensor.shape} for one image, got {np.shape(x)} as {layout}: "
+            "give images of that size"
         )
     if np.isnan(values).any():
         raise DataError(

@@ -1,4 +1,4 @@
-"""Integers for microcontrollers: an exported float network made again as a TensorFlow Lite one, calibrated on images."""
+"""Integers for microcontrollers: an exported float network as one of TensorFlow Lite, calibrated on images."""
 
 from prunit.export.tflite.lowering import integer_network
 from prunit.export.tflite.making import Twin, integer_twin

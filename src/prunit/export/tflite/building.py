@@ -43,8 +43,8 @@ class Building:
         for output in self.graph.outputs:
             if output in self.orders:
                 raise ModelError(
-                    f"cannot lower output '{output}' to integers: it is an image {self.orders[output]} laid flat, whose "
-                    "values microcontrollers hold in another order; return the image itself"
+                    f"cannot lower output '{output}' to integers: it is an image {self.orders[output]} laid flat, "
+                    "whose values microcontrollers hold in another order; return the image itself"
                 )
         if not self._operators:
             raise ModelError(f"cannot lower '{name}' to integers: it computes nothing; export a model with layers")

@@ -61,13 +61,10 @@ def integer_network(network: Network, spans: Mapping[str, Span], *, name: str) -
     graph = float_graph(network)
     for step in graph.steps:
         if step.operator not in _LOWERED:
-            raise graph.refused(step, "it has no counterpart there", f"replace it by {_INSTEAD}")
+            raise graph.refused(step, "it has no counterpart there", f"use what has one: {', '.join(sorted(_LOWERED))}")
     building = Building(graph, quants(graph, spans))
     for input in graph.inputs:
         building.activation(input)
     for step in graph.steps:
         _LOWERED[step.operator](building, step)
     return building.network(name)
-
-
-_INSTEAD: Final = "convolutions, pools and activations that 'docs/howto/microcontrollers.md' lists"

@@ -73,9 +73,9 @@ def integer_twin(
 
 
 def _answers(network: IntegerNetwork, data: bytes, x_BCHW: Array) -> tuple[Array, ...]:
-    """All outputs in real numbers, images channels first, as LiteRT computes them without its float shortcuts."""
+    """All outputs in real numbers, images channels first, as LiteRT's reference kernels compute them."""
     litert: Any = engine("ai_edge_litert.interpreter", extra="mcu")
-    kernels = litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    kernels = litert.OpResolverType.BUILTIN_REF  # those that microcontrollers have
     opened = litert.Interpreter(model_content=data, experimental_op_resolver_type=kernels, num_threads=1)
     opened.allocate_tensors()
     into = network.by_name[network.inputs[0]]

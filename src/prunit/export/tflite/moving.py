@@ -1,6 +1,7 @@
-"""Operators that move values, or take the largest or the mean of some: pools, paddings, resizing, joining, flattening."""
+"""Operators that move values, or take the largest or the mean of some: pools, paddings, resizing, joining."""
 
 import math
+from typing import Final
 
 import numpy as np
 
@@ -9,6 +10,12 @@ from prunit.export.tflite.padding import pad, window_of
 from prunit.export.tflite.reading import Shape, Step
 from prunit.export.tflite.resizing import places_of_onnx, places_of_tflite
 from prunit.export.tflite.spans import averages_image
+
+_MOST_JOINED: Final = 10
+"""Tensors in one CONCATENATION: TensorFlow Lite Micro's `kMaxInputNum`."""
+
+_NEAR: Final = 1e-4
+"""Of a pixel: less than the 1024ths in which kernels count."""
 
 
 def max_pool(building: Building, step: Step) -> None:
@@ -59,7 +66,7 @@ def padding(building: Building, step: Step) -> None:
     plain = step.attributes.get("mode", b"constant") == b"constant" and (
         value is None or float(value.reshape(-1)[0]) == 0
     )
-    if counts is None or not plain or len(shape) != 4 or step.input(3) and axes is None or counts.min(initial=0) < 0:
+    if counts is None or not plain or len(shape) != 4 or (step.input(3) and axes is None) or counts.min(initial=0) < 0:
         raise graph.refused(step, "only paddings of an image with zeros are supported", "use nn.ZeroPad2d")
     around = np.zeros((4, 2), np.int64)
     dimensions = range(4) if axes is None else [int(axis) % 4 for axis in axes]
@@ -85,7 +92,14 @@ def concat(building: Building, step: Step) -> None:
             steps = building.as_int8(values.astype(np.float64), quant, len(shape))
             inputs.append(building.constant(name, steps, (quant.scale,), zero_point=quant.zero_point))
     place = channels_last((0, 1, 2, 3)).index(axis) if len(shape) == 4 else axis
-    building.emit("CONCATENATION", step, inputs, step.output, {"axis": place, "fusedActivationFunction": "NONE"})
+    options = {"axis": place, "fusedActivationFunction": "NONE"}
+    while len(inputs) > _MOST_JOINED:
+        first, inputs = inputs[:_MOST_JOINED], inputs[_MOST_JOINED:]
+        sizes = list(building.shape(first[0]))
+        sizes[place] = sum(building.shape(name)[place] for name in first)
+        inputs.insert(0, building.between(f"{step.output}/joined", tuple(sizes), quant))
+        building.emit("CONCATENATION", step, first, inputs[0], options)
+    building.emit("CONCATENATION", step, inputs, step.output, options)
 
 
 def reshape(building: Building, step: Step) -> None:
@@ -139,24 +153,9 @@ def split(building: Building, step: Step) -> None:
 
 def resize(building: Building, step: Step) -> None:
     """RESIZE_NEAREST_NEIGHBOR or RESIZE_BILINEAR, where one of their three modes takes the very same pixels."""
-    graph = building.graph
-    before, after = graph.shape(step.input(0)), graph.shape(step.output)
+    graph, after = building.graph, building.graph.shape(step.output)
     mode = step.attributes.get("mode", b"nearest").decode()
-    modes = ((False, False), (False, True), (True, False))
-    found = None
-    if len(before) == 4 and before[:2] == after[:2] and not step.attributes.get("antialias", 0):
-        scales = graph.constants.get(step.input(2))
-        given = [1.0] * 4 if scales is None or not scales.size else scales.tolist()
-        given = given if scales is not None and scales.size else [b / a for a, b in zip(before, after, strict=True)]
-        wanted = [places_of_onnx(step, before[i], after[i], given[i]) for i in (2, 3)]
-        for align, half in modes:
-            made = [places_of_tflite(mode, before[i], after[i], align=align, half=half) for i in (2, 3)]
-            if all(
-                w is not None and m is not None and np.allclose(w, m, rtol=0, atol=1e-4)
-                for w, m in zip(wanted, made, strict=True)
-            ):
-                found = align, half
-                break
+    found = _resized(building, step, mode)
     if found is None:
         how = step.attributes.get("coordinate_transformation_mode", b"half_pixel").decode()
         raise graph.refused(
@@ -168,6 +167,25 @@ def resize(building: Building, step: Step) -> None:
     size = building.constant(f"{step.output}/size", np.array(after[2:], np.int32))
     code = "RESIZE_NEAREST_NEIGHBOR" if mode == "nearest" else "RESIZE_BILINEAR"
     building.emit(code, step, [x, size], step.output, {"alignCorners": found[0], "halfPixelCenters": found[1]})
+
+
+def _resized(building: Building, step: Step, mode: str) -> tuple[bool, bool] | None:
+    """Whether TensorFlow Lite must align corners, and count from the middles of pixels; None if nothing will do."""
+    before, after = building.graph.shape(step.input(0)), building.graph.shape(step.output)
+    scales = building.graph.constants.get(step.input(2))
+    factors = [large / small for small, large in zip(before, after, strict=True)]
+    if scales is not None and scales.size:
+        factors = scales.tolist()
+    about = step.attributes
+    if len(before) != 4 or len(factors) != 4 or before[:2] != after[:2] or about.get("antialias") or "axes" in about:
+        return None
+    wanted = [places_of_onnx(step, before[i], after[i], factors[i]) for i in (2, 3)]
+    for align, half in ((False, False), (False, True), (True, False)):
+        made = [places_of_tflite(mode, before[i], after[i], align=align, half=half) for i in (2, 3)]
+        pairs = zip(wanted, made, strict=True)
+        if all(one is not None and np.allclose(one, other, rtol=0, atol=_NEAR) for one, other in pairs):
+            return align, half
+    return None
 
 
 def _strided(building: Building, step: Step, output: str, begin: list[int], end: list[int], by: list[int]) -> None:

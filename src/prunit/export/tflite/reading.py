@@ -84,7 +84,8 @@ class FloatGraph:
         known = [self.shapes.get(name) for name in step.inputs if name and name not in self.constants]
         shapes = " and ".join("unknown" if shape is None else str(shape) for shape in known) or "no tensor"
         return ModelError(
-            f"cannot lower {step.operator} of '{step.layer}' on {shapes} to integers for microcontrollers: {why}; {instead}"
+            f"cannot lower {step.operator} of '{step.layer}' on {shapes} to integers for microcontrollers: {why}; "
+            f"{instead}"
         )
 
 

@@ -82,8 +82,10 @@ def quants(graph: FloatGraph, spans: Mapping[str, Span]) -> dict[str, Quant]:
     held = {groups.root(name): step for name, step in pinned.items()}
     for step in graph.steps:
         if step.operator == "Concat":
-            flowing = [name for name in step.inputs if name not in graph.constants]
-            groups.join([step.output, *(name for name in flowing if groups.root(name) not in held)])
+            roots = {groups.root(name) for name in step.inputs if name not in graph.constants}
+            kinds = {held[root].operator for root in roots & {*held}}
+            alike = roots <= {*held} and len(kinds) == 1 and kinds <= {*FIXED}
+            groups.join([step.output, *sorted(roots if alike else roots - {*held})])
             held |= {groups.root(name): step for name, step in pinned.items()}
     found: dict[str, Quant] = {}
     for members in groups.of([*graph.inputs, *(name for step in graph.steps for name in step.outputs)]):
@@ -100,7 +102,7 @@ def quants(graph: FloatGraph, spans: Mapping[str, Span]) -> dict[str, Quant]:
 
 
 def stand_in_spans(network: Network) -> dict[str, Span]:
-    """Made-up ranges, for a network of which only shapes matter: from -1 to 1, and from 0 after what gives nothing less.
+    """Made-up ranges, where only shapes matter: from -1 to 1, and from 0 after what gives nothing less.
 
     No image is run. What compilers say of memory and time depends on shapes, not on these.
     """
@@ -119,13 +121,13 @@ def stand_in_spans(network: Network) -> dict[str, Span]:
 
 def _span(graph: FloatGraph, spans: Mapping[str, Span], name: str) -> Span:
     step = graph.makers.get(name)
-    about = f"'{name}'" if step is None else f"'{name}', which {step.operator} of '{step.layer}' answers"
+    about = f"'{name}'" if step is None else f"'{name}', the answer of {step.operator} in '{step.layer}'"
     if name not in spans:
         raise ModelError(f"cannot lower to integers: no range is given for {about}; observe all float tensors")
     low, high = spans[name]
     if not (math.isfinite(low) and math.isfinite(high) and low <= high):
         raise ModelError(
-            f"cannot lower to integers: the range of {about} is {low} to {high}; train or export the model anew"
+            f"cannot lower to integers: the range of {about}, is {low} to {high}; train or export the model anew"
         )
     least, largest = step.cut if step is not None else FREE
     return max(low, least), min(high, largest)
