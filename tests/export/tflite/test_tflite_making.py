@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from prunit.edge.runtimes import runtime
-from prunit.edge.session import outputs_of
+from prunit.edge.session import Array, outputs_of
 from prunit.errors import ConfigError, DataError
 from prunit.export.quantising.choosing import error_of
 from prunit.export.tflite import integer_twin
@@ -20,12 +20,18 @@ SHAPE = toynets.SHAPE_CHW
 pytest.importorskip("ai_edge_litert")
 
 
+def several(count: int, *, seed: int) -> Array:
+    """Noise on colours that differ from image to image, else a mean over the image tells them hardly apart."""
+    colours = np.random.default_rng(seed + 100).uniform(-1, 1, (count, 3, 1, 1)).astype(np.float32)
+    return noise(count, SHAPE, seed=seed) + colours
+
+
 @pytest.mark.parametrize("name", ["residual", "concat", "no_batch_norm"])
 def test_it_is_near_the_float_file_on_images_held_out(tmp_path: Path, name: str) -> None:
     source = exported(toynets.build(name), SHAPE, tmp_path)
-    held = noise(16, SHAPE, seed=1)
-    twin = integer_twin(source, [noise(32, SHAPE)], name="twin", shape_CHW=SHAPE, holdout_BCHW=[held])
-    assert twin.images == 32
+    images, held = (several(count, seed=seed) for count, seed in ((64, 0), (16, 1)))
+    twin = integer_twin(source, [images], name="twin", shape_CHW=SHAPE, holdout_BCHW=[held])
+    assert twin.images == 64
     assert twin.network.name == "twin"
     assert twin.data[4:8] == b"TFL3"
     q_BHWC = quantised(held, twin.network.by_name[twin.network.inputs[0]], layout="NCHW")

@@ -104,7 +104,7 @@ def window_of(graph: FloatGraph, step: Step, kernel: Sequence[int], *, transpose
 
 
 def pad(building: Building, step: Step, x: str, around: Sequence[Pair], *, least: bool = False, into: str = "") -> str:
-    """The name of the padded tensor, `into` or a new one. `around` counts what comes before and after, channels last."""
+    """The name of the padded tensor, `into` or a new one. `around` counts what comes before and after, as in NHWC."""
     quant = building.quants[x]
     shape = tuple(size + sum(pair) for size, pair in zip(building.shape(building.activation(x)), around, strict=True))
     wide = into or building.between(f"{x}/padded", shape, quant)
