@@ -84,7 +84,10 @@ def test_a_constant_that_is_nan_and_a_range_that_is_missing_or_infinite(tmp_path
     network.proto.graph.initializer[0].CopyFrom(
         numpy_helper.from_array(np.full((2, 3, 1, 1), np.nan, np.float32), "stem.weight")
     )
-    with pytest.raises(ModelError, match=r"Conv of 'stem': its constant 'stem.weight' \(2, 3, 1, 1\) holds NaN"):
+    with pytest.raises(
+        ModelError,
+        match=r"Conv of 'stem': its constant 'stem.weight' \(2, 3, 1, 1\) holds NaN or infinite values; train",
+    ):
         integer_network(network, spans, name="net")
 
 
@@ -112,3 +115,28 @@ def test_ranges_can_be_made_up_without_any_image(tmp_path: Path) -> None:
     with torch.no_grad():
         network = integer_network(Network(source), spans, name="net")
     assert [operator.code for operator in network.operators] == ["CONV_2D", "PAD", "MAX_POOL_2D", "LOGISTIC"]
+
+
+def test_what_needs_an_image_or_a_row_in_order(tmp_path: Path) -> None:
+    rows = (nn.Hardsigmoid(), "HardSigmoid of '\\w+' on \\(1, 320\\) .*only images"), (nn.Softmax(1), "laid flat")
+    for number, (layer, message) in enumerate(rows):
+        refused(exported(then(nn.Flatten(), layer, nn.Linear(320, 3)), (3, 8, 8), tmp_path / str(number)), message)
+
+
+def test_weights_that_are_infinite_and_two_inputs(tmp_path: Path) -> None:
+    nodes: list[Node] = [("Conv", ["input", "stem.weight"], "answer", {})]
+    constants = {"stem.weight": np.ones((2, 3, 1, 1), np.float32)}
+    artifact = written(tmp_path, nodes, constants, (3, 4, 4), {"answer": [2, 4, 4]})
+    network = Network(tmp_path / artifact.path)
+    spans = stand_in_spans(network)
+    network.proto.graph.initializer[0].CopyFrom(
+        numpy_helper.from_array(np.full((2, 3, 1, 1), np.inf, np.float32), "stem.weight")
+    )
+    with pytest.raises(ModelError, match="NaN or infinite"):
+        integer_network(network, spans, name="net")
+    network = Network(tmp_path / artifact.path)
+    network.proto.graph.input.append(helper.make_tensor_value_info("other", onnx.TensorProto.FLOAT, [1, 3, 4, 4]))
+    with pytest.raises(
+        ModelError, match=r"inputs 'input' \(1, 3, 4, 4\), 'other' \(1, 3, 4, 4\): microcontrollers get one"
+    ):
+        integer_network(network, spans, name="net")

@@ -115,10 +115,15 @@ class Building:
         inputs: Sequence[str],
         output: str,
         options: Mapping[str, Any] | None = None,
+        *,
+        version: int | None = None,
     ) -> None:
-        """Append an operator; `output` is an activation of the float graph or one from `between`."""
+        """Append an operator; `output` is an activation of the float graph or one from `between`.
+
+        `version` is that of the operator where it is another than the first one for int8.
+        """
         made = output if output in self._tensors else self.activation(output)
-        version = VERSIONS.get(code, 1)
+        version = version or VERSIONS.get(code, 1)
         self._operators.append(Operator(code, step.layer, tuple(inputs), (made,), version, options or {}))
 
     def shape(self, name: str) -> Shape:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from prunit.edge.session import engine
 from prunit.errors import ModelError
-from prunit.export.quantising.network import Network
+from prunit.export.quantising.network import WEIGHTED, Network
 
 Values = npt.NDArray[Any]
 Shape = tuple[int, ...]
@@ -184,10 +184,12 @@ def _check(graph: FloatGraph) -> None:
     for step in graph.steps:
         for name in step.inputs:
             values = graph.constants.get(name)
-            if values is not None and values.dtype.kind == "f" and np.isnan(values).any():
+            if values is None or values.dtype.kind != "f":
+                continue
+            if np.isnan(values).any() or (step.operator in WEIGHTED and not np.isfinite(values).all()):
                 raise ModelError(
-                    f"cannot lower {step.operator} of '{step.layer}': its constant '{name}' {values.shape} holds NaN; "
-                    "train or export the model anew"
+                    f"cannot lower {step.operator} of '{step.layer}': its constant '{name}' {values.shape} holds NaN or "
+                    "infinite values; train or export the model anew"
                 )
 
 

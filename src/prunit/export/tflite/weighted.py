@@ -4,6 +4,7 @@ from typing import Final
 
 import numpy as np
 
+from prunit.export.quantising.network import WEIGHTED
 from prunit.export.quantising.writing import LARGEST_BIAS
 from prunit.export.tflite.building import Building, Figures
 from prunit.export.tflite.padding import window_of
@@ -14,6 +15,9 @@ _LEAST: Final = 2.0**-30
 """Of a step of products, in steps of the answer. A kernel's multiplier of less than 2 ** -31 is taken for 0."""
 _SILENT: Final = 2.0**-20
 """The same where all weights are 0: steps in which the bias, of at most 255 of the answer's, is exact."""
+
+_GROUPED: Final = 6
+"""The version of CONV_2D that knows groups."""
 
 
 def conv(building: Building, step: Step) -> None:
@@ -36,7 +40,8 @@ def conv(building: Building, step: Step) -> None:
         building.emit("DEPTHWISE_CONV_2D", step, [padded, *names], step.output, options)
     else:
         names = weights(building, step, weight_OIHW.transpose(0, 2, 3, 1), bias, axis=0)
-        building.emit("CONV_2D", step, [padded, *names], step.output, options)
+        version = None if groups == 1 else _GROUPED
+        building.emit("CONV_2D", step, [padded, *names], step.output, options, version=version)
 
 
 def conv_transpose(building: Building, step: Step) -> None:
@@ -134,11 +139,7 @@ def weights(
     shape = [1] * weight.ndim
     shape[axis] = -1
     steps = np.clip(np.rint(weight / scales.reshape(shape)), -127, 127).astype(np.int8)
-    name = (
-        step.input(1)
-        if step.input(1) in building.graph.constants and step.operator != "BatchNormalization"
-        else f"{step.layer}.weight"
-    )
+    name = step.input(1) if step.operator in WEIGHTED else f"{step.layer}.weight"
     found = [building.constant(name, steps, tuple(scales.tolist()), axis=axis)]
     offsets = np.zeros(len(scales)) if bias is None else bias
     fine = (np.float32(into.scale) * scales.astype(np.float32)).astype(np.float64)
