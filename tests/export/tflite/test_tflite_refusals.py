@@ -140,3 +140,10 @@ def test_weights_that_are_infinite_and_two_inputs(tmp_path: Path) -> None:
         ModelError, match=r"inputs 'input' \(1, 3, 4, 4\), 'other' \(1, 3, 4, 4\): microcontrollers get one"
     ):
         integer_network(network, spans, name="net")
+
+
+def test_a_window_that_begins_behind_the_image(tmp_path: Path) -> None:
+    about = {"kernel_shape": [1, 1], "strides": [3, 3], "ceil_mode": 1}
+    nodes: list[Node] = [("MaxPool", ["input"], "answer", about)]
+    artifact = written(tmp_path, nodes, {}, (3, 6, 6), {"answer": [3, "height", "width"]})
+    refused(tmp_path / artifact.path, "MaxPool of 'node_answer' .* its last window begins behind the image")

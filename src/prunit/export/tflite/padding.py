@@ -41,11 +41,6 @@ class Window:
             return "VALID"
         return self._same
 
-    @property
-    def rule_transposed(self) -> str | None:
-        """The same for TRANSPOSE_CONV, of which `size` is the answer's: products beyond it are dropped."""
-        return "VALID" if self.before == (0, 0) and self._same is None else self._same
-
     def options(self, padding: str) -> dict[str, Any]:
         """The schema's fields for strides and rule, of every kind of window."""
         return {"padding": padding, "strideH": self.strides[0], "strideW": self.strides[1]}
@@ -91,6 +86,10 @@ def window_of(graph: FloatGraph, step: Step, kernel: Sequence[int], *, transpose
     if min(top, left, bottom, right) < 0:
         raise graph.refused(step, "its paddings are negative", "crop the image in a layer of its own")
     strides, dilations = attributes.get("strides", (1, 1)), attributes.get("dilations", (1, 1))
+    starts = ((places[0] - 1) * strides[0] - top, (places[1] - 1) * strides[1] - left)
+    if attributes.get("ceil_mode", 0) and (starts[0] >= size[0] or starts[1] >= size[1]):
+        # onnx 1.23 infers a place for such a window, torch and ONNX Runtime leave it out
+        raise graph.refused(step, "its last window begins behind the image", "use ceil_mode=False")
     if transposed:
         size, places = places, size
     return Window(

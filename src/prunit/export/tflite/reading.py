@@ -188,8 +188,8 @@ def _check(graph: FloatGraph) -> None:
                 continue
             if np.isnan(values).any() or (step.operator in WEIGHTED and not np.isfinite(values).all()):
                 raise ModelError(
-                    f"cannot lower {step.operator} of '{step.layer}': its constant '{name}' {values.shape} holds NaN or "
-                    "infinite values; train or export the model anew"
+                    f"cannot lower {step.operator} of '{step.layer}': its constant '{name}' {values.shape} holds NaN "
+                    "or infinite values; train or export the model anew"
                 )
 
 

@@ -49,7 +49,7 @@ def conv_transpose(building: Building, step: Step) -> None:
     weight_IOHW = _weight(building, step, rank=4)
     kernel = weight_IOHW.shape[2:]
     window = window_of(building.graph, step, kernel, transposed=True)
-    rule, what = window.rule_transposed, "TRANSPOSE_CONV knows no groups and no dilation"
+    rule, what = window.rule, "TRANSPOSE_CONV knows no groups and no dilation"
     if step.attributes.get("group", 1) != 1 or window.dilations != (1, 1) or rule is None:
         if rule is None:
             what = f"TRANSPOSE_CONV cannot place a kernel {kernel} at strides {window.strides} {window.before} outside"
