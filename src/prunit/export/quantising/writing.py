@@ -14,7 +14,7 @@ from prunit.export.quantising.ranges import Span
 
 Figures = npt.NDArray[np.float64]
 
-_LARGEST_BIAS: Final = 2.0**28
+LARGEST_BIAS: Final = 2.0**28
 """In steps. A bias is an int32 to which products are added: it must leave them room, or the sum turns its sign."""
 _LEAST_STEP: Final = 1e-30
 """Of a bias: below about 1e-38 float32 loses it."""
@@ -88,7 +88,7 @@ def _overrides(
         bias = network.constants.get(node.input[2]) if len(node.input) > 2 else None
         least = np.full(len(rows), _LEAST_STEP)
         if bias is not None and bias.size == len(rows):
-            least = np.maximum(least, np.abs(bias.reshape(-1)) / _LARGEST_BIAS)
+            least = np.maximum(least, np.abs(bias.reshape(-1)) / LARGEST_BIAS)
         least *= steps / ((high - low) / 255)
         largest = np.abs(rows).max(axis=1).astype(np.float64)
         if (largest < least).any():
