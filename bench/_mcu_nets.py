@@ -7,7 +7,7 @@ maps the usual number of channels to the one that is drawn.
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from prunit.mcu.layers import Drawing, LayerShape, Pair
+from prunit.mcu.layers import Drawing, LayerKind, LayerShape, Pair
 
 Width = Callable[[int], int]
 """From the channels that a network usually has at a place to those drawn; asked once a place, in order."""
@@ -23,7 +23,7 @@ class _Net:
 
     def _layer(
         self,
-        kind: str,
+        kind: LayerKind,
         *read: str,
         outputs: int = 0,
         kernel: Pair = (1, 1),
@@ -31,7 +31,7 @@ class _Net:
     ) -> str:
         shape = self.drawing.shape_of(read[0])
         h, w = shape[1:3] if len(shape) == 4 else (1, 1)
-        made = LayerShape(kind, h, w, shape[-1], outputs or shape[-1], kernel, stride)  # pyright: ignore[reportArgumentType]
+        made = LayerShape(kind, h, w, shape[-1], outputs or shape[-1], kernel, stride, first=not self.drawing.layers)
         self.end = self.drawing.layer(made, *read, name=f"{kind}{self._made}")
         self._made += 1
         return self.end

@@ -25,8 +25,9 @@ _SCALE: Final = 0.05
 
 @dataclass(frozen=True)
 class LayerShape:
-    """A layer as it costs: `height` and `width` of its input in pixels, its channels, kernel and stride (height, width).
+    """A layer as it costs: `height` and `width` of its input in pixels, channels, kernel and stride (height, width).
 
+    `first` says that it reads the network's input, which lies in memory in another way than what a layer made before.
     A linear layer has height and width 1. A layer that makes as many channels as it reads, as a depthwise one of
     multiplier 1, has `outputs` = `inputs`.
     """
@@ -39,6 +40,7 @@ class LayerShape:
     kernel: Pair = (1, 1)
     stride: Pair = (1, 1)
     padding: Padding = "SAME"
+    first: bool = False
 
     def __post_init__(self) -> None:
         if min(self.height, self.width, self.inputs, self.outputs, *self.kernel, *self.stride) < 1:

@@ -1,4 +1,4 @@
-"""What TensorFlow Lite Micro takes and answers: the arena that a network needs on a microcontroller, to the byte.
+"""What TensorFlow Lite Micro takes and answers: the arena that a network needs on a microcontroller.
 
 It runs in a process of its own that stays open between questions, a few milliseconds each: it says what it allocates
 only on standard error, which belongs to the caller here, and an arena that is much too small ends it by a segmentation
@@ -27,6 +27,12 @@ from prunit.errors import DataError, MissingExtraError, ModelError, harmless
 _LARGE: Final = 64 * 2**20
 """The arena in which a network is asked how much of it it takes: no microcontroller has as much."""
 
+_UNIT: Final = 16
+"""Arenas are aligned to so many bytes."""
+
+_PLANNING: Final = 2**20
+"""More than planning takes: some hundred bytes for each operator."""
+
 _LINE: Final = re.compile(r"Arena allocation (total|head|tail) (\d+) bytes")
 _NO_OPERATOR: Final = re.compile(r"Didn't find op for builtin opcode '(\w+)'")
 _SCHEMA: Final = "ai_edge_litert.schema_py_generated"
@@ -36,10 +42,13 @@ _SCHEMA: Final = "ai_edge_litert.schema_py_generated"
 class Arena:
     """Bytes of TensorFlow Lite Micro's arena: `head` holds activations, `tail` what lives as long as the network does.
 
-    `total_bytes` is the smallest arena in which the network runs on this machine: a byte less fails. The tail is made
-    of pointers and records of them, which take more room on a 64-bit machine than on a 32-bit Cortex-M, where the total
-    is therefore an upper bound: the head is the same in both. Kernels that use CMSIS-NN add scratch buffers of their
-    own; those are not in here.
+    `total_bytes` is the smallest arena in which the network runs on this machine, a multiple of 16: with 16 less it
+    fails. It is head and tail, or more in a network of few and small activations: planning where they lie takes memory
+    too, which is free again afterwards and which TensorFlow Lite Micro does not count.
+
+    The tail holds pointers and records with pointers, which take more room on a 64-bit machine than on a 32-bit
+    Cortex-M: as far as TensorFlow Lite Micro's own kernels go, the total is an upper bound there. Kernels of CMSIS-NN
+    ask for scratch buffers of their own, which are not in here.
     """
 
     total_bytes: int
@@ -48,7 +57,7 @@ class Arena:
 
 
 def arena(data: bytes) -> Arena:
-    """What the flatbuffer takes, about 5 ms.
+    """What the flatbuffer takes, about 10 ms.
 
     Raises `ModelError` for a network with an operator that TensorFlow Lite Micro does not have, which is named, or one
     that it refuses, and `MissingExtraError` without the extra `mcu`.
@@ -57,7 +66,28 @@ def arena(data: bytes) -> Arena:
     found = {name: int(size) for name, size in _LINE.findall(said)}
     if set(found) != {"total", "head", "tail"}:
         raise ModelError(f"TensorFlow Lite Micro does not say what it allocates: {_last(said)}")
-    return Arena(found["total"], found["head"], found["tail"])
+    return Arena(_smallest(data, found["total"]), found["head"], found["tail"])
+
+
+def _smallest(data: bytes, recorded: int) -> int:
+    """The smallest multiple of 16 from `recorded` on that is enough."""
+    low = high = -(-recorded // _UNIT) * _UNIT
+    while not _allocates(data, high):
+        if high > recorded + _PLANNING:
+            raise ModelError(f"TensorFlow Lite Micro says that it takes {recorded} B, but {high} B are not enough")
+        low, high = high + _UNIT, high + (high - recorded + _UNIT) * 2
+    while low < high:
+        middle = (low + high) // 2 // _UNIT * _UNIT
+        low, high = (low, middle) if _allocates(data, middle) else (middle + _UNIT, high)
+    return high
+
+
+def _allocates(data: bytes, arena_bytes: int) -> bool:
+    try:
+        _asked({"do": "allocate", "arena": arena_bytes}, data)
+    except ModelError:
+        return False
+    return True
 
 
 def fits(data: bytes, arena_bytes: int) -> bool:
@@ -120,7 +150,8 @@ class _Process:
         """As `_asked`; None where the process died."""
         with self._lock:
             process, printed = self._running()
-            assert process.stdin is not None and process.stdout is not None
+            assert process.stdin is not None
+            assert process.stdout is not None
             try:
                 process.stdin.write(json.dumps(request).encode() + b"\n" + b"".join(parts))
                 process.stdin.flush()

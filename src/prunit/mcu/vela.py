@@ -104,7 +104,12 @@ def version() -> str:
 
 
 def compiled(
-    data: bytes, part: Part, *, optimise: Optimise = "Performance", timeout_s: float = _SECONDS, options: Sequence[str] = ()
+    data: bytes,
+    part: Part,
+    *,
+    optimise: Optimise = "Performance",
+    timeout_s: float = _SECONDS,
+    options: Sequence[str] = (),
 ) -> Compiled:
     """The flatbuffer compiled for the part: about 0.3 s. `options` go to Vela's command line as they are.
 
