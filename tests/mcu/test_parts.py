@@ -1,6 +1,8 @@
 """Parts by name, and what is shipped of them."""
 
+import json
 from collections.abc import Sequence
+from importlib.resources import files
 
 import pytest
 
@@ -32,6 +34,8 @@ def test_the_shipped_profile_is_of_the_part_as_it_is_configured(name: str) -> No
         assert len(found.outputs) == len(found.inputs) == 128
         assert found.outputs[63] == found.inputs[63] == 1
         assert found.outputs[127] > found.outputs[15]
+        stored = json.loads((files("prunit.mcu.profiles") / f"{name}.json").read_text())["steps"][kind]
+        assert stored["outputs"] == found.steps.outputs
 
 
 def test_what_a_part_likes() -> None:
