@@ -1,4 +1,4 @@
-"""A network of integers in the place of an engine's session: float images in, real numbers out, judged like any other."""
+"""A network of integers in the place of an engine's session: float images in, real numbers out."""
 
 import numpy as np
 

@@ -48,7 +48,7 @@ def met_by_tools(scored: Scored, budget: Budget, config: PruneConfig) -> Decisio
         worst = max(used.values(), default=0.0)
         if worst <= 1 and (best is None or decision.cost.macs > best.cost.macs):
             best = replace(
-                decision, used=decision.used | used, predicted=dict(decision.predicted) | _pairs(scored, told)
+                decision, used={**decision.used, **used}, predicted={**decision.predicted, **_pairs(scored, told)}
             )
         if closest is None or worst < closest[0]:
             closest = worst, told

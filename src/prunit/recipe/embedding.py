@@ -6,6 +6,7 @@ said, and the build goes on.
 
 import json
 import logging
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from prunit.errors import DataError, DeviceError, FileError, ModelError
 from prunit.export import EXPORTERS
 from prunit.export.tflite import Twin, integer_twin
 from prunit.files import inside, write_atomically
-from prunit.mcu.csource import sources
+from prunit.mcu.csource import c_source
 from prunit.mcu.litert import answers
 from prunit.mcu.network import Tensor
 from prunit.mcu.numbers import quantised
@@ -141,10 +142,10 @@ class _Embedding:
         images, held_out = training_images(self.work.dataset, self.work.config.parts.images, self.work.config.seed)
         return integer_twin(
             folder / artifact.path,
-            np.concatenate(images),
+            images,
             name=self.variant.name,
             shape_CHW=artifact.input_shape,
-            holdout_BCHW=np.concatenate(held_out),
+            holdout_BCHW=held_out,
         )
 
     def _judged(self, twin: Twin, *, tuned: int = 0) -> _Made:
@@ -231,14 +232,27 @@ class _Embedding:
             tool = f"vela {found.version}"
             settings = {"system_config": on.system_config, "memory_mode": on.memory_mode}
         stem = f"{name}-{on.name}"
-        texts = sources(stem, data, record, figures, vector, operators=twin.network.codes, on=on)
+        made = c_source(
+            data,
+            re.sub(r"\W", "_", f"net_{stem}", flags=re.ASCII),
+            arena_bytes=int(figures.get("arena_bytes") or figures["sram_bytes"]),
+            x_int8_1=vector[0][None],
+            y_int8_1=vector[1][0][None],
+            notes=(f"{self.work.source.name}, variant {name}, for {on.described}", tool, *_arena_note(on)),
+        )
         paths = []
-        for ending, text in texts.items():
-            write_atomically(folder / FOLDER / f"{stem}{ending}", text)
-            paths.append(StoredFile.of(folder, f"{FOLDER}/{stem}{ending}"))
+        for ending, text in ((".h", made.header), (".c", made.source)):
+            write_atomically(folder / FOLDER / f"{made.name}{ending}", text)
+            paths.append(StoredFile.of(folder, f"{FOLDER}/{made.name}{ending}"))
         return OnPart(
             part=on.name, figures=dict(figures), tool=tool, settings=settings, compiled=file, sources=tuple(paths)
         )
+
+
+def _arena_note(on: Part) -> tuple[str, ...]:
+    if on.kind == "tflm":
+        return ()
+    return ("the arena is Vela's SRAM; the interpreter's own records come on top, about 300 bytes an operator",)
 
 
 def _numbers(tensor: Tensor) -> Numbers:

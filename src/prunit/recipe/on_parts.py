@@ -62,7 +62,7 @@ class Asked:
 def figures_of(data: bytes, on: Part) -> Mapping[str, float]:
     """What a part's own tools report of a flatbuffer; `ModelError` where an operator would be left to the CPU."""
     if on.kind == "tflm":
-        return {"arena_bytes": arena(data).total, "flash_bytes": len(data)}
+        return {"arena_bytes": arena(data).total_bytes, "flash_bytes": len(data)}
     return figures_by_compiler(compiled(data, on))
 
 
