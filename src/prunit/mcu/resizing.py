@@ -78,6 +78,8 @@ def _weighted(operator: Operator, before: Mapping[str, Tensor], now: dict[str, T
         told = reads % inputs == 0  # an image that was laid flat has several values of each channel
     elif operator.code == "DEPTHWISE_CONV_2D":
         shape, told = (*old[:3], makes), True
+    elif before[image].shape[1:3] == (1, 1) and old[-1] == before[image].shape[-1]:  # a linear layer, as a convolution
+        shape, told = (makes, *old[1:3], reads), reads % inputs == 0
     else:
         parts = before[image].shape[-1] // old[-1]
         shape, told = (makes, *old[1:3], inputs // parts), reads == inputs

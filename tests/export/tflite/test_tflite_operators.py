@@ -68,7 +68,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], set[str]]] = {
     "transposed": (lambda: nn.Sequential(nn.ConvTranspose2d(3, 4, 2, stride=2), nn.ReLU()), {"TRANSPOSE_CONV"}),
     "transposed, overlapping": (lambda: nn.ConvTranspose2d(3, 4, 4, stride=2, padding=1), {"TRANSPOSE_CONV"}),
     "transposed, odd": (lambda: nn.ConvTranspose2d(3, 4, 3, stride=2, bias=False), {"TRANSPOSE_CONV"}),
-    "mean": (lambda: Of(lambda x, a: a(x).mean((2, 3)), conv()), {"CONV_2D", "MEAN"}),
+    "mean": (lambda: Of(lambda x, a: a(x).mean((2, 3)), conv()), {"CONV_2D", "MEAN", "RESHAPE"}),
     "mean, kept": (lambda: Of(lambda x, a: image_mean(a(x)), conv()), {"CONV_2D", "MEAN"}),
     "pool of the image": (lambda: then(nn.AvgPool2d(8)), {"CONV_2D", "MEAN"}),
     "average": (lambda: then(nn.AvgPool2d(2)), {"AVERAGE_POOL_2D", "CONV_2D"}),
@@ -141,7 +141,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], set[str]]] = {
     "hard sigmoid": (lambda: then(nn.Hardsigmoid()), {"CONV_2D", "DEPTHWISE_CONV_2D"}),
     "softmax": (
         lambda: then(nn.Flatten(), nn.Linear(320, 7), nn.Softmax(1)),
-        {"CONV_2D", "FULLY_CONNECTED", "RESHAPE", "SOFTMAX"},
+        {"CONV_2D", "RESHAPE", "SOFTMAX"},
     ),
     "softmax of pixels": (lambda: then(nn.Softmax(1)), {"CONV_2D", "SOFTMAX"}),
     "zeros around": (lambda: then(nn.ZeroPad2d((1, 2, 0, 1)), nn.ReLU()), {"CONV_2D", "PAD", "RELU"}),
@@ -167,23 +167,23 @@ CASES: dict[str, tuple[Callable[[], nn.Module], set[str]]] = {
     "slice": (lambda: Of(lambda x, a: a(x)[:, 1:4, ::2, 1:], conv()), {"CONV_2D", "STRIDED_SLICE"}),
     "linear": (
         lambda: then(nn.Flatten(), nn.Linear(320, 7), nn.ReLU(), nn.Linear(7, 3)),
-        {"CONV_2D", "FULLY_CONNECTED", "RESHAPE"},
+        {"CONV_2D", "RESHAPE"},
     ),
     "linear, of a mean": (
         lambda: then(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(), nn.Linear(5, 7)),
-        {"CONV_2D", "FULLY_CONNECTED", "MEAN", "RESHAPE"},
+        {"CONV_2D", "MEAN", "RESHAPE"},
     ),
     "linear, of a row": (
         lambda: then(nn.Flatten(), nn.Hardswish(), nn.Linear(320, 4)),
-        {"CONV_2D", "FULLY_CONNECTED", "HARD_SWISH", "RESHAPE"},
+        {"CONV_2D", "HARD_SWISH", "RESHAPE"},
     ),
     "matrix": (
         lambda: Of(lambda x, a: a(x).flatten(1) @ torch.linspace(-1, 1, 960).view(320, 3), conv()),
-        {"CONV_2D", "FULLY_CONNECTED", "RESHAPE"},
+        {"CONV_2D", "RESHAPE"},
     ),
     "a row and an image": (
         lambda: Of(lambda x, a, b: b(image_mean(a(x)).flatten(1)).view(-1, 5, 1, 1) + a(x), conv(), nn.Linear(5, 5)),
-        {"ADD", "CONV_2D", "FULLY_CONNECTED", "MEAN", "RESHAPE"},
+        {"ADD", "CONV_2D", "MEAN", "RESHAPE"},
     ),
 }
 
@@ -197,11 +197,8 @@ def test_kernels_agree_and_are_near_the_float_answers(tmp_path: Path, name: str)
     network = lowered(source, SHAPE_CHW)
     assert set(network.codes) == codes
     x_BHWC = any_int8(network, 16)
-    # LiteRT 2.3 rounds a linear layer's sums once, TensorFlow Lite Micro twice: of a thousand values one is off by 1.
-    apart = 1 if "FULLY_CONNECTED" in codes else 0
     for one, other in zip(litert(network, x_BHWC), micro(network, x_BHWC), strict=True):
-        assert np.abs(one.astype(int) - other).max() <= apart
-        assert (one != other).mean() < 0.01
+        np.testing.assert_array_equal(one, other)
     assert max(off(network, source, noise(16, SHAPE_CHW))) < LEEWAY.get(name, 2.5)
 
 

@@ -7,9 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from prunit.errors import ModelError
-from prunit.export.tflite.reading import FloatGraph, Shape, Step, Values
-from prunit.export.tflite.spans import Quant, quant_of
+from prunit.export.tflite.reading import FLAGS, FloatGraph, Shape, Step, Values
+from prunit.export.tflite.spans import LEAST, Quant, quant_of
 from prunit.mcu.network import IntegerNetwork, Operator, Tensor
+
+LARGEST: Final = 127
+_HAIR: Final = 1 + 1e-6
 
 Figures = npt.NDArray[np.float64]
 
@@ -35,6 +38,7 @@ class Building:
         self.graph, self.quants = graph, quants
         self.orders: dict[str, Shape] = {}
         """Rows that were an image (C, H, W): their values lie in the order H, W, C."""
+        self._rows: dict[str, tuple[str, Step]] = {}
         self._tensors: dict[str, Tensor] = {}
         self._operators: list[Operator] = []
 
@@ -48,6 +52,8 @@ class Building:
                 )
         if not self._operators:
             raise ModelError(f"cannot lower '{name}' to integers: it computes nothing; export a model with layers")
+        for output in self.graph.outputs:
+            self.activation(output)
         return IntegerNetwork(
             name,
             list(self._tensors.values()),
@@ -58,10 +64,52 @@ class Building:
 
     def activation(self, name: str) -> str:
         """The tensor of that name, declared now where it was not; its name."""
+        if name in self._rows and name not in self._tensors:
+            pixel, step = self._rows[name]
+            self._declare(name)
+            self._lay(step, pixel, name)
+        return self._declare(name)
+
+    def _declare(self, name: str) -> str:
         if name not in self._tensors:
             shape, quant = channels_last(self.graph.shape(name)), self.quants[name]
             self._tensors[name] = Tensor(name, shape, scales=(quant.scale,), zero_point=quant.zero_point)
         return name
+
+    def pixel(self, step: Step, name: str) -> str:
+        """A row of values (1, N) as an image of one pixel (1, 1, 1, N), on which convolutions work."""
+        if name not in self._rows:
+            row = self.activation(name)
+            self._rows[name] = self.between(f"{name}/pixel", (1, 1, 1, self.shape(row)[-1]), self.quants[name]), step
+            self._lay(step, row, self._rows[name][0])
+        return self._rows[name][0]
+
+    def is_pixel(self, name: str) -> bool:
+        """A row that stands in an image of one pixel so far, and in no tensor of its own."""
+        return name in self._rows
+
+    def row(self, step: Step, name: str, pixel: str = "", *, size: int = 0) -> str:
+        """Says that the row `name` stands in an image of one pixel: in that, or in a new one of `size` channels.
+
+        The row itself is written where something other than a convolution reads it.
+        """
+        pixel = pixel or self.between(f"{name}/pixel", (1, 1, 1, size), self.quants[name])
+        self._rows[name] = pixel, step
+        return pixel
+
+    def _lay(self, step: Step, before: str, after: str) -> None:
+        shape = np.array(self.shape(after), np.int32)
+        named = self.constant(f"{after}/shape", shape)
+        self.emit("RESHAPE", step, [before, named], after, {"newShape": shape.tolist()})
+
+    def flag(self, step: Step) -> str:
+        """The activation that a kernel has to do by itself: none where the steps of its answer end there anyway.
+
+        A flag that changes nothing is not free: Vela 5.2 makes an operator of its own of a ReLU on few channels.
+        """
+        flag, quant = FLAGS.get(step.cut, "NONE"), self.quants[step.output]
+        ends = quant.scale * (LARGEST - LEAST) <= step.cut[1] * _HAIR
+        return "NONE" if quant.zero_point == LEAST and ends else flag
 
     def between(self, near: str, shape: Shape, quant: Quant) -> str:
         """The name of a tensor that the float graph does not have; `near` is one that it belongs to."""

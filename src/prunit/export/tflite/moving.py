@@ -56,7 +56,9 @@ def mean(building: Building, step: Step) -> None:
         raise building.graph.refused(step, "only means over height and width are supported", "use x.mean((2, 3))")
     x = building.activation(step.input(0))
     axes = building.constant("image/axes", np.array([1, 2], np.int32))
-    building.emit("MEAN", step, [x, axes], step.output, {"keepDims": len(building.graph.shape(step.output)) == 4})
+    flat = len(building.graph.shape(step.output)) == 2
+    answer = building.row(step, step.output, size=building.shape(x)[-1]) if flat else step.output
+    building.emit("MEAN", step, [x, axes], answer, {"keepDims": True})
 
 
 def padding(building: Building, step: Step) -> None:
@@ -104,9 +106,9 @@ def concat(building: Building, step: Step) -> None:
 
 def reshape(building: Building, step: Step) -> None:
     """RESHAPE between an image and a row of values, which keeps the order of channels last until a linear layer."""
-    x, graph = building.activation(step.input(0)), building.graph
-    before, after = graph.shape(step.input(0)), graph.shape(step.output)
-    order = building.orders.get(step.input(0))
+    name, graph = step.input(0), building.graph
+    before, after = graph.shape(name), graph.shape(step.output)
+    order = building.orders.get(name)
     if len(before) == 4 and len(after) == 2 and after[0] == 1:
         if before[1] > 1 and before[2] * before[3] > 1:
             building.orders[step.output] = before[1:]
@@ -117,7 +119,11 @@ def reshape(building: Building, step: Step) -> None:
         raise graph.refused(
             step, f"it becomes {after}, which would need its values in another order", "flatten with x.flatten(1)"
         )
-    answer = building.activation(step.output)
+    if len(after) == 2 and (building.is_pixel(name) or (len(before) == 4 and before[2] * before[3] == 1)):
+        building.row(step, step.output, building.pixel(step, name) if len(before) == 2 else building.activation(name))
+        return
+    x = building.activation(name)
+    answer = building.row(step, step.output, size=after[1]) if len(after) == 2 else building.activation(step.output)
     shape = np.array(building.shape(answer), np.int32)
     options = {"newShape": shape.tolist()}
     building.emit("RESHAPE", step, [x, building.constant(f"{answer}/shape", shape)], answer, options)

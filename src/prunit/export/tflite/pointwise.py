@@ -30,9 +30,7 @@ def arithmetic(building: Building, step: Step) -> None:
             step, "only images (1, C, H, W) and rows (1, N) are supported", "reshape after the last layer"
         )
     inputs = [_operand(building, step, name, len(answer)) for name in step.inputs]
-    building.emit(
-        _CODES[step.operator], step, inputs, step.output, {"fusedActivationFunction": FLAGS.get(step.cut, "NONE")}
-    )
+    building.emit(_CODES[step.operator], step, inputs, step.output, {"fusedActivationFunction": building.flag(step)})
     if (order := _order(building, step)) is not None:
         building.orders[step.output] = order
 

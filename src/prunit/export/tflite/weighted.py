@@ -8,13 +8,16 @@ from prunit.export.quantising.network import WEIGHTED
 from prunit.export.quantising.writing import LARGEST_BIAS
 from prunit.export.tflite.building import Building, Figures
 from prunit.export.tflite.padding import window_of
-from prunit.export.tflite.reading import FLAGS, Step, float_constant
+from prunit.export.tflite.reading import Step, float_constant
 from prunit.export.tflite.spans import Quant
 
 _LEAST: Final = 2.0**-30
 """Of a step of products, in steps of the answer. A kernel's multiplier of less than 2 ** -31 is taken for 0."""
 _SILENT: Final = 2.0**-20
 """The same where all weights are 0: steps in which the bias, of at most 255 of the answer's, is exact."""
+
+_PLAIN: Final = {"padding": "VALID", "strideH": 1, "strideW": 1, "dilationWFactor": 1, "dilationHFactor": 1}
+"""A window of one pixel."""
 
 _GROUPED: Final = 6
 """The version of CONV_2D that knows groups."""
@@ -30,7 +33,7 @@ def conv(building: Building, step: Step) -> None:
         **window.options(padding),
         "dilationWFactor": window.dilations[1],
         "dilationHFactor": window.dilations[0],
-        "fusedActivationFunction": FLAGS.get(step.cut, "NONE"),
+        "fusedActivationFunction": building.flag(step),
     }
     bias = _bias(building, step, outputs)
     if groups == inputs > 1:
@@ -63,7 +66,11 @@ def conv_transpose(building: Building, step: Step) -> None:
 
 
 def linear(building: Building, step: Step) -> None:
-    """FULLY_CONNECTED for Gemm and for MatMul with a constant, the weight's inputs in the order of what flows in."""
+    """A 1x1 convolution for Gemm and for MatMul with a constant, the weight's inputs in the order of what flows in.
+
+    FULLY_CONNECTED would be the obvious one. But its kernels round otherwise here than there: LiteRT's once, those of
+    TensorFlow Lite Micro twice, which is a step at some answers in ten thousand. Those of CONV_2D agree.
+    """
     x, graph = step.input(0), building.graph
     if len(graph.shape(x)) != 2:
         raise graph.refused(
@@ -80,23 +87,16 @@ def linear(building: Building, step: Step) -> None:
         weight_OI = weight_OI.reshape(-1, *order).transpose(0, 2, 3, 1).reshape(len(weight_OI), -1)
     bias = _bias(building, step, len(weight_OI))
     bias = None if bias is None else bias * attributes.get("beta", 1.0)
-    names = weights(building, step, weight_OI, bias, axis=0)
-    options = {"fusedActivationFunction": FLAGS.get(step.cut, "NONE"), "keepNumDims": False}
-    building.emit("FULLY_CONNECTED", step, [building.activation(x), *names], step.output, options)
+    names = weights(building, step, weight_OI[:, None, None], bias, axis=0)
+    pixel = building.pixel(step, x)
+    answer = building.row(step, step.output, size=len(weight_OI))
+    building.emit("CONV_2D", step, [pixel, *names], answer, {**_PLAIN, "fusedActivationFunction": building.flag(step)})
 
 
 def affine(building: Building, step: Step, x: str, factor_C: Figures, offset_C: Figures) -> None:
     """x times a factor plus an offset, each channel its own, as a depthwise 1x1 convolution: exact to a rounding."""
     names = weights(building, step, factor_C[None, None, None], offset_C, axis=3, of=x)
-    options = {
-        "padding": "VALID",
-        "strideH": 1,
-        "strideW": 1,
-        "dilationWFactor": 1,
-        "dilationHFactor": 1,
-        "depthMultiplier": 1,
-        "fusedActivationFunction": FLAGS.get(step.cut, "NONE"),
-    }
+    options = {**_PLAIN, "depthMultiplier": 1, "fusedActivationFunction": building.flag(step)}
     building.emit("DEPTHWISE_CONV_2D", step, [building.activation(x), *names], step.output, options)
 
 
