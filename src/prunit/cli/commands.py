@@ -258,7 +258,7 @@ def plan(
         typer.echo(json.dumps(facts | parts.spent_json(planned.spent), indent=2))
     else:
         show.candidates(found)
-        parts.spent(planned.spent)
+        parts.spent(planned.spent, show.console())
         show.decision(planned.graph, found.decision, planned.seconds, out, replaces=replaces)
 
 

@@ -10,14 +10,19 @@ import typer
 from prunit.cli import show
 from prunit.cli.safe import safe
 from prunit.edge.install import place_of
-from prunit.edge.portfolio import MANIFEST, Portfolio
+from prunit.edge.portfolio import MANIFEST, Portfolio, Variant
 from prunit.edge.switching.events import LOG, read_events
 from prunit.errors import FileError, MissingExtraError, PortfolioError, PrunitError
 from prunit.files import sha256_of
+from prunit.mcu.reading import content_of
+from prunit.report.numbers import score
+from prunit.report.parts import NAMES, amount
 from prunit.report.precisions import made_by
 
 _STATE: Final = ".build"
 """The folder that a build works in, as `recipe.folder` has it; not imported, since a device has no torch."""
+
+_KINDS: Final = "a .safetensors, .onnx or .tflite"
 
 _EVENTS: Final = 10
 """So many of the last things that went wrong here are shown."""
@@ -26,15 +31,21 @@ _EVENTS: Final = 10
 def explain(what: Path, *, as_json: bool) -> None:
     """Print what the file or folder holds; raises `FileError` where it is none of prunit's."""
     if not what.exists():
-        raise FileError(f"'{what}' does not exist: give a portfolio folder, a plan .json, a .safetensors or .onnx file")
+        raise FileError(
+            f"'{what}' does not exist: give a portfolio folder, a plan .json, a .safetensors, .onnx or .tflite file"
+        )
     if what.is_dir() or what.name == MANIFEST:
         _portfolio(what if what.is_dir() else what.parent, as_json=as_json)
     elif what.suffix == ".onnx":
         _onnx(what, as_json=as_json)
+    elif what.suffix == ".tflite":
+        _tflite(what, as_json=as_json)
     elif what.suffix in (".safetensors", ".json"):
         _plan(what, as_json=as_json)
     else:
-        raise FileError(f"'{what}': prunit explains portfolio folders, plan .json, .safetensors and .onnx files")
+        raise FileError(
+            f"'{what}': prunit explains portfolio folders, plan .json, .safetensors, .onnx and .tflite files"
+        )
 
 
 def _portfolio(folder: Path, *, as_json: bool) -> None:
@@ -117,6 +128,56 @@ def _onnx(file: Path, *, as_json: bool) -> None:
         "operators": dict(sorted(operators.items(), key=lambda kv: -kv[1])),
         "variant of": _variant_of(file),
     }
+    _print(facts, as_json=as_json)
+
+
+def _tflite(file: Path, *, as_json: bool) -> None:
+    read = content_of(file.read_bytes(), str(file))
+    facts: dict[str, Any] = {
+        "file": str(file),
+        "bytes": file.stat().st_size,
+        "sha256": sha256_of(file),
+        "inputs": {each.name: each.told for each in read.inputs},
+        "outputs": {each.name: each.told for each in read.outputs},
+        "constants": f"{read.constant_bytes:,} bytes" + (", some behind the flatbuffer" if read.outside else ""),
+        "operators": dict(read.operators),
+        "variant of": _variant_of(file),
+    }
+    if read.outside:
+        facts["beware"] = "TensorFlow Lite Micro does not look behind the flatbuffer and would answer nonsense"
+    facts |= _embedded(file)
+    _print(facts, as_json=as_json)
+
+
+def _embedded(file: Path) -> dict[str, Any]:
+    """What the portfolio around the file says of it."""
+    try:
+        found = Portfolio.read(_root(file))
+    except PrunitError:
+        return {}
+    for variant in found.variants:
+        each = variant.embedded
+        if each is None or file.name not in [Path(stored.path).name for stored in each.files]:
+            continue
+        facts: dict[str, Any] = {f"int8 {found.task.metric}": score(found.task.metric, each.accuracy)}
+        for on in each.parts:
+            if (
+                on.compiled is None
+                or Path(on.compiled.path).name == file.name
+                or file.name == Path(each.file.path).name
+            ):
+                facts[on.part] = {NAMES[name]: amount(name, value) for name, value in on.figures.items()}
+        made = f"ranges by {each.method} of {each.images} training images, seed {each.seed}; {each.library}"
+        return facts | {"made by": made + (f"; {each.tuned} epochs for integers" if each.tuned else "")}
+    return {}
+
+
+def _root(file: Path) -> Path:
+    """The folder of the portfolio that a file may be of: its own, or the one above."""
+    return file.parent if (file.parent / MANIFEST).exists() else file.parent.parent
+
+
+def _print(facts: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
         return
@@ -140,8 +201,13 @@ def _elements(tensor: Any) -> int:
 def _variant_of(file: Path) -> str:
     """Which portfolio in the same folder the file belongs to."""
     try:
-        found = Portfolio.read(file.parent)
+        found = Portfolio.read(_root(file))
     except PrunitError:
         return "no portfolio in its folder"
-    names = [v.name for v in found.variants if v.artifact.path == file.name]
+    names = [v.name for v in found.variants if file.name in _files_of(v)]
     return f"{found.name}: {names[0]}" if names else f"{found.name} lists no such file"
+
+
+def _files_of(variant: Variant) -> list[str]:
+    of_parts = [Path(each.path).name for each in variant.embedded.files] if variant.embedded else []
+    return [variant.artifact.path, *of_parts]

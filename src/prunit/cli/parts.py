@@ -1,44 +1,46 @@
 """What plans and variants take on microcontrollers and NPUs, for people and for programs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 
 from prunit.cli.safe import safe
-from prunit.cli.show import console
-from prunit.units import written
+from prunit.edge.portfolio import Portfolio
+from prunit.report.parts import NAMES, amount, embedded_of, heads_of, notes_of, rows_of
 
 if TYPE_CHECKING:
     from prunit.recipe.spending import Spent
 
-_NAMES: Final[Mapping[str, str]] = {
-    "cycles": "cycles",
-    "latency_ms": "time",
-    "arena_bytes": "arena",
-    "sram_bytes": "SRAM",
-    "flash_bytes": "flash",
-}
+_LEFT_OUT: Final = ("latency_ms",)
+"""What follows from the cycles, for which a terminal is too narrow."""
 
 
-def figure(name: str, value: float) -> str:
-    """A figure of a part with its unit, as in `arena 19.4 KB`."""
-    shown = f"{value / 1e3:.3g}k" if name == "cycles" and value >= 1e3 else written(value, name)
-    if name.endswith("_bytes"):
-        shown = f"{value / 1e3:.4g} KB"
-    return f"{_NAMES.get(name, name)} {shown.removesuffix(' cycles')}"
+def embedded(found: Portfolio, out: Console) -> None:
+    """Print how good variants are as integers, and what they take on each part; nothing where none was made for one."""
+    if not embedded_of(found):
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, head in enumerate(heads_of(found, without=_LEFT_OUT)):
+        name, _, part = head.partition(" ")
+        table.add_column(f"{name}\n{part}" if i else name, justify="right" if i else "left", overflow="fold")
+    for row in rows_of(found, without=_LEFT_OUT):
+        table.add_row(*map(safe, row))
+    out.print(table)
+    for note in notes_of(found):
+        out.print(f"[dim]{safe(note)}[/]")
 
 
-def spent(found: "Sequence[Spent]") -> None:
-    """Where the cycles of a plan go on each part, and what could be wider for nothing."""
-    out = console()
+def spent(found: "Sequence[Spent]", out: Console) -> None:
+    """Print where the cycles of a plan go on each part, and what could be wider for nothing."""
     for each in found:
         if each.layers:
             out.print(_layers(each))
         figures = ", ".join(
-            f"{figure(name, value)} (dense {figure(name, each.dense[name]).partition(' ')[2]})"
+            f"{NAMES[name]} {amount(name, value)} (dense {amount(name, each.dense[name])})"
             for name, value in each.figures.items()
         )
         out.print(f"[bold]{safe(each.part.name)}[/] ({safe(each.tool)}; untrained weights): {safe(figures)}")

@@ -11,6 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from prunit.cli import parts
 from prunit.cli.safe import safe
 from prunit.edge.comparing.verdicts import KINDS, told, verdicts
 from prunit.edge.measuring.profile import DeviceProfile
@@ -92,6 +93,7 @@ def portfolio(found: Portfolio, folder: Path, *, built: bool = True) -> None:
         counts = ", ".join(f"n = {latency.n} at batch {latency.batch}" for latency in latencies)
         where = f"{_device(found.device, latencies[0].threads)}{_otherwise(found)}"
         out.print(f"[dim]measured on {safe(where)}; {counts}[/]")
+    parts.embedded(found, out)
     if built:
         for what, file in (("report", "report.html"), ("portfolio", MANIFEST)):
             out.print(f"{what:<9} {safe(str(folder / file))}", soft_wrap=True)

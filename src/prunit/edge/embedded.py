@@ -23,16 +23,26 @@ class OnPart(Record):
 
     `figures` are `arena_bytes` and `flash_bytes` of TensorFlow Lite Micro (the arena as on a 64-bit host, where its
     records are larger), and `cycles`, `sram_bytes`, `flash_bytes` and `latency_ms` of an NPU by its compiler, which
-    estimates them. `tool` is its name and version, `settings` are those that it was given. `compiled` is the file for
-    the part, None where it takes the flatbuffer itself. `sources` are a C header and the C file with the model's bytes.
+    estimates them; `limits` are what the variant's budget allows of them. `tool` is its name and version, `settings`
+    are those that it was given. `compiled` is the file for the part, None where it takes the flatbuffer itself.
+    `sources` are a C header and the C file with the model's bytes.
     """
 
     part: str
     figures: dict[str, NonNegativeFloat]
+    limits: dict[str, NonNegativeFloat] = Field(default={})
     tool: str
     settings: dict[str, str] = Field(default={})
     compiled: StoredFile | None = None
     sources: tuple[StoredFile, ...] = ()
+
+    @property
+    def over(self) -> dict[str, float]:
+        """By figure how many times its limit it takes, of those that take more.
+
+        A plan is within its budget untrained; trained weights are compressed a little more or less.
+        """
+        return {name: self.figures[name] / most for name, most in self.limits.items() if self.figures[name] > most}
 
 
 class Embedded(Record):

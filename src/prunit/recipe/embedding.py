@@ -7,7 +7,7 @@ said, and the build goes on.
 import json
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -66,9 +66,11 @@ def embedded(work: Work, variants: Sequence[Variant], parts: Sequence[Part]) -> 
     if not parts:
         return list(variants)
     found: list[Variant] = []
+    dense: Mapping[str, float] = {}
     for variant in variants:
         try:
-            made = _Embedding(work, variant, parts, Beside(work, variant)).made()
+            made = _Embedding(work, variant, parts, Beside(work, variant), dense).made()
+            dense = dense or {name: value for on in made.parts for name, value in on.figures.items()}
         except _CANNOT as error:
             logging.getLogger(__name__).warning("%s is not made for %s: %s", variant.name, _names(parts), error)
             made = None
@@ -103,6 +105,8 @@ class _Embedding:
     variant: Variant
     parts: Sequence[Part]
     beside: Beside
+    dense: Mapping[str, float]
+    """By figure what the dense variant takes, of which a budget may ask a share; empty where that is not known."""
 
     def made(self) -> Embedded:
         """Its record; what stands in the folder is not made again where the same was asked for."""
@@ -238,15 +242,38 @@ class _Embedding:
             arena_bytes=int(figures.get("arena_bytes") or figures["sram_bytes"]),
             x_int8_1=vector[0][None],
             y_int8_1=vector[1][0][None],
-            notes=(f"{self.work.source.name}, variant {name}, for {on.described}", tool, *_arena_note(on)),
+            notes=(
+                f"{self.work.source.name}, variant {name}, for {on.described}; {tool}",
+                self._input_note(),
+                *_arena_note(on),
+            ),
         )
         paths = []
         for ending, text in ((".h", made.header), (".c", made.source)):
             write_atomically(folder / FOLDER / f"{made.name}{ending}", text)
             paths.append(StoredFile.of(folder, f"{FOLDER}/{made.name}{ending}"))
         return OnPart(
-            part=on.name, figures=dict(figures), tool=tool, settings=settings, compiled=file, sources=tuple(paths)
+            part=on.name,
+            figures=dict(figures),
+            limits=self._limits(on),
+            tool=tool,
+            settings=settings,
+            compiled=file,
+            sources=tuple(paths),
         )
+
+    def _input_note(self) -> str:
+        """How pixels become real inputs, which the scale below is of."""
+        mean, std = (
+            ", ".join(f"{x:.4f}" for x in each) for each in (self.work.dataset.mean_C, self.work.dataset.std_C)
+        )
+        return f"a real input is (pixel / 255 - mean) / std, by channel: mean {mean}; std {std}"
+
+    def _limits(self, on: Part) -> dict[str, float]:
+        budget = [f"{key}={text}" for key, text in self.variant.budget.items()]
+        limits = Budget.parse(budget).on_parts if budget else ()
+        known = [limit for limit in limits if limit.part == on.name and (limit.share is None or self.dense)]
+        return {limit.figure: limit.of(self.dense) for limit in known}
 
 
 def _arena_note(on: Part) -> tuple[str, ...]:

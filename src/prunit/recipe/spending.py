@@ -8,7 +8,7 @@ import numpy as np
 from prunit.cut.plans import Plan
 from prunit.mcu.network import IntegerNetwork
 from prunit.mcu.parts import Part
-from prunit.mcu.vela import compiled
+from prunit.mcu.vela import Compiled, compiled
 from prunit.prices.costs import width_array
 from prunit.recipe.blueprint import Blueprint
 from prunit.recipe.on_parts import BLOCK, Asked, PartMeter, figures_by_compiler, figures_of
@@ -22,8 +22,8 @@ class LayerSpent:
     operator: str
     reads: int
     makes: int
-    cycles: float
-    dense_cycles: float
+    cycles: int
+    dense_cycles: int
 
 
 @dataclass(frozen=True)
@@ -51,23 +51,37 @@ def spent_on(on: Part, blueprint: Blueprint, plan: Plan) -> Spent:
         return Spent(on, "tflite-micro", own, dense)
     own, dense = (compiled(blueprint.file(each), on) for each in (widths, graph.sizes))
     network = blueprint.shapes_at(widths)
-    before, now = ({layer.name: layer for layer in found.layers} for found in (dense, own))
+    now, before = (cycles_by_operator(network, found) for found in (own, dense))
     layers = tuple(
         LayerSpent(
             operator.layer,
             operator.code,
             network.by_name[_image(network, operator.inputs)].shape[-1],
             network.by_name[operator.outputs[0]].shape[-1],
-            now[operator.outputs[0]].cycles if operator.outputs[0] in now else 0.0,
-            before[operator.outputs[0]].cycles if operator.outputs[0] in before else 0.0,
+            now[operator.outputs[0]],
+            before[operator.outputs[0]],
         )
         for operator in network.operators
+        if now[operator.outputs[0]] or before[operator.outputs[0]]
     )
     tool = f"Vela {own.version}, {on.system_config}, {on.memory_mode}"
     return Spent(
         *(on, tool, figures_by_compiler(own), figures_by_compiler(dense), layers),
         free=free_widths(on, blueprint, widths),
     )
+
+
+def cycles_by_operator(network: IntegerNetwork, found: Compiled) -> dict[str, int]:
+    """Cycles by the tensor that an operator makes.
+
+    The compiler makes several steps of some operators, and names each of them by the operator's tensor and an addition.
+    """
+    cycles = {operator.outputs[0]: 0 for operator in network.operators}
+    for row in found.layers:
+        names = [name for name in cycles if row.name == name or row.name.startswith(f"{name}_")]
+        if names:
+            cycles[max(names, key=len)] += row.cycles
+    return cycles
 
 
 def free_widths(on: Part, blueprint: Blueprint, widths: np.ndarray) -> dict[str, int]:

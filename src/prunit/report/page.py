@@ -18,6 +18,7 @@ from prunit.report.accuracy import AXES, Figure, accuracy_plot
 from prunit.report.charts import Curve, EpochRecord, curves, tested_on, training_figures, width_figures, widths_note
 from prunit.report.evaluation import evaluation_of, evaluation_section
 from prunit.report.headline import headline, pick
+from prunit.report.parts import parts_section
 from prunit.report.precisions import precisions_section
 from prunit.report.summary import SummaryRow, summary_rows
 from prunit.report.tables import (
@@ -76,6 +77,7 @@ def html_page(
         _accuracy_section(portfolio, rows, figures),
         _section("On labelled images", evaluation_section(evaluation)) if evaluation else "",
         _section("Precisions", lower) if (lower := precisions_section(portfolio)) else "",
+        _section("Microcontrollers and NPUs", parts) if (parts := parts_section(portfolio)) else "",
         _widths_section(portfolio, rows, figures),
         _trials_section(trials, figures, portfolio.task.metric),
         _training_section(curves(rows, histories), figures, portfolio.task.metric),
