@@ -35,9 +35,9 @@ class Plain(nn.Module):
         return self.head(x_BCHW.mean((2, 3)))
 
 
-def residual() -> nn.Module:
-    """ResNet-20's style: two stages of two blocks; their streams have 8 and 16 channels."""
-    return ResNet(Basic, ((8, 2), (16, 2)), stem="small", num_classes=10, in_channels=1)
+def residual(stages: tuple[tuple[int, int], ...] = ((8, 2), (16, 2))) -> nn.Module:
+    """ResNet-20's style: two stages of two blocks with streams of 8 and 16 channels, or others."""
+    return ResNet(Basic, stages, stem="small", num_classes=10, in_channels=1)
 
 
 class Inverted(nn.Module):

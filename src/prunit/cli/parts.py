@@ -46,7 +46,7 @@ def spent(found: "Sequence[Spent]", out: Console) -> None:
         out.print(f"[bold]{safe(each.part.name)}[/] ({safe(each.tool)}; untrained weights): {safe(figures)}")
         if each.free:
             wider = ", ".join(f"{safe(name)} {width}" for name, width in each.free.items())
-            out.print(f"may be wider for no more cycles, each by itself: {wider}")
+            out.print(f"may be wider for hardly more cycles (0.5 %), each by itself: {wider}")
 
 
 def _layers(found: "Spent") -> Table:

@@ -67,7 +67,7 @@ def content_of(data: bytes, what: str = "the file") -> Content:
             outside=any(held.offset > 1 for held in model.buffers),
         )
     except Exception as error:  # what flatbuffers raises for bytes that are cut short shares no base class
-        raise FileError(f"'{what}' is a broken TensorFlow Lite file ({type(error).__name__})") from error
+        raise FileError(f"'{what}' is a broken TensorFlow Lite file: it is cut short or damaged") from error
 
 
 def _code(names: Mapping[int, str], code: Any) -> str:
@@ -86,5 +86,5 @@ def _end(kinds: Mapping[int, str], tensor: Any) -> End:
         shape,
         kinds.get(tensor.type, "unknown"),
         scales[0] if len(scales) == 1 else None,
-        int(found.zeroPoint[0]) if len(scales) == 1 else None,
+        int(found.zeroPoint[0]) if found is not None and len(scales) == 1 else None,
     )
