@@ -14,7 +14,6 @@ from prunit.prices.costs import width_array
 from prunit.recipe.blueprint import Blueprint
 from prunit.recipe.on_parts import BLOCK, Asked, PartMeter, figures_by_compiler, figures_of
 
-
 _FREE: Final = 1.005
 """Weights that nobody computes with are still loaded: what costs no time costs some."""
 
@@ -90,7 +89,7 @@ def cycles_by_operator(network: IntegerNetwork, found: Compiled) -> dict[str, in
 
 
 def free_widths(on: Part, blueprint: Blueprint, widths: np.ndarray) -> dict[str, int]:
-    """By group the most channels that it may keep, all others as they are, at 0.5 % more cycles for the network at most.
+    """By group the most channels that it may keep, all others as they are, at 0.5 % more cycles at the most.
 
     Looked at are whole blocks of channels, and the dense width.
     """
