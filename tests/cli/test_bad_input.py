@@ -152,9 +152,12 @@ CASES = [
     (f"plan {NET} --input 1x8x8 --out net.py/p.json", "--out net.py/p.json: 'net.py' is a file, not a folder"),
     (
         "inspect nowhere",
-        "'nowhere' does not exist: give a portfolio folder, a plan .json, a .safetensors or .onnx file",
+        "'nowhere' does not exist: give a portfolio folder, a plan .json, a .safetensors, .onnx or .tflite file",
     ),
-    ("inspect net.py", "'net.py': prunit explains portfolio folders, plan .json, .safetensors and .onnx files"),
+    (
+        "inspect net.py",
+        "'net.py': prunit explains portfolio folders, plan .json, .safetensors, .onnx and .tflite files",
+    ),
     ("inspect empty", "'empty' is no portfolio: it holds no portfolio.json; 'prunit build … --out DIR' writes one"),
     ("inspect unfinished", "'unfinished' holds a build that is not finished: go on with `prunit build … --resume`"),
     ("inspect torn-portfolio", "cannot read 'torn-portfolio/portfolio.json': it is not JSON or was cut short"),

@@ -22,8 +22,6 @@ from prunit.report.precisions import made_by
 _STATE: Final = ".build"
 """The folder that a build works in, as `recipe.folder` has it; not imported, since a device has no torch."""
 
-_KINDS: Final = "a .safetensors, .onnx or .tflite"
-
 _EVENTS: Final = 10
 """So many of the last things that went wrong here are shown."""
 

@@ -31,6 +31,8 @@ _SPECIAL: Final[Mapping[str, str]] = {
 }
 """Methods of `MicroMutableOpResolver` that do not follow from the operator's name, as `AddResizeBilinear` does."""
 
+ARENA_NOTE: Final = "of a 64-bit machine: an upper bound for a 32-bit one without CMSIS-NN; add its scratch buffers"
+
 
 @dataclass(frozen=True)
 class CSource:
@@ -62,11 +64,13 @@ def c_source(
     arena_bytes: int,
     x_int8_1: npt.NDArray[np.int8],
     y_int8_1: npt.NDArray[np.int8],
+    arena_note: str = ARENA_NOTE,
     notes: Sequence[str] = (),
 ) -> CSource:
     """The flatbuffer as C, called `name` (an identifier of C), with one input and its expected first output.
 
-    `arena_bytes` is what `prunit.mcu.tflm.arena` says, an upper bound for a 32-bit microcontroller; `notes` are lines
+    `arena_bytes` is what `prunit.mcu.tflm.arena` says, an upper bound for a 32-bit microcontroller, or another figure
+    of which `arena_note` tells; `notes` are lines
     for the head of the header, as where the network comes from. `x_int8_1` and `y_int8_1` are (1, …) as the network
     takes and gives them. A network compiled for an Ethos-U registers `AddEthosU`. Raises `ConfigError` for a name that
     C does not take, `DataError` for a test vector of another size than the network's.
@@ -83,7 +87,7 @@ def c_source(
     methods = _methods(schema, model)
     return CSource(
         name,
-        _header(name, len(data), arena_bytes, taken, given, methods, notes),
+        _header(name, len(data), arena_bytes, arena_note, taken, given, methods, notes),
         _source(name, data, x_int8_1, y_int8_1),
     )
 
@@ -110,7 +114,14 @@ def _methods(schema: Any, model: Any) -> list[str]:
 
 
 def _header(
-    name: str, size: int, arena: int, taken: _Side, given: _Side, methods: Sequence[str], notes: Sequence[str]
+    name: str,
+    size: int,
+    arena: int,
+    arena_note: str,
+    taken: _Side,
+    given: _Side,
+    methods: Sequence[str],
+    notes: Sequence[str],
 ) -> str:
     upper = name.upper()
     resolver = " ".join(f"(resolver).{method}();" for method in methods)
@@ -122,7 +133,7 @@ def _header(
         "#include <stdint.h>",
         "",
         f"#define {upper}_MODEL_BYTES {size}u",
-        "// of a 64-bit machine: an upper bound for a 32-bit one without CMSIS-NN; add its scratch buffers",
+        f"// {_one_line(arena_note)}",
         f"#define {upper}_ARENA_BYTES {arena}u",
         "",
         "// real = (q - ZERO_POINT) * SCALE; images are batch 1, channels last",

@@ -169,7 +169,9 @@ def _reshaped(tensor: Tensor, shape: Shape) -> Tensor:
 
 
 @lru_cache(maxsize=512)
-def _drawn(shape: Shape) -> Integers:
-    """int8 values of a normal distribution whose ends are the largest steps."""
-    normal = np.random.default_rng(math.prod(shape)).standard_normal(shape, np.float32) * (_STEPS / 3.5)
-    return np.clip(np.rint(normal), -_STEPS, _STEPS).astype(np.int8)
+def _drawn(shape: Shape, axis: int) -> Integers:
+    """int8 values of a normal distribution, the largest of each channel the last step, as weights are quantised."""
+    normal = np.random.default_rng(math.prod(shape)).standard_normal(shape, np.float32)
+    others = tuple(dim for dim in range(len(shape)) if dim != axis)
+    largest = np.abs(normal).max(axis=others, keepdims=True)
+    return np.rint(normal * (_STEPS / largest)).astype(np.int8)

@@ -10,9 +10,10 @@ from prunit.mcu.numbers import quantised, real
 
 
 class IntegerSession:
-    """Answers as a device gives them, bit for bit, in real numbers; images are channels first, as exported files take.
+    """Answers of a device in real numbers, by LiteRT's fast kernels; images are channels first, as exported files take.
 
-    `data` is the network's flatbuffer, if it is there already.
+    A device's are the reference kernels', from which those of a last layer differ by a step of rounding at some
+    outputs (`litert`). `data` is the network's flatbuffer, if it is there already.
     """
 
     def __init__(self, network: IntegerNetwork, data: bytes | None = None) -> None:

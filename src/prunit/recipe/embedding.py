@@ -26,7 +26,7 @@ from prunit.errors import DataError, DeviceError, FileError, ModelError
 from prunit.export import EXPORTERS
 from prunit.export.tflite import Twin, integer_twin
 from prunit.files import inside, write_atomically
-from prunit.mcu.csource import c_source
+from prunit.mcu.csource import ARENA_NOTE, c_source
 from prunit.mcu.litert import answers
 from prunit.mcu.network import Tensor
 from prunit.mcu.numbers import quantised
@@ -49,6 +49,13 @@ __all__ = ["check_tools", "embedded", "parts_of"]
 
 FOLDER: Final = "mcu"
 """Inside the portfolio: what microcontrollers and NPUs get."""
+
+_RECORDS: Final = 4096
+"""Bytes of an arena for the interpreter's own records of a network that an NPU computes in one operator: a guess."""
+_NPU_ARENA: Final = (
+    f"Vela's SRAM and {_RECORDS} bytes for the interpreter's own records, which are a guess: ask the"
+    " RecordingMicroInterpreter on the device, and give it what it says"
+)
 
 _RECORD, _ASKED = "embedded.json", "embedded-asked.json"
 _CANNOT: Final = (ModelError, DataError, DeviceError, FileError)
@@ -239,13 +246,13 @@ class _Embedding:
         made = c_source(
             data,
             re.sub(r"\W", "_", f"net_{stem}", flags=re.ASCII),
-            arena_bytes=int(figures.get("arena_bytes") or figures["sram_bytes"]),
+            arena_bytes=int(figures["arena_bytes"] if on.kind == "tflm" else figures["sram_bytes"] + _RECORDS),
+            arena_note=ARENA_NOTE if on.kind == "tflm" else _NPU_ARENA,
             x_int8_1=vector[0][None],
             y_int8_1=vector[1][0][None],
             notes=(
                 f"{self.work.source.name}, variant {name}, for {on.described}; {tool}",
                 self._input_note(),
-                *_arena_note(on),
             ),
         )
         paths = []
@@ -274,12 +281,6 @@ class _Embedding:
         limits = Budget.parse(budget).on_parts if budget else ()
         known = [limit for limit in limits if limit.part == on.name and (limit.share is None or self.dense)]
         return {limit.figure: limit.of(self.dense) for limit in known}
-
-
-def _arena_note(on: Part) -> tuple[str, ...]:
-    if on.kind == "tflm":
-        return ()
-    return ("the arena is Vela's SRAM; the interpreter's own records come on top, about 300 bytes an operator",)
 
 
 def _numbers(tensor: Tensor) -> Numbers:
