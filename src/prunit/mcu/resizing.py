@@ -36,7 +36,7 @@ def resized(network: IntegerNetwork, sides: Sides, *, drawn: bool = True) -> Int
     tensors = [now[tensor.name] for tensor in network.tensors]
     if drawn:
         tensors = [
-            replace(tensor, values=_drawn(tensor.shape))
+            replace(tensor, values=_drawn(tensor.shape, tensor.axis))
             if tensor.kind == "int8" and tensor.values is not None
             else tensor
             for tensor in tensors
