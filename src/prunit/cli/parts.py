@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -15,19 +15,16 @@ from prunit.report.parts import NAMES, amount, embedded_of, heads_of, notes_of, 
 if TYPE_CHECKING:
     from prunit.recipe.spending import Spent
 
-_LEFT_OUT: Final = ("latency_ms",)
-"""What follows from the cycles, for which a terminal is too narrow."""
-
 
 def embedded(found: Portfolio, out: Console) -> None:
     """Print how good variants are as integers, and what they take on each part; nothing where none was made for one."""
     if not embedded_of(found):
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for i, head in enumerate(heads_of(found, without=_LEFT_OUT)):
-        name, _, part = head.partition(" ")
-        table.add_column(f"{name}\n{part}" if i else name, justify="right" if i else "left", overflow="fold")
-    for row in rows_of(found, without=_LEFT_OUT):
+    for head in heads_of(found):
+        words = head in ("variant", "part")
+        table.add_column(head, justify="left" if words else "right", overflow="fold", no_wrap=words)
+    for row in rows_of(found):
         table.add_row(*map(safe, row))
     out.print(table)
     for note in notes_of(found):

@@ -17,6 +17,14 @@ NAMES: Final[Mapping[str, str]] = {
 }
 """What people call the figures, in the order in which they are shown."""
 
+COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
+    "cycles": ("cycles",),
+    "time": ("latency_ms",),
+    "arena or SRAM": ("arena_bytes", "sram_bytes"),
+    "flash": ("flash_bytes",),
+}
+"""Of the tables: the figures that stand in each column, of which a part has one."""
+
 
 def amount(name: str, value: float) -> str:
     """A figure of a part with its unit: `96.3 k`, `0.19 ms`, `19.4 KB`."""
@@ -39,29 +47,24 @@ def parts_of(portfolio: Portfolio) -> dict[str, OnPart]:
     return found
 
 
-def rows_of(portfolio: Portfolio, *, without: Collection[str] = ()) -> Iterator[list[str]]:
-    """A row for each variant: its name, how good its integers are, and its figures, but those `without`."""
+def rows_of(portfolio: Portfolio) -> Iterator[list[str]]:
+    """A row for each variant on each part, under `HEADS`; a variant's own figures stand in its first one."""
     metric = portfolio.task.metric
     for variant, each in embedded_of(portfolio):
         gap = each.against
-        yield [
+        own = [
             variant.name,
             numbers.score(metric, each.accuracy),
             "–" if gap is None else numbers.gain(metric, gap.difference),
-            *(_figure(each.on(part), name) for part, name in _columns(portfolio, without)),
         ]
+        for on in each.parts:
+            yield [*own, on.part, *(_figure(on, names) for names in COLUMNS.values())]
+            own = ["", "", ""]
 
 
-def heads_of(portfolio: Portfolio, *, without: Collection[str] = ()) -> list[str]:
+def heads_of(portfolio: Portfolio) -> list[str]:
     """The heads of these rows."""
-    columns = _columns(portfolio, without)
-    several = len({part for part, _ in columns}) > 1
-    return [
-        "variant",
-        f"int8 {portfolio.task.metric}",
-        "to float",
-        *(f"{NAMES[name]} {part}" if several else NAMES[name] for part, name in columns),
-    ]
+    return ["variant", f"int8 {portfolio.task.metric}", "to float", "part", *COLUMNS]
 
 
 def notes_of(portfolio: Portfolio) -> list[str]:
@@ -91,15 +94,11 @@ def parts_section(portfolio: Portfolio) -> str:
         return ""
     caption = "Integers on microcontrollers and NPUs: cycles and time as the part's compiler estimates them"
     rows = [list(map(text, row)) for row in rows_of(portfolio)]
-    notes = "".join(f"<li><span>{text(note)}.</span></li>" for note in notes_of(portfolio))
+    notes = "".join(f'<p class="note">{text(note)}.</p>' for note in notes_of(portfolio))
     table = simple_table(caption, list(map(text, heads_of(portfolio))), rows)
-    return f'{table}<ul class="verdicts" aria-label="Notes on parts">{notes}</ul>'
+    return table + notes
 
 
-def _columns(portfolio: Portfolio, without: Collection[str]) -> list[tuple[str, str]]:
-    shown = [name for name in NAMES if name not in without]
-    return [(part, name) for part, on in parts_of(portfolio).items() for name in shown if name in on.figures]
-
-
-def _figure(on: OnPart | None, name: str) -> str:
-    return amount(name, on.figures[name]) if on is not None and name in on.figures else "–"
+def _figure(on: OnPart, names: Collection[str]) -> str:
+    found = next((name for name in names if name in on.figures), None)
+    return "–" if found is None else amount(found, on.figures[found])
