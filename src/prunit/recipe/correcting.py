@@ -15,6 +15,7 @@ from prunit.allocate import Budget, Limit, Meter
 from prunit.errors import BudgetError
 from prunit.prices.costs import width_array
 from prunit.recipe.config import PruneConfig
+from prunit.recipe.filling import fills
 from prunit.recipe.on_parts import PartMeter
 from prunit.recipe.recipes import Decision, Scored
 from prunit.units import written
@@ -35,7 +36,7 @@ def met_by_tools(scored: Scored, budget: Budget, config: PruneConfig) -> Decisio
     best: Decision | None = None
     closest: tuple[float, Mapping[str, float]] | None = None
     seen: set[str] = set()
-    strict = 1.0
+    strict, filling = 1.0, fills(limit.figure for limit in budget.limits)
     for _ in range(ROUNDS):
         try:
             decision = scored.decide(budget, config)
@@ -53,7 +54,7 @@ def met_by_tools(scored: Scored, budget: Budget, config: PruneConfig) -> Decisio
         if closest is None or worst < closest[0]:
             closest = worst, told
         again = decision.plan.hash in seen
-        if (worst <= 1 and (worst >= 1 - CLOSE or again)) or not _predicted(scored):
+        if (worst <= 1 and (worst >= 1 - CLOSE or again or filling)) or not _predicted(scored):
             break
         strict = strict * _STRICTER if worst > 1 and again else strict
         seen.add(decision.plan.hash)
