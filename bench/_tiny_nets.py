@@ -90,8 +90,8 @@ class TinyNet:
 
 
 NETS: Final[Mapping[str, TinyNet]] = {
-    "resnet8": TinyNet("ResNet-8, 32×32", resnet8, 3, 32, "cifar10", 4000, 4000, 12, 4),
-    "ds_cnn": TinyNet("DS-CNN, 28×28", ds_cnn, 1, 28, "fashion-mnist", 3000, 4000, 6, 3),
-    "resnet20": TinyNet("ResNet-20, 32×32", resnet20, 3, 32, "cifar10", 4000, 4000, 12, 4),
-    "mobilenetv1": TinyNet("MobileNetV1 0.25, 96×96", mobilenetv1, 3, 96, "tiny-imagenet-20", 2000, 1000, 12, 4),
+    "resnet8": TinyNet("ResNet-8, 32×32", resnet8, 3, 32, "cifar10", 16000, 4000, 3, 1),
+    "ds_cnn": TinyNet("DS-CNN, 28×28", ds_cnn, 1, 28, "fashion-mnist", 9000, 4000, 2, 1),
+    "resnet20": TinyNet("ResNet-20, 32×32", resnet20, 3, 32, "cifar10", 16000, 4000, 3, 1),
+    "mobilenetv1": TinyNet("MobileNetV1 0.25, 96×96", mobilenetv1, 3, 96, "tiny-imagenet-20", 8000, 1000, 3, 1),
 }

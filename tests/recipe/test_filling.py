@@ -6,10 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import prunit
 from prunit.allocate import Budget, Constraints, Target
+from prunit.recipe.config import PruneConfig
+from prunit.recipe.deciding import decide_here
 from prunit.recipe.filling import filled
+from prunit.recipe.recipes import example_batch
 
 
 @dataclass(frozen=True)
@@ -67,3 +71,24 @@ def test_what_takes_too_much_or_is_about_cycles_too_stays_as_it_is() -> None:
     meters = {"arena_bytes": Told(peak), "cycles": Told(peak)}
     both = Target(graph, Budget.parse("arena=1/2@tflm,cycles=1/2@ethos-u55-128"), Constraints(), meters)
     assert (filled(both, narrow(both)) == narrow(both)).all()
+
+
+def block(inputs: int, outputs: int, stride: int) -> tuple[nn.Module, ...]:
+    return nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+
+
+@pytest.mark.parametrize("limit", ["arena=1/2@tflm", "flash=1/3@tflm"])
+def test_a_budget_is_used_up_by_the_interpreters_word(limit: str) -> None:
+    pytest.importorskip("tflite_micro")
+    pytest.importorskip("ai_edge_litert")
+    torch.manual_seed(0)
+    layers = [layer for made in ((3, 24, 1), (24, 24, 1), (24, 48, 2), (48, 48, 2)) for layer in block(*made)]
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(48, 4)).eval()
+    image = torch.zeros(1, 3, 16, 16)
+    graph = prunit.trace(model, image)
+    decision = decide_here(
+        *(model, graph, image, [example_batch(image)], Budget.parse(limit), PruneConfig()), measure=False
+    ).decision
+    assert 0.98 <= decision.used[limit] <= 1
+    if limit.startswith("arena"):
+        assert decision.plan.widths["9"] == 48  # images of 4 x 4, far from the peak

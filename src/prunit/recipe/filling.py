@@ -17,6 +17,8 @@ PEAKS: Final = frozenset(("arena_bytes", "sram_bytes"))
 MEMORY: Final = PEAKS | {"flash_bytes"}
 _FULL: Final = 0.99
 """Of flash, which every group takes alike: what is that full stays as it is."""
+_RECORDS: Final = 0.05
+"""Of a limit on a peak, what a group away from it takes at the most: there are records of its channels in an arena."""
 _HALVINGS: Final = 5
 
 
@@ -29,18 +31,37 @@ def fills(figures: Iterable[str]) -> bool:
 def filled(target: Target, widths: np.ndarray) -> np.ndarray:
     """The widths grown while all limits hold by the word of the parts' tools; the same where other things are limited.
 
-    First each group that may be whole by itself, if only peaks are limited, the narrowest share of its channels first;
-    then all others together, by equal shares of what they lack; then each alone.
+    Where only peaks are limited, groups away from them are whole first, and if need be the others narrower for it. Then
+    all others grow together, by equal shares of what they lack, and at last each alone.
     """
     if not fills(target.most) or not _held(target, widths):
         return widths
-    if not set(target.most) <= PEAKS and _used(target, widths) >= _FULL:
-        return widths
     if set(target.most) <= PEAKS:
-        for i in _growing(target, widths):
-            whole = _with(widths, i, int(target.ceiling[i]))
-            widths = whole if _held(target, whole) else widths
+        widths = _away_whole(target, widths)
+    elif _used(target, widths) >= _FULL:
+        return widths
     return _alone(target, _together(target, widths))
+
+
+def _away_whole(target: Target, widths: np.ndarray) -> np.ndarray:
+    """The widths with all groups whole that take little by it; all others by one share narrower, where it is needed."""
+    before = _used(target, widths)
+    wide = widths.copy()
+    for i in _growing(target, widths):
+        if _used(target, _with(widths, i, int(target.ceiling[i]))) - before <= _RECORDS:
+            wide[i] = target.ceiling[i]
+    if _held(target, wide):
+        return wide
+    others, low, high, found = wide == widths, 0.0, 1.0, widths
+    for _ in range(_HALVINGS):
+        share = (low + high) / 2
+        narrower = target.allowed.down(target.floor + share * (widths - target.floor))
+        candidate = np.where(others, narrower, wide)
+        if _held(target, candidate):
+            low, found = share, candidate
+        else:
+            high = share
+    return found
 
 
 def _together(target: Target, widths: np.ndarray) -> np.ndarray:
