@@ -11,9 +11,9 @@ trained  a network cut after that by one of the ways and trained further, the sa
          same test images, answers of TensorFlow Lite Micro beside LiteRT's reference kernels, the compiled file
 
 Ways: `cycles` is prunit with budgets in cycles, `macs` the same recipe with budgets in multiply-adds, `macs-1` that
-without rounding of widths, `torch-pruning` group norms over all layers, no rounding. Widths of prunit's are decided
-before training, and the channels and weights that stay are those of the trained network (`--start trained`).
-Torch-Pruning decides on the trained network.
+without rounding of widths, `torch-pruning` group norms over all layers, no rounding, `torch-pruning-even` the same with
+equal shares of every layer, which is its default. Widths of prunit's are decided before training, and the channels and
+weights that stay are those of the trained network (`--start trained`). Torch-Pruning decides on the trained network.
 """
 
 import argparse
@@ -42,7 +42,7 @@ from bench.coverage.theirs import classifiers
 from prunit.allocate import Budget
 from prunit.batches import Dataset
 from prunit.cut.plans import choose
-from prunit.errors import PrunitError
+from prunit.errors import BudgetError, PrunitError
 from prunit.export import export_onnx
 from prunit.export.tflite import Twin, integer_twin
 from prunit.graph import ChannelGraph
@@ -66,6 +66,7 @@ from prunit.train import TrainConfig, fitted_to, resolved_precision, train
 from prunit.train.accuracy import Judged
 
 PART: Final = "ethos-u55-128"
+EVEN: Final = "torch-pruning-even"
 CYCLES: Final = ("3/4", "1/2", "1/3", "1/4")
 MACS: Final = ("3/4", "1/2", "1/3", "1/4", "1/6", "1/8", "1/16")
 TRAINED: Final[Mapping[str, Sequence[str]]] = {
@@ -73,6 +74,7 @@ TRAINED: Final[Mapping[str, Sequence[str]]] = {
     "macs": ("1/2", "1/4", "1/8"),
     "macs-1": ("1/2", "1/4", "1/8"),
     "torch-pruning": ("1/2", "1/4", "1/8"),
+    "torch-pruning-even": ("1/2", "1/4", "1/8"),
 }
 """Budgets of the ways whose networks are trained."""
 LIMITS: Final = (
@@ -151,11 +153,13 @@ def choose_any(graph: ChannelGraph, widths: Widths) -> prunit.Plan:
 
 
 def torch_pruning(
-    model: nn.Module, net: TinyNet, shares: Sequence[str], min_share: float = 0.02
+    model: nn.Module, net: TinyNet, shares: Sequence[str], *, even: bool = False, min_share: float = 0.02
 ) -> dict[str, nn.Module]:
-    """By share of the multiply-adds the model as Torch-Pruning leaves it: group norm over all layers, no rounding.
+    """By share of the multiply-adds the model as Torch-Pruning leaves it: by group norm, no rounding.
 
-    In small steps, the first that is within the share. A share that it does not reach is missing.
+    Channels of all layers are ranked together, or every layer loses as large a share (`even`).
+
+    In small steps, the first that is within the share counts. A share that it does not reach is missing.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Torch-Pruning's own
@@ -167,7 +171,7 @@ def torch_pruning(
             model,
             net.example,
             importance=tp.importance.GroupMagnitudeImportance(p=2),
-            global_pruning=True,
+            global_pruning=not even,
             pruning_ratio=1.0,
             max_pruning_ratio=1 - min_share,
             iterative_steps=_STEPS,
@@ -205,17 +209,18 @@ def plans(case: Case) -> Iterator[tuple[dict[str, str], Callable[[], Cell]]]:
     for way, shares in (("cycles", CYCLES), ("macs", MACS), ("macs-1", MACS)):
         for share in shares:
             yield {"way": way, "share": share}, lambda way=way, share=share: case.told(case.widths(way, share))
-    models: dict[str, nn.Module] = {}
+    made: dict[str, dict[str, nn.Module]] = {}
 
-    def theirs(share: str) -> Cell:
-        if not models:
-            models.update(torch_pruning(case.model, case.net, MACS))
-        if share not in models:
-            raise prunit.errors.BudgetError(f"Torch-Pruning does not reach {share} of the multiply-adds")
-        return case.told(widths_of(models[share], case.graph))
+    def theirs(way: str, share: str) -> Cell:
+        if way not in made:
+            made[way] = torch_pruning(case.model, case.net, MACS, even=way == EVEN)
+        if share not in made[way]:
+            raise BudgetError(f"Torch-Pruning does not reach {share} of the multiply-adds")
+        return case.told(widths_of(made[way][share], case.graph))
 
-    for share in MACS:
-        yield {"way": "torch-pruning", "share": share}, lambda share=share: theirs(share)
+    for way in ("torch-pruning", EVEN):
+        for share in MACS:
+            yield {"way": way, "share": share}, lambda way=way, share=share: theirs(way, share)
 
 
 def budgets(case: Case) -> Iterator[tuple[dict[str, str], Callable[[], Cell]]]:
@@ -327,14 +332,19 @@ class Training:
         return fitted_to(self.settings(net.epochs), self.dataset).lr * net.tuned / net.epochs
 
     @cached_property
-    def theirs(self) -> dict[str, nn.Module]:
-        """Torch-Pruning's networks, by share."""
-        return torch_pruning(self.dense, self.case.net, TRAINED["torch-pruning"])
+    def theirs(self) -> dict[str, dict[str, nn.Module]]:
+        """Torch-Pruning's networks, by way and share."""
+        return {
+            way: torch_pruning(self.dense, self.case.net, TRAINED[way], even=way == EVEN)
+            for way in ("torch-pruning", EVEN)
+        }
 
     def cut(self, way: str, share: str) -> tuple[nn.Module, Cell]:
         """The trained network, cut, and what it takes as an untrained plan."""
-        if way == "torch-pruning":
-            model = copy.deepcopy(self.theirs[share])
+        if way.startswith("torch-pruning"):
+            if share not in self.theirs[way]:
+                raise BudgetError(f"Torch-Pruning does not reach {share} of the multiply-adds")
+            model = copy.deepcopy(self.theirs[way][share])
             return model, self.case.told(widths_of(model, self.case.graph))
         widths = self.case.widths(way, share)
         left = cost_of(self.case.graph, choose_any(self.case.graph, widths)).params / cost_of(self.case.graph).params

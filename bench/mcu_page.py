@@ -17,7 +17,8 @@ WAYS: Final[Mapping[str, str]] = {
     "cycles": "prunit, cycles",
     "macs": "prunit, macs",
     "macs-1": "prunit, macs, round_to=1",
-    "torch-pruning": "Torch-Pruning, macs",
+    "torch-pruning": "Torch-Pruning, macs, all layers",
+    "torch-pruning-even": "Torch-Pruning, macs, even",
 }
 _OTHERS: Final = tuple(way for way in WAYS if way != "cycles")
 _FINAL: Final = ("cycles", "sram_bytes", "flash_bytes", "arena_bytes", "file_bytes")
@@ -109,7 +110,7 @@ def accuracy(result: Result) -> str:
     lines = []
     for net in _nets(rows):
         for (way, share), found in sorted(_averaged(rows, net).items(), key=lambda item: -item[1]["cycles"]):
-            what = "dense" if way == "dense" else f"{WAYS[way]}={share}"
+            what = "dense" if way == "dense" else f"{WAYS[way]}, {share}"
             lines.append(
                 (
                     *(_title(net), what, found["n"], f"{found['cycles']:,.0f}", f"{found['macs'] / 1e6:.2f}"),
