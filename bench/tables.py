@@ -1,6 +1,7 @@
 """Write the tables of the docs and of README.md from the JSON files in bench/results: `python -m bench.tables`.
 
-Only what stands between the markers of a benchmark is replaced; a benchmark without a JSON file keeps its tables.
+Only what stands between the markers of a benchmark is replaced; a benchmark without a JSON file keeps its tables. Of a
+name with a dot, as `mcu.budgets`, the file is called what stands before it: several tables of one benchmark.
 """
 
 import argparse
@@ -11,12 +12,21 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from bench import default_summary, device_tables, edge_tables, precision_tables, training_tables, width_tables
+from bench import (
+    default_summary,
+    device_tables,
+    edge_tables,
+    mcu_page,
+    precision_tables,
+    training_tables,
+    width_tables,
+)
 from bench._common import RESULTS, ROOT, table
 
 PAGE: Final = ROOT / "docs" / "benchmarks.md"
 README: Final = ROOT / "README.md"
 PRECISIONS: Final = ROOT / "docs" / "precisions.md"
+MCU: Final = ROOT / "docs" / "mcu.md"
 
 Result = Mapping[str, Any]
 
@@ -325,11 +335,20 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=PAGE, metavar="FILE")
     parser.add_argument("--readme", type=Path, default=README, metavar="FILE")
     parser.add_argument("--precisions", type=Path, default=PRECISIONS, metavar="FILE")
+    parser.add_argument("--mcu", type=Path, default=MCU, metavar="FILE")
     options = parser.parse_args()
-    files = {name: options.results / f"{name}.json" for name in {**TABLES, **ON_README, **ON_PRECISIONS}}
+    named = {**TABLES, **ON_README, **ON_PRECISIONS, **mcu_page.TABLES}
+    files = {name: options.results / f"{name.partition('.')[0]}.json" for name in named}
     results = {n: json.loads(file.read_text(encoding="utf-8")) for n, file in files.items() if file.exists()}
-    pages = ((options.page, TABLES), (options.readme, ON_README), (options.precisions, ON_PRECISIONS))
+    pages = (
+        (options.page, TABLES),
+        (options.readme, ON_README),
+        (options.precisions, ON_PRECISIONS),
+        (options.mcu, mcu_page.TABLES),
+    )
     for page, tables in pages:
+        if page == options.mcu and not page.exists():
+            continue
         mine = {n: result for n, result in results.items() if n in tables}
         page.write_text(render(page.read_text(encoding="utf-8"), mine, tables), encoding="utf-8")
         print(f"wrote {page}")

@@ -16,6 +16,8 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -72,13 +74,21 @@ class CycleTable:
     def fill(self, layers: Sequence[LayerShape]) -> int:
         """Measures those of the layers that are missing, about 15 ms each, and keeps them; how many there were."""
         missing = [layer for layer in dict.fromkeys(layers) if layer not in self._cycles]
-        for some in _calls(missing):
-            self._cycles.update(zip(some, _measured(self.part, some), strict=True))
+        calls = list(_calls(missing))
+        # each is a process of Vela's own, on one thread
+        with ThreadPoolExecutor(max(1, min(len(calls), _cores()))) as pool:
+            for some, found in zip(calls, pool.map(partial(_measured, self.part), calls), strict=True):
+                self._cycles.update(zip(some, found, strict=True))
         if missing:
             # another process may have measured others meanwhile
             self._cycles = {**_read(self.file), **self._cycles}
             write_atomically(self.file, _written(self._cycles))
         return len(missing)
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def default_folder() -> Path:

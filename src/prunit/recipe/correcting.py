@@ -15,7 +15,8 @@ from prunit.allocate import Budget, Limit, Meter
 from prunit.errors import BudgetError
 from prunit.prices.costs import width_array
 from prunit.recipe.config import PruneConfig
-from prunit.recipe.on_parts import PartMeter
+from prunit.recipe.filling import fills
+from prunit.recipe.on_parts import BLOCK, PartMeter
 from prunit.recipe.recipes import Decision, Scored
 from prunit.units import written
 
@@ -23,6 +24,7 @@ ROUNDS: Final = 8
 """How often a search goes at the most."""
 CLOSE: Final = 0.02
 """How much of the limits may stay unused before a search goes again."""
+_OF_TIME: Final = ("cycles", "latency_ms")
 _STRICTER: Final = 1.01
 """From one round to the next where a plan did not hold: corrected once, it most often does."""
 
@@ -30,12 +32,36 @@ _STRICTER: Final = 1.01
 def met_by_tools(scored: Scored, budget: Budget, config: PruneConfig) -> Decision:
     """The widest plan found whose figures are within the budget as the parts' own tools report them.
 
-    Raises `BudgetError` with the closest reachable figures, which are theirs too.
+    An accelerator's whole blocks of channels suit wide layers. Where a budget leaves layers about a block, half blocks
+    may hold much more: both are tried, and the plan is taken that holds more, multiply-adds and parameters alike.
+    Raises `BudgetError` with the closest reachable figures, which are those of the tools too.
     """
+    found: list[Decision] = []
+    refused: BudgetError | None = None
+    for each in _roundings(scored, config):
+        try:
+            found.append(_met(scored, budget, each))
+        except BudgetError as error:
+            refused = refused or error
+    if not found:
+        assert refused is not None
+        raise refused
+    return max(found, key=lambda decision: decision.cost.macs * decision.cost.params)
+
+
+def _roundings(scored: Scored, config: PruneConfig) -> list[PruneConfig]:
+    timed = any(meter.predicts and name in _OF_TIME for name, meter in _of(scored))
+    if config.round_to != "auto" or not timed:
+        return [config]
+    return [config, config.model_copy(update={"round_to": BLOCK // 2})]
+
+
+def _met(scored: Scored, budget: Budget, config: PruneConfig) -> Decision:
+    """The widest plan found under one rounding of widths."""
     best: Decision | None = None
     closest: tuple[float, Mapping[str, float]] | None = None
     seen: set[str] = set()
-    strict = 1.0
+    strict, filling = 1.0, fills(limit.figure for limit in budget.limits)
     for _ in range(ROUNDS):
         try:
             decision = scored.decide(budget, config)
@@ -53,7 +79,7 @@ def met_by_tools(scored: Scored, budget: Budget, config: PruneConfig) -> Decisio
         if closest is None or worst < closest[0]:
             closest = worst, told
         again = decision.plan.hash in seen
-        if (worst <= 1 and (worst >= 1 - CLOSE or again)) or not _predicted(scored):
+        if (worst <= 1 and (worst >= 1 - CLOSE or again or filling)) or not _predicted(scored):
             break
         strict = strict * _STRICTER if worst > 1 and again else strict
         seen.add(decision.plan.hash)

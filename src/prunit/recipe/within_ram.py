@@ -18,6 +18,7 @@ from prunit.errors import BudgetError
 from prunit.prices.costs import width_array
 from prunit.recipe.case import Case, Found
 from prunit.recipe.config import PruneConfig
+from prunit.recipe.filling import filled
 from prunit.recipe.streams import with_streams
 
 Asked = Callable[[PruneConfig], Target]
@@ -69,7 +70,9 @@ def settled(case: Case, find: Callable[[Case], Found], asked: Asked) -> Settled:
 
 def _found(case: Case, find: Callable[[Case], Found]) -> Settled:
     scores, found, why = find(case)
-    return Settled(case, scores, closer(case.target, width_array(case.graph, found)), why)
+    widths = closer(case.target, width_array(case.graph, found))
+    wider = filled(case.target, widths)
+    return Settled(case, scores, wider, why if wider is widths else _told(case, why, wider - widths))
 
 
 def _alone(case: Case, find: Callable[[Case], Found], base: Target, asked: Asked) -> Settled:

@@ -1,0 +1,113 @@
+"""Memory on a part used up: groups that are not alive at its peak stay whole, the others grow until none may.
+
+Bytes alive at once are no sum over layers, and a part's own allocator has steps that no estimate tells: a layout of
+whole bricks from eight channels on, room for weights that are fetched. So its tools are asked for each step, and the
+steps are few: in an arena some 10 ms each, of an NPU's compiler 0.3 s.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+import numpy as np
+
+from prunit.allocate import Target
+
+PEAKS: Final = frozenset(("arena_bytes", "sram_bytes"))
+"""Figures that hang on the layers at the peak alone, but for some bytes."""
+MEMORY: Final = PEAKS | {"flash_bytes"}
+_FULL: Final = 0.99
+"""Of flash, which every group takes alike: what is that full stays as it is."""
+_RECORDS: Final = 0.05
+"""Of a limit on a peak, what a group away from it takes at the most: there are records of its channels in an arena."""
+_HALVINGS: Final = 5
+
+
+def fills(figures: Iterable[str]) -> bool:
+    """These figures are limited and no others: widths are grown by what tools say, and there is nothing to correct."""
+    names = set(figures)
+    return bool(names) and names <= MEMORY
+
+
+def filled(target: Target, widths: np.ndarray) -> np.ndarray:
+    """The widths grown while all limits hold by the word of the parts' tools; the same where other things are limited.
+
+    Where only peaks are limited, groups away from them are whole first, and if need be the others narrower for it. Then
+    all others grow together, by equal shares of what they lack, and at last each alone.
+    """
+    if not fills(target.most) or not _held(target, widths):
+        return widths
+    if set(target.most) <= PEAKS:
+        widths = _away_whole(target, widths)
+    elif _used(target, widths) >= _FULL:
+        return widths
+    return _alone(target, _together(target, widths))
+
+
+def _away_whole(target: Target, widths: np.ndarray) -> np.ndarray:
+    """The widths with all groups whole that take little by it; all others by one share narrower, where it is needed."""
+    before = _used(target, widths)
+    wide = widths.copy()
+    for i in _growing(target, widths):
+        if _used(target, _with(widths, i, int(target.ceiling[i]))) - before <= _RECORDS:
+            wide[i] = target.ceiling[i]
+    if _held(target, wide):
+        return wide
+    others, low, high, found = wide == widths, 0.0, 1.0, widths
+    for _ in range(_HALVINGS):
+        share = (low + high) / 2
+        narrower = target.allowed.down(target.floor + share * (widths - target.floor))
+        candidate = np.where(others, narrower, wide)
+        if _held(target, candidate):
+            low, found = share, candidate
+        else:
+            high = share
+    return found
+
+
+def _together(target: Target, widths: np.ndarray) -> np.ndarray:
+    """All groups wider by the largest share of what they lack."""
+    low, high, found = 0.0, 1.0, widths
+    for _ in range(_HALVINGS):
+        share = (low + high) / 2
+        wider = np.maximum(target.allowed.down(widths + share * (target.ceiling - widths)), widths)
+        if _held(target, wider):
+            low, found = share, wider
+        else:
+            high = share
+    return found
+
+
+def _alone(target: Target, widths: np.ndarray) -> np.ndarray:
+    """Each group in turn as wide as it may be beside the others."""
+    for i in _growing(target, widths):
+        ladder = target.allowed.ladder(i)
+        low, high = int(np.searchsorted(ladder, widths[i])), len(ladder)
+        step = 1
+        while low + 1 < high:  # most find no room for a single step, few for many
+            at = min(low + step, high - 1)
+            if _held(target, _with(widths, i, int(ladder[at]))):
+                low, step = at, step * 2
+            else:
+                high, step = at, max((at - low) // 2, 1)
+        widths = _with(widths, i, int(ladder[low]))
+    return widths
+
+
+def _growing(target: Target, widths: np.ndarray) -> list[int]:
+    """Groups that may be wider, those first that kept the smallest share of their channels."""
+    order = np.argsort(widths / target.graph.sizes, kind="stable")
+    return [int(i) for i in order if widths[i] < target.ceiling[i]]
+
+
+def _with(widths: np.ndarray, group: int, width: int) -> np.ndarray:
+    changed = widths.copy()
+    changed[group] = width
+    return changed
+
+
+def _held(target: Target, widths: np.ndarray) -> bool:
+    return all(meter.exact(widths) <= target.most[name] for name, meter in target.meters.items())
+
+
+def _used(target: Target, widths: np.ndarray) -> float:
+    return max(meter.exact(widths) / target.most[name] for name, meter in target.meters.items())
