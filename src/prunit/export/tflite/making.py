@@ -3,20 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from prunit.edge.runtimes import runtime
-from prunit.edge.session import Array, engine
-from prunit.errors import ConfigError, ModelError
+from prunit.errors import ConfigError
 from prunit.export.quantising.choosing import METHODS, answers, error_of
 from prunit.export.quantising.network import Network
 from prunit.export.quantising.ranges import Batches, images_of, observed, span
 from prunit.export.tflite.lowering import integer_network
 from prunit.mcu.flatbuffer import flatbuffer_of
 from prunit.mcu.network import IntegerNetwork
-from prunit.mcu.numbers import quantised, real
+from prunit.mcu.session import IntegerSession
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,26 +62,7 @@ def integer_twin(
     for method in methods:
         made = integer_network(network, {tensor: span(one, method) for tensor, one in seen.items()}, name=name)
         data = flatbuffer_of(made)
-        found = _answers(made, data, held_BCHW)
+        found = IntegerSession(made, data).run_all(held_BCHW)
         error = max(error_of(a, b) for a, b in zip(found, expected, strict=True))
         twins.append(Twin(made, data, method, len(x_BCHW), error))
     return min(twins, key=lambda twin: twin.error)
-
-
-def _answers(network: IntegerNetwork, data: bytes, x_BCHW: Array) -> tuple[Array, ...]:
-    """All outputs in real numbers, images channels first, as LiteRT's reference kernels compute them."""
-    litert: Any = engine("ai_edge_litert.interpreter", extra="mcu")
-    kernels = litert.OpResolverType.BUILTIN_REF  # those that microcontrollers have
-    opened = litert.Interpreter(model_content=data, experimental_op_resolver_type=kernels, num_threads=1)
-    opened.allocate_tensors()
-    into = network.by_name[network.inputs[0]]
-    places = {detail["name"]: detail["index"] for detail in opened.get_output_details()}
-    if set(places) != set(network.outputs):
-        raise ModelError(f"LiteRT names outputs {sorted(places)} of '{network.name}', not {sorted(network.outputs)}")
-    parts: list[list[Array]] = [[] for _ in network.outputs]
-    for x_1HWC in quantised(x_BCHW, into, layout="NCHW")[:, None]:
-        opened.set_tensor(opened.get_input_details()[0]["index"], x_1HWC)
-        opened.invoke()
-        for part, name in zip(parts, network.outputs, strict=True):
-            part.append(real(opened.get_tensor(places[name]), network.by_name[name], layout="NCHW"))
-    return tuple(np.concatenate(part) for part in parts)
