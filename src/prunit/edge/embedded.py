@@ -50,9 +50,10 @@ class Embedded(Record):
 
     `self_test` is an .npz with the int8 arrays `input` and `expected`, `expected_1`, …, which an interpreter must give
     exactly. `method` says how the ranges of activations were found, on `images` training images drawn with `seed`;
-    `library` what wrote and ran it. `tuned` is for how many epochs weights were trained for it, 0 where they are the
-    variant's. `accuracy` is the task's main metric, `scores` all of them, `agreement` the share of test images that get
-    the float variant's answer, and `against` the paired difference to it.
+    `library` what ran it, and by which kernels (the reference ones answer as a device does). `tuned` is for how many
+    epochs weights were trained for it, 0 where they are the variant's. `accuracy` is the task's main metric, `scores`
+    all of them, `agreement` the share of test images that get the float variant's answer, and `against` the paired
+    difference to it.
     """
 
     file: StoredFile

@@ -27,7 +27,7 @@ from prunit.export import EXPORTERS
 from prunit.export.tflite import Twin, integer_twin
 from prunit.files import inside, write_atomically
 from prunit.mcu.csource import ARENA_NOTE, c_source
-from prunit.mcu.litert import answers
+from prunit.mcu.litert import Kernels, answers
 from prunit.mcu.network import Tensor
 from prunit.mcu.numbers import quantised
 from prunit.mcu.parts import Part, part
@@ -50,6 +50,8 @@ __all__ = ["check_tools", "embedded", "parts_of"]
 FOLDER: Final = "mcu"
 """Inside the portfolio: what microcontrollers and NPUs get."""
 
+_AFFORDED: Final = 5e11
+"""Multiply-adds of all test images: the reference kernels compute about 3e9 a second, the others ten times as many."""
 _RECORDS: Final = 4096
 """Bytes of an arena for the interpreter's own records of a network that an NPU computes in one operator: a guess."""
 _NPU_ARENA: Final = (
@@ -160,10 +162,16 @@ class _Embedding:
         )
 
     def _judged(self, twin: Twin, *, tuned: int = 0) -> _Made:
-        session = IntegerSession(twin.network, twin.data)
+        session = IntegerSession(twin.network, twin.data, kernels=self._kernels)
         judged = judged_by(session, self.work.dataset)
         session.close()
         return _Made(twin, judged, *self.beside.compared(judged), tuned)
+
+    @property
+    def _kernels(self) -> Kernels:
+        """The kernels of a device where judging by them takes minutes at the most, else the fast ones."""
+        macs = self.variant.metrics.macs * len(self.work.dataset.test)
+        return "reference" if macs <= _AFFORDED else "optimised"
 
     def _tuned(self, before: _Made, epochs: int) -> _Made:
         """The same of weights that were trained for it, or what was there before where that loses no more."""
@@ -205,7 +213,7 @@ class _Embedding:
             method=twin.method,
             images=twin.images,
             seed=self.work.config.seed,
-            library=named("ai-edge-litert"),
+            library=f"{named('ai-edge-litert')}, {self._kernels} kernels",
             tuned=made.tuned,
             accuracy=quality.main,
             scores=quality.scores,
