@@ -34,9 +34,6 @@ class Rough:
     def __call__(self, widths: np.ndarray) -> float:
         return float(self.by_layer(widths).sum())
 
-    def exact(self, widths: np.ndarray) -> float:
-        return self(widths)
-
 
 def target_of(graph: ChannelGraph, budget: str, **asked: object) -> Target:
     return Target(graph, Budget.parse(budget), Constraints(**asked))  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 """A budget on a graph: which widths meet it."""
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol
 
 import numpy as np
@@ -26,9 +26,11 @@ class Meter(Protocol):
         """What of it each layer takes, in the order of `graph.layers`."""
         ...
 
-    def exact(self, widths: np.ndarray, /) -> float:
-        """The same by the word of the device's own tools, where there are any to ask: slower, and final."""
-        ...
+
+def told(meter: Meter, widths: np.ndarray) -> float:
+    """The figure by the word of the device's own tools where the meter has an `exact` to ask, else as it predicts."""
+    ask: Callable[[np.ndarray], float] | None = getattr(meter, "exact", None)
+    return meter(widths) if ask is None else ask(widths)
 
 
 class Target:
@@ -151,7 +153,7 @@ class Target:
             return
         # A refusal is the device's own word, where there is one to ask.
         for meter in self.meters.values():
-            meter.exact(self.floor)
+            told(meter, self.floor)
         if self.meters and self.met_by(self.floor):
             return
         found, dense = self.figures(self.floor), self.dense_figures

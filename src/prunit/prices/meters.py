@@ -76,10 +76,6 @@ class EnergyMeter:
         """The energy at these widths."""
         return float(self.by_layer(widths).sum())
 
-    def exact(self, widths: np.ndarray) -> float:
-        """The same: the device is not asked."""
-        return self(widths)
-
 
 class LatencyMeter:
     """The latency of one image, in ms, on the device of a profile, for one graph.
@@ -121,7 +117,3 @@ class LatencyMeter:
     def __call__(self, widths: np.ndarray) -> float:
         """The latency at these widths: the layers, and the rest."""
         return float(self.by_layer(widths).sum())
-
-    def exact(self, widths: np.ndarray) -> float:
-        """The same: the device is not asked."""
-        return self(widths)

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from prunit.allocate import Target
+from prunit.allocate.target import Target, told
 
 PEAKS: Final = frozenset(("arena_bytes", "sram_bytes"))
 """Figures that hang on the layers at the peak alone, but for some bytes."""
@@ -106,8 +106,8 @@ def _with(widths: np.ndarray, group: int, width: int) -> np.ndarray:
 
 
 def _held(target: Target, widths: np.ndarray) -> bool:
-    return all(meter.exact(widths) <= target.most[name] for name, meter in target.meters.items())
+    return all(told(meter, widths) <= target.most[name] for name, meter in target.meters.items())
 
 
 def _used(target: Target, widths: np.ndarray) -> float:
-    return max(meter.exact(widths) / target.most[name] for name, meter in target.meters.items())
+    return max(told(meter, widths) / target.most[name] for name, meter in target.meters.items())
