@@ -107,6 +107,13 @@ def dense_cycles(net: Net) -> float:
     return compiled(blueprint.file(graph.sizes), part(NPU)).check().cycles
 
 
+def test_a_mode_of_times_shares_the_parts_own(net: Net) -> None:
+    """No profile of another device is asked for, nor takes the place of the part that the budget names."""
+    decision = decided(net, f"latency=40us@{NPU}", recipe="complexity", mode="la")
+    assert told(net, decision)["latency"] <= 0.04
+    assert decision.predicted["latency_ms"][1] == told(net, decision)["latency"]
+
+
 def test_widths_go_in_blocks_of_the_accelerator_or_half_ones(net: Net) -> None:
     _, graph, _ = net
     widths = width_array(graph, decided(net, f"cycles=60%@{NPU}").plan.widths)

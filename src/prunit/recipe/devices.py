@@ -21,7 +21,7 @@ def profiles_of(budget: Budget, config: PruneConfig) -> dict[str, tuple[str, Dev
     """
     files = {limit.figure: limit.profile for limit in budget.limits if limit.profile and not limit.part}
     wanted = MODES[config.mode].figure if config.recipe == "complexity" else ""
-    if wanted and wanted not in files:
+    if wanted and wanted not in files and wanted not in {limit.figure for limit in budget.on_parts}:
         # The file of another limit is of the same device, most likely.
         file = config.profile or next(iter(files.values()), "")
         if not file:
@@ -44,13 +44,13 @@ def meters_of(
     if budget.on_parts and blueprint is None:
         limits = ", ".join(map(str, budget.on_parts))
         raise ConfigError(f"budget {limits} asks a part about the model itself, and here there is only its graph")
-    of_parts = meters_on_parts(budget.on_parts, blueprint) if blueprint and budget.on_parts else {}
-    return of_parts | {
+    of_profiles: dict[str, Meter] = {
         figure: LatencyMeter(graph, profile, source=f"'{file}'")
         if figure == MEASURED["latency"]
         else EnergyMeter(graph, profile)
         for figure, (file, profile) in profiles_of(budget, config).items()
     }
+    return of_profiles | (meters_on_parts(budget.on_parts, blueprint) if blueprint and budget.on_parts else {})
 
 
 def step_of(meter: Meter) -> int:
