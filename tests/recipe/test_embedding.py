@@ -18,7 +18,7 @@ from prunit.errors import BudgetError, ConfigError, MissingExtraError, ModelErro
 from prunit.mcu import tools
 from prunit.mcu.litert import answers
 from prunit.mcu.tflm import arena
-from prunit.recipe import embedding
+from prunit.recipe import embedding, twins
 from prunit.recipe.config import validated
 from prunit.train import Fitted
 from tests.recipe.nets import Plain
@@ -147,7 +147,7 @@ def test_weights_are_trained_for_integers_where_these_lose_too_much(
         asked.append(settings)
         return model
 
-    monkeypatch.setattr(embedding, "tuned_for_int8", tuned)
+    monkeypatch.setattr(twins, "tuned_for_int8", tuned)
     monkeypatch.setattr(embedding._Made, "lost_points", property(lambda self: 3.0 - self.tuned))
     found = build(copied, resume=True, parts={**CONFIG["parts"], "max_drop": 2.5})
     assert [settings.epochs for settings in asked] == [1, 1]

@@ -20,7 +20,7 @@ from prunit.edge.portfolio import Portfolio
 from prunit.edge.precision import name_in
 from prunit.edge.session import self_test
 from prunit.errors import ConfigError, DeviceError, ModelError, UnknownNameError
-from prunit.recipe import lowering
+from prunit.recipe import lowering, twins
 from prunit.recipe.config import PrecisionConfig, validated
 from prunit.recipe.ladders import rungs_of
 from prunit.train import Fitted
@@ -194,7 +194,7 @@ def test_weights_trained_for_it_are_taken_where_they_lose_less(spoiling: Path, m
         return model
 
     undo = lowering.quantised.__closure__[0].cell_contents  # type: ignore[attr-defined]
-    monkeypatch.setattr(lowering, "tuned_for_int8", tuned)
+    monkeypatch.setattr(twins, "tuned_for_int8", tuned)
     found = build(spoiling, resume=True, max_drop=5, tune=2)
     variant = found.variant("params-1-4-int8")
     assert asked == [2]
@@ -210,7 +210,7 @@ def test_a_training_that_cannot_be_is_told(spoiling: Path, monkeypatch: pytest.M
     def absent(*_: Any, **__: Any) -> Any:
         raise ModelError("cannot copy the model: it holds a lock")
 
-    monkeypatch.setattr(lowering, "tuned_for_int8", absent)
+    monkeypatch.setattr(twins, "tuned_for_int8", absent)
     (left,) = build(spoiling, resume=True, max_drop=5, tune=1).left_out
     assert "quantisation-aware training: " in left.why
     assert "it holds a lock" in left.why

@@ -7,16 +7,16 @@ the operators to register, and an input with the answer that is expected, for a 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from prunit.edge.session import engine
 from prunit.errors import ConfigError, DataError, ModelError
+from prunit.mcu.reading import Content, End, content_of
 
-_SCHEMA: Final = "ai_edge_litert.schema_py_generated"
-
+_COMPILED: Final = "ethos-u"
+"""The operator into which Vela compiles a network."""
 _NUMBERS_A_LINE: Final = 20
 _SPECIAL: Final[Mapping[str, str]] = {
     "AVERAGE_POOL_2D": "AddAveragePool2D",
@@ -43,15 +43,6 @@ class CSource:
     source: str
 
 
-@dataclass(frozen=True)
-class _Side:
-    """An end of the network."""
-
-    shape: tuple[int, ...]
-    scale: float
-    zero_point: int
-
-
 def method_of(code: str) -> str:
     """The method of `MicroMutableOpResolver` that registers an operator: `CONV_2D` gives `AddConv2D`."""
     return _SPECIAL.get(code) or "Add" + "".join(word.capitalize() for word in code.split("_"))
@@ -70,21 +61,19 @@ def c_source(
     """The flatbuffer as C, called `name` (an identifier of C), with one input and its expected first output.
 
     `arena_bytes` is what `prunit.mcu.tflm.arena` says, an upper bound for a 32-bit microcontroller, or another figure
-    of which `arena_note` tells; `notes` are lines
-    for the head of the header, as where the network comes from. `x_int8_1` and `y_int8_1` are (1, …) as the network
-    takes and gives them. A network compiled for an Ethos-U registers `AddEthosU`. Raises `ConfigError` for a name that
-    C does not take, `DataError` for a test vector of another size than the network's.
+    of which `arena_note` tells; `notes` are lines for the head of the header, as where the network comes from.
+    `x_int8_1` and `y_int8_1` are (1, …) as the network takes and gives them. A network compiled for an Ethos-U
+    registers `AddEthosU`. Raises `ConfigError` for a name that C does not take, `DataError` for a test vector of
+    another size than the network's.
     """
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         raise ConfigError(f"'{name}' is no identifier of C: letters, digits and _, a letter first")
-    schema: Any = engine(_SCHEMA, extra="mcu")
-    model = schema.ModelT.InitFromPackedBuf(data, 0)
-    graph = model.subgraphs[0]
-    taken, given = (_side(schema, graph.tensors[places[0]]) for places in (graph.inputs, graph.outputs))
+    content = content_of(data, name)
+    taken, given = _integers(content.inputs[0]), _integers(content.outputs[0])
     for what, array, side in (("input", x_int8_1, taken), ("output", y_int8_1, given)):
         if array.dtype != np.int8 or array.size != int(np.prod(side.shape)):
             raise DataError(f"the {what} of '{name}' is int8 {side.shape}, got {array.dtype} {array.shape}")
-    methods = _methods(schema, model)
+    methods = _methods(content)
     return CSource(
         name,
         _header(name, len(data), arena_bytes, arena_note, taken, given, methods, notes),
@@ -92,25 +81,17 @@ def c_source(
     )
 
 
-def _side(schema: Any, tensor: Any) -> _Side:
-    found = tensor.quantization
-    if tensor.type != schema.TensorType.INT8 or found is None or found.scale is None or len(found.scale) != 1:
-        raise ModelError(f"tensor '{tensor.name.decode()}' is not int8 with one scale: C source is made of integers")
-    return _Side(tuple(int(size) for size in tensor.shape), float(found.scale[0]), int(found.zeroPoint[0]))
+def _integers(end: End) -> End:
+    if end.kind != "int8" or end.scale is None or end.zero_point is None:
+        raise ModelError(f"tensor '{end.name}' is not int8 with one scale: C source is made of integers")
+    return end
 
 
-def _methods(schema: Any, model: Any) -> list[str]:
-    names = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
-    found: list[str] = []
-    for code in model.operatorCodes:
-        if code.customCode:
-            custom = bytes(code.customCode).decode(errors="replace")
-            if custom != "ethos-u":
-                raise ModelError(f"TensorFlow Lite Micro has no method for the operator '{custom}'")
-            found.append("AddEthosU")
-        else:
-            found.append(method_of(names[max(code.builtinCode, code.deprecatedBuiltinCode)]))
-    return sorted(set(found))
+def _methods(content: Content) -> list[str]:
+    unknown = sorted(content.custom - {_COMPILED})
+    if unknown:
+        raise ModelError(f"TensorFlow Lite Micro has no method for the operator '{unknown[0]}'")
+    return sorted({"AddEthosU" if code == _COMPILED else method_of(code) for code in content.operators})
 
 
 def _header(
@@ -118,8 +99,8 @@ def _header(
     size: int,
     arena: int,
     arena_note: str,
-    taken: _Side,
-    given: _Side,
+    taken: End,
+    given: End,
     methods: Sequence[str],
     notes: Sequence[str],
 ) -> str:
@@ -162,7 +143,7 @@ def _header(
     return "\n".join(lines) + "\n"
 
 
-def _side_lines(prefix: str, side: _Side) -> list[str]:
+def _side_lines(prefix: str, side: End) -> list[str]:
     return [
         f"#define {prefix}_SCALE {np.float32(side.scale)!s}f",
         f"#define {prefix}_ZERO_POINT ({side.zero_point})",

@@ -11,7 +11,7 @@ from prunit.mcu.network import IntegerNetwork, Operator
 from prunit.mcu.shapes import FREE, shapes_of
 from prunit.mcu.tables import CycleTable
 
-_MOVES: Final = ("PADV2", "CONCATENATION", "SPLIT", "STRIDED_SLICE", "QUANTIZE")
+_MOVES: Final = ("PADV2", "CONCATENATION", "STRIDED_SLICE", "QUANTIZE")
 """What the compiler does mostly by addresses."""
 _IMAGE: Final = 4
 """Dimensions of what has channels last: (1, height, width, channels)."""

@@ -36,7 +36,7 @@ class End:
 
 @dataclass(frozen=True)
 class Content:
-    """What a file holds. `operators` counts them by name; a custom one goes by its own.
+    """What a file holds. `operators` counts them by name; those in `custom` are none of TensorFlow Lite's.
 
     `outside`: some constants stand behind the flatbuffer, where TensorFlow Lite Micro does not look.
     """
@@ -44,6 +44,7 @@ class Content:
     inputs: tuple[End, ...]
     outputs: tuple[End, ...]
     operators: Mapping[str, int]
+    custom: frozenset[str]
     constant_bytes: int
     outside: bool
 
@@ -63,6 +64,7 @@ def content_of(data: bytes, what: str = "the file") -> Content:
             inputs=tuple(_end(kinds, graph.tensors[place]) for place in graph.inputs),
             outputs=tuple(_end(kinds, graph.tensors[place]) for place in graph.outputs),
             operators=dict(Counter(codes[operator.opcodeIndex] for operator in graph.operators).most_common()),
+            custom=frozenset(bytes(c.customCode).decode(errors="replace") for c in model.operatorCodes if c.customCode),
             constant_bytes=sum(len(held.data) if held.data is not None else held.size for held in model.buffers),
             outside=any(held.offset > 1 for held in model.buffers),
         )

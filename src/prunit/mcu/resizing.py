@@ -58,10 +58,6 @@ def _follow(operator: Operator, before: Mapping[str, Tensor], now: dict[str, Ten
             f"{operator.code} of '{operator.layer}' is not known to follow other numbers of channels; limit macs or"
             " params instead"
         )
-    if operator.code == "SPLIT":
-        for name in operator.outputs:
-            now[name] = _reshaped(before[name], shape)
-        return
     (name,) = operator.outputs
     now[name] = _reshaped(before[name], shape)
 
@@ -124,13 +120,6 @@ def _joined(operator: Operator, before: Mapping[str, Tensor], now: dict[str, Ten
     return tuple(sum(p[i] for p in parts) if i == axis else parts[0][i] for i in range(len(old)))
 
 
-def _split(operator: Operator, before: Mapping[str, Tensor], now: dict[str, Tensor]) -> Shape:
-    channels, parts = now[operator.inputs[1]].shape[-1], len(operator.outputs)
-    if before[operator.outputs[0]].shape[-1] == before[operator.inputs[1]].shape[-1]:
-        parts = 1  # it splits positions
-    return (*before[operator.outputs[0]].shape[:-1], channels // parts)
-
-
 def _laid_flat(operator: Operator, before: Mapping[str, Tensor], now: dict[str, Tensor]) -> Shape:
     """Another shape of as many values: the last dimension takes what the others leave."""
     old = before[operator.outputs[0]].shape
@@ -144,13 +133,12 @@ def _laid_flat(operator: Operator, before: Mapping[str, Tensor], now: dict[str, 
 
 
 _SHAPES: Final[Mapping[str, Callable[[Operator, Mapping[str, Tensor], dict[str, Tensor]], Shape]]] = {
-    **dict.fromkeys(("ADD", "MUL", "SUB", "MAXIMUM", "MINIMUM", "PRELU"), _element_wise),
-    **dict.fromkeys(("AVERAGE_POOL_2D", "MAX_POOL_2D", "MEAN", "PAD", "PADV2", "MIRROR_PAD"), _as_input),
+    **dict.fromkeys(("ADD", "MUL", "SUB", "PRELU"), _element_wise),
+    **dict.fromkeys(("AVERAGE_POOL_2D", "MAX_POOL_2D", "MEAN", "PAD", "PADV2"), _as_input),
     **dict.fromkeys(("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "QUANTIZE"), _as_input),
     **dict.fromkeys(("RELU", "RELU6", "LEAKY_RELU", "HARD_SWISH", "LOGISTIC", "TANH", "SOFTMAX"), _as_input),
     "CONCATENATION": _joined,
     "RESHAPE": _laid_flat,
-    "SPLIT": _split,
     "STRIDED_SLICE": _as_input,
 }
 

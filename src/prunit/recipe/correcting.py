@@ -112,12 +112,7 @@ def _pairs(scored: Scored, told: Mapping[str, float]) -> dict[str, tuple[float, 
 
 
 def _corrected(meters: Mapping[str, Meter], widths: np.ndarray, strict: float) -> dict[str, Meter]:
-    found: dict[str, Meter] = dict(meters)
-    for name, meter in meters.items():
-        if isinstance(meter, PartMeter):
-            right = meter.corrected(widths)
-            found[name] = replace(right, factor=right.factor * strict) if meter.predicts else right
-    return found
+    return {n: m.corrected(widths, strict) if isinstance(m, PartMeter) else m for n, m in meters.items()}
 
 
 def _unmet(limits: tuple[Limit, ...], told: Mapping[str, float], dense: Mapping[str, float]) -> BudgetError:

@@ -16,16 +16,14 @@ from typing import Any, Final
 import numpy as np
 
 from prunit.allocate import Budget
-from prunit.cut.store import load as load_weights
 from prunit.edge.comparing.paired import Difference
 from prunit.edge.embedded import Embedded, Numbers, OnPart
 from prunit.edge.portfolio import Artifact, Variant
 from prunit.edge.records import StoredFile
 from prunit.edge.session import expected_key, stored_test
 from prunit.errors import DataError, DeviceError, FileError, ModelError
-from prunit.export import EXPORTERS
 from prunit.export.tflite import Twin, integer_twin
-from prunit.files import inside, write_atomically
+from prunit.files import inside, staged, write_atomically
 from prunit.mcu.csource import ARENA_NOTE, c_source
 from prunit.mcu.litert import Kernels, answers
 from prunit.mcu.network import Tensor
@@ -33,19 +31,15 @@ from prunit.mcu.numbers import quantised
 from prunit.mcu.parts import Part, part
 from prunit.mcu.session import IntegerSession
 from prunit.mcu.tflm import tflm_answers
-from prunit.mcu.tools import check_tools, named
+from prunit.mcu.tools import named
 from prunit.mcu.vela import compiled
 from prunit.recipe.config import BuildConfig
 from prunit.recipe.folder import STATE, read_json
 from prunit.recipe.on_parts import figures_by_compiler, figures_of
 from prunit.recipe.quality import Quality, comparison
-from prunit.recipe.source import example_of
 from prunit.recipe.twins import Beside, judged_by, training_images
 from prunit.recipe.work import Work
 from prunit.train.accuracy import Judged
-from prunit.train.rounded import int8_settings, tuned_for_int8
-
-__all__ = ["check_tools", "embedded", "parts_of"]
 
 FOLDER: Final = "mcu"
 """Inside the portfolio: what microcontrollers and NPUs get."""
@@ -66,8 +60,8 @@ _CANNOT: Final = (ModelError, DataError, DeviceError, FileError)
 
 def parts_of(config: BuildConfig, budgets: Iterable[Budget | None]) -> tuple[Part, ...]:
     """The parts that all variants of a build are made for: those of its budgets, then the other targets."""
-    named = [limit.part for budget in budgets if budget for limit in budget.on_parts]
-    return tuple(part(name) for name in dict.fromkeys((*named, *config.parts.targets)))
+    limited = [limit.part for budget in budgets if budget for limit in budget.on_parts]
+    return tuple(part(name) for name in dict.fromkeys((*limited, *config.parts.targets)))
 
 
 def embedded(work: Work, variants: Sequence[Variant], parts: Sequence[Part]) -> list[Variant]:
@@ -175,18 +169,12 @@ class _Embedding:
 
     def _tuned(self, before: _Made, epochs: int) -> _Made:
         """The same of weights that were trained for it, or what was there before where that loses no more."""
-        work, name = self.work, self.variant.name
-        model = load_weights(work.folder / f"{name}.safetensors", work.source.make)
-
-        def told(done: int, total: int) -> None:
-            work.progress(name, "quantise", done, total, "training for int8")
-
+        name = self.variant.name
         try:
-            model = tuned_for_int8(model, work.dataset, int8_settings(work.settings, epochs=epochs), on_step=told)
-            with TemporaryDirectory(prefix="tuning-", dir=work.folder / STATE) as place:
-                output = work.dataset.task.output
-                artifact = EXPORTERS["onnx"](model, example_of(work.dataset), Path(place), name=name, output=output)
-                made = self._judged(self._twin(artifact, Path(place)), tuned=epochs)
+            model = self.beside.trained_for_int8(epochs, name=name)
+            with TemporaryDirectory(prefix="tuning-", dir=self.work.folder / STATE) as place:
+                aside = Path(place)
+                made = self._judged(self._twin(self.beside.exported(model, aside), aside), tuned=epochs)
         except _CANNOT as error:
             logging.getLogger(__name__).warning("%s: quantisation-aware training: %s", name, error)
             return before
@@ -200,11 +188,12 @@ class _Embedding:
         (folder / FOLDER).mkdir(exist_ok=True)
         write_atomically(folder / FOLDER / f"{name}.tflite", twin.data)
         test = {"input": inputs} | {expected_key(i): values for i, values in enumerate(expected)}
-        with (folder / FOLDER / f"{name}.selftest.npz").open("wb") as file:
+        with staged(folder / FOLDER / f"{name}.selftest.npz") as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **test)
         quality = Quality.of(made.judged, None)
         network = twin.network
-        record = Embedded(
+        vector = inputs[0], expected[0][0]
+        return Embedded(
             file=StoredFile.of(folder, f"{FOLDER}/{name}.tflite"),
             self_test=StoredFile.of(folder, f"{FOLDER}/{name}.selftest.npz"),
             input=_numbers(network.by_name[network.inputs[0]]),
@@ -219,9 +208,8 @@ class _Embedding:
             scores=quality.scores,
             agreement=made.agreement,
             against=made.drop and comparison(made.drop, name),
+            parts=tuple(self._on(each, twin, vector) for each in self.parts),
         )
-        vector = inputs[0], tuple(values[0] for values in expected)
-        return record.model_copy(update={"parts": tuple(self._on(each, twin, record, vector) for each in self.parts)})
 
     def _test(self, twin: Twin) -> tuple[Any, tuple[Any, ...]]:
         """Stored images and the exact answers; `ModelError` where TensorFlow Lite Micro gives others."""
@@ -237,7 +225,8 @@ class _Embedding:
                 )
         return inputs, expected
 
-    def _on(self, on: Part, twin: Twin, record: Embedded, vector: tuple[Any, tuple[Any, ...]]) -> OnPart:
+    def _on(self, on: Part, twin: Twin, vector: tuple[Any, Any]) -> OnPart:
+        """What a part reports, and its files; `vector` is an image's integers and the first output for them."""
         name, folder = self.variant.name, self.work.folder
         data, file, settings = twin.data, None, dict[str, str]()
         if on.kind == "tflm":
@@ -257,7 +246,7 @@ class _Embedding:
             arena_bytes=int(figures["arena_bytes"] if on.kind == "tflm" else figures["sram_bytes"] + _RECORDS),
             arena_note=ARENA_NOTE if on.kind == "tflm" else _NPU_ARENA,
             x_int8_1=vector[0][None],
-            y_int8_1=vector[1][0][None],
+            y_int8_1=vector[1][None],
             notes=(
                 f"{self.work.source.name}, variant {name}, for {on.described}; {tool}",
                 self._input_note(),

@@ -10,6 +10,7 @@ from typing import Final
 
 import numpy as np
 
+from prunit.allocate.search import WidthsAt
 from prunit.allocate.target import Target, told
 
 PEAKS: Final = frozenset(("arena_bytes", "sram_bytes"))
@@ -52,26 +53,31 @@ def _away_whole(target: Target, widths: np.ndarray) -> np.ndarray:
             wide[i] = target.ceiling[i]
     if _held(target, wide):
         return wide
-    others, low, high, found = wide == widths, 0.0, 1.0, widths
-    for _ in range(_HALVINGS):
-        share = (low + high) / 2
-        narrower = target.allowed.down(target.floor + share * (widths - target.floor))
-        candidate = np.where(others, narrower, wide)
-        if _held(target, candidate):
-            low, found = share, candidate
-        else:
-            high = share
-    return found
+    others = wide == widths
+    return _largest(
+        target,
+        lambda share: np.where(others, target.allowed.down(target.floor + share * (widths - target.floor)), wide),
+        otherwise=widths,
+    )
 
 
 def _together(target: Target, widths: np.ndarray) -> np.ndarray:
     """All groups wider by the largest share of what they lack."""
-    low, high, found = 0.0, 1.0, widths
+    return _largest(
+        target,
+        lambda share: np.maximum(target.allowed.down(widths + share * (target.ceiling - widths)), widths),
+        otherwise=widths,
+    )
+
+
+def _largest(target: Target, widths_at: WidthsAt, *, otherwise: np.ndarray) -> np.ndarray:
+    """The widths of the largest share that holds, as far as halving finds it; `otherwise` where none does."""
+    low, high, found = 0.0, 1.0, otherwise
     for _ in range(_HALVINGS):
         share = (low + high) / 2
-        wider = np.maximum(target.allowed.down(widths + share * (target.ceiling - widths)), widths)
-        if _held(target, wider):
-            low, found = share, wider
+        candidate = widths_at(share)
+        if _held(target, candidate):
+            low, found = share, candidate
         else:
             high = share
     return found

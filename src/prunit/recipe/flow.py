@@ -14,12 +14,13 @@ from prunit.allocate import Budget
 from prunit.batches import Dataset
 from prunit.edge.portfolio import Portfolio, Variant
 from prunit.errors import ConfigError, unknown
+from prunit.mcu.tools import check_tools
 from prunit.prices.costs import cost_of
 from prunit.recipe.blueprint import Blueprint
 from prunit.recipe.config import BuildConfig
 from prunit.recipe.deciding import check_timable, decided
 from prunit.recipe.devices import profiles_of
-from prunit.recipe.embedding import check_tools, embedded, parts_of
+from prunit.recipe.embedding import embedded, parts_of
 from prunit.recipe.folder import held, open_folder
 from prunit.recipe.lowering import lowered
 from prunit.recipe.opening import configured, for_task, opened

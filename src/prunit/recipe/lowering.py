@@ -13,7 +13,6 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any, Final
 
-from prunit.cut.store import load as load_weights
 from prunit.cut.store import save as save_weights
 from prunit.edge import runtimes
 from prunit.edge.comparing.paired import Difference
@@ -22,16 +21,13 @@ from prunit.edge.precision import LeftOut, Lowered, Precision, name_in
 from prunit.edge.records import StoredFile
 from prunit.edge.session import engine
 from prunit.errors import DataError, DeviceError, FileError, MissingExtraError, ModelError
-from prunit.export import EXPORTERS
 from prunit.export.quantising import QuantSettings, computed_in_bf16, quantised
 from prunit.files import write_atomically
 from prunit.recipe.folder import STATE, intact_variant, read_json, read_plan
 from prunit.recipe.quality import Quality, comparison
-from prunit.recipe.source import example_of
 from prunit.recipe.twins import Beside, judged_by, opened, training_images
 from prunit.recipe.work import DENSE, Work
 from prunit.train.accuracy import Judged
-from prunit.train.rounded import int8_settings, tuned_for_int8
 
 BF16: Final = "openvino-bf16"
 """The engine that computes float files in bf16."""
@@ -169,18 +165,11 @@ class _Lowering:
     def _tuned(self, name: str, before: _Made, epochs: int) -> _Made:
         """The same of weights that were trained for it, or what was there before where that loses no more."""
         work, began = self.work, perf_counter()
-        model = load_weights(work.folder / f"{self.twin.name}.safetensors", work.source.make)
-        settings = int8_settings(work.settings, epochs=epochs)
-
-        def told(done: int, total: int) -> None:
-            work.progress(name, "quantise", done, total, "training for int8")
-
-        model = tuned_for_int8(model, work.dataset, settings, on_step=told)
+        model = self.beside.trained_for_int8(epochs, name=name)
         trained_s = perf_counter() - began
         with TemporaryDirectory(prefix="tuning-", dir=work.folder / STATE) as place:
-            aside, output = Path(place), work.dataset.task.output
-            artifact = EXPORTERS["onnx"](model, example_of(work.dataset), aside, name=self.twin.name, output=output)
-            made = self._judged(self._quantised(artifact, aside, name), aside, tuned=epochs)
+            aside = Path(place)
+            made = self._judged(self._quantised(self.beside.exported(model, aside), aside, name), aside, tuned=epochs)
             if made.lost_points >= before.lost_points:
                 return replace(before, untuned=f"after it {made.lost_points:.2f} are lost")
             save_weights(model, read_plan(work.folder / f"{self.twin.name}.plan.json"), aside / f"{name}.safetensors")

@@ -25,7 +25,7 @@ BLOCK: Final = 8
 """Output channels that an Ethos-U computes together: fewer of them take no less time."""
 
 _GRID: Final = 4000
-"""Layers that are measured ahead, about 6 ms each and once on a machine; of larger networks, as a search needs them."""
+"""Layers that are measured ahead, some 15 ms each and once on a machine; of larger networks, as a search needs them."""
 _BRICK: Final = 16
 """Channels that an Ethos-U holds together in its layout of feature maps."""
 
@@ -116,12 +116,12 @@ class PartMeter:
                 by_name[operator.layer] += self.factor * float(amount)
         return np.array([by_name[name] for name in layers])
 
-    def corrected(self, widths: np.ndarray) -> "PartMeter":
-        """The meter that predicts at these widths what the part reports of them."""
+    def corrected(self, widths: np.ndarray, strict: float = 1.0) -> "PartMeter":
+        """The meter that predicts at these widths what the part reports of them, or `strict` times that."""
         if not self.predicts:
             return self
         predicted = float(self._estimate(widths).sum())
-        return replace(self, factor=self.exact(widths) / predicted if predicted else 1.0)
+        return replace(self, factor=strict * (self.exact(widths) / predicted if predicted else 1.0))
 
     def _estimate(self, widths: np.ndarray) -> np.ndarray:
         """What the network takes by shapes alone: of each operator, or in all."""

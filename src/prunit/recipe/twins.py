@@ -12,13 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from prunit.batches import Dataset, stratified
+from prunit.cut.store import load as load_weights
 from prunit.edge import runtimes
 from prunit.edge.comparing.paired import Difference
 from prunit.edge.portfolio import Artifact, Variant
 from prunit.edge.session import Array, Session, outputs_of
+from prunit.export import EXPORTERS
 from prunit.recipe.quality import compared
+from prunit.recipe.source import example_of
 from prunit.recipe.work import Work
 from prunit.train.accuracy import Judged, judge
+from prunit.train.rounded import int8_settings, tuned_for_int8
 
 AT_ONCE: Final = 64
 """Images of a batch that an engine answers: small activations stay in the caches."""
@@ -48,6 +52,22 @@ class Beside:
         """What the float file's outputs say of the test images."""
         with opened(self.twin.artifact, self.work.folder, runtimes.DEFAULT) as session:
             return judged_by(session, self.work.dataset)
+
+    def trained_for_int8(self, epochs: int, *, name: str) -> nn.Module:
+        """The float variant's model after a short training under the rounding of int8, told of as `name`."""
+        work = self.work
+        model = load_weights(work.folder / f"{self.twin.name}.safetensors", work.source.make)
+        settings = int8_settings(work.settings, epochs=epochs)
+
+        def told(done: int, total: int) -> None:
+            work.progress(name, "quantise", done, total, "training for int8")
+
+        return tuned_for_int8(model, work.dataset, settings, on_step=told)
+
+    def exported(self, model: nn.Module, folder: Path) -> Artifact:
+        """The file of such a model, under the float variant's name."""
+        dataset = self.work.dataset
+        return EXPORTERS["onnx"](model, example_of(dataset), folder, name=self.twin.name, output=dataset.task.output)
 
     def compared(self, mine: Judged) -> tuple[Difference | None, float | None]:
         """The main metric less the float file's, image by image; and how often a classifier gives the same answer."""

@@ -15,7 +15,7 @@ NAMES: Final[Mapping[str, str]] = {
     "sram_bytes": "SRAM",
     "flash_bytes": "flash",
 }
-"""What people call the figures, in the order in which they are shown."""
+"""What people call the figures."""
 
 COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "cycles": ("cycles",),
@@ -48,7 +48,7 @@ def parts_of(portfolio: Portfolio) -> dict[str, OnPart]:
 
 
 def rows_of(portfolio: Portfolio) -> Iterator[list[str]]:
-    """A row for each variant on each part, under `HEADS`; a variant's own figures stand in its first one."""
+    """A row for each variant on each part, under `heads_of`; a variant's own figures stand in its first one."""
     metric = portfolio.task.metric
     for variant, each in embedded_of(portfolio):
         gap = each.against
