@@ -5,9 +5,9 @@ A layer with the share s of its inputs and of its outputs has s squared of its w
 """
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
 
 from prunit.allocate.search import widest
 from prunit.allocate.target import Target
@@ -15,13 +15,16 @@ from prunit.cut.plans import Widths
 from prunit.graph import ChannelGraph
 from prunit.prices.costs import named_widths
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 _GRID = 160
 
 
 class Densities:
     """Density of every group's layers under a mask of any global density."""
 
-    def __init__(self, graph: ChannelGraph, weights: Mapping[str, Tensor], *, least: float = 1e-4) -> None:
+    def __init__(self, graph: ChannelGraph, weights: "Mapping[str, Tensor]", *, least: float = 1e-4) -> None:
         """`weights` are scores of weights by parameter name, as `scores.score_weights` gives them."""
         flat = {n: np.sort(w.detach().cpu().numpy().reshape(-1)) for n, w in weights.items()}
         everything = np.sort(np.concatenate(list(flat.values())))

@@ -1,4 +1,7 @@
-"""A plan: which channels of every group stay. Frozen plain data, JSON both ways; it decides and never cuts."""
+"""A plan: which channels of every group stay. Frozen plain data, JSON both ways; it decides and never cuts.
+
+Importing this loads no torch: plans are read and budgets are checked where nobody needs a model.
+"""
 
 import hashlib
 import json
@@ -6,19 +9,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import ge
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from prunit.errors import PlanError
 from prunit.graph import ChannelGraph
-from prunit.graph.computed import effective
-from prunit.graph.wrappers import unwrapped
 from prunit.shown import Shown, Table, count, runs
 
-Scores = Mapping[str, Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Scores: TypeAlias = "Mapping[str, Tensor]"
 """Importance of each channel by group name: shape (channels of the group,), higher = keep."""
 
 Widths = Mapping[str, int]
@@ -220,24 +222,27 @@ def choose(graph: ChannelGraph, scores: Scores, widths: Widths) -> Plan:
             raise PlanError(f"group '{group.name}' needs a score of shape ({group.size},), found {found}")
         if score.isnan().any():
             raise PlanError(f"the scores of group '{group.name}' hold NaN: nothing can be ranked by them")
-        best = torch.argsort(score.detach().cpu(), descending=True, stable=True)[:width]
+        best = score.detach().cpu().argsort(descending=True, stable=True)[:width]
         keep[group.name] = tuple(best.sort().values.tolist())
     return _plan(keep, graph)
 
 
-def from_zeros(model: nn.Module, graph: ChannelGraph) -> Plan:
+def from_zeros(model: "nn.Module", graph: ChannelGraph) -> Plan:
     """The plan that drops every channel which nobody reads: all weights that sum over it are zero.
 
     This undoes `mask` and removes no channel whose constant would be missed downstream. A free group that is read
     nowhere at all stays whole; of a group that is never read one channel stays.
     """
+    from prunit.graph.computed import effective
+    from prunit.graph.wrappers import unwrapped
+
     model = unwrapped(model)
     named = effective(model, dict(model.named_parameters()) | dict(model.named_buffers()))
     readers = {a.tensor for a in graph.axes if a.reads}
     return unread(graph, {n: named[n].detach() != 0 for n in readers})
 
 
-def unread(graph: ChannelGraph, used: Mapping[str, Tensor]) -> Plan:
+def unread(graph: ChannelGraph, used: "Mapping[str, Tensor]") -> Plan:
     """The plan that drops every channel that only weights with False in `used` (by state-dict name) read.
 
     Weights that `used` does not name count as used.
@@ -266,8 +271,10 @@ def _plan(keep: Mapping[str, tuple[int, ...]], graph: ChannelGraph) -> Plan:
     return Plan(keep, sizes, inputs=graph.inputs, training_inputs=graph.training_inputs)
 
 
-def _any_on(mask: Tensor, dim: int) -> np.ndarray:
+def _any_on(mask: "Tensor", dim: int) -> np.ndarray:
     """Which positions of a dimension have any True."""
+    import torch
+
     some = mask.view(torch.uint8)  # the maximum of bytes takes a fraction of the time of `any`
     if dim:
         some = some.flatten(0, dim - 1).amax(0)

@@ -1,15 +1,16 @@
 """The whole flow as one readable function, its settings, and the named recipes of the papers.
 
 - flow.py: build(), from a model and images to a portfolio
-- recipes.py: from a model and a budget to a plan
+- request.py: what is wrong with a request, as far as it shows without a model (no torch)
+- offered.py: the recipes by name (no torch); recipes.py: from a model and a budget to a plan
 - deciding.py: the same with the engine at hand, where plans are timed
 - choosing.py: of plans within a budget, the fastest that costs no accuracy
 - faster.py: the plan that meets a budget of time; dial.py: the plans that it tries
 - stopwatch.py, steady.py: plans timed, in turns with the dense model; again, where the machine was busy
 - collapse.py: when thinning out the weights cuts the output off from the input
 - devices.py: the profiles of devices that a budget or a mode names
-- sweeps.py: sweep(), the best of several recipes for each budget
-- ladders.py: ladder(), sparse trainings that become small models
+- sweeps.py: sweep(), the best of several recipes for each budget; entrants.py: what it is told (no torch)
+- ladders.py: ladder(), sparse trainings that become small models; rungs.py: what it is told (no torch)
 - config.py: the settings of a build, from TOML, options and code
 - folder.py: what stands in a build's folder, and whether it may be resumed
 - source.py: the model and the data that a build works on
@@ -29,11 +30,13 @@ if TYPE_CHECKING:
     from prunit.recipe.choosing import Candidate, Chosen
     from prunit.recipe.config import BuildConfig, read_config
     from prunit.recipe.deciding import decide_here
-    from prunit.recipe.flow import build, check_request
+    from prunit.recipe.flow import build
     from prunit.recipe.folder import check_folder
     from prunit.recipe.ladders import ladder
+    from prunit.recipe.offered import RECIPES
     from prunit.recipe.progress import Step
-    from prunit.recipe.recipes import RECIPES, Decision, decide
+    from prunit.recipe.recipes import Decision, decide
+    from prunit.recipe.request import check_request
     from prunit.recipe.sweeps import sweep
     from prunit.scores import Saliency, Score
 
@@ -60,11 +63,11 @@ _HOMES: Final = {
     "Candidate": "choosing",
     "Chosen": "choosing",
     "Decision": "recipes",
-    "RECIPES": "recipes",
+    "RECIPES": "offered",
     "Step": "progress",
     "build": "flow",
     "check_folder": "folder",
-    "check_request": "flow",
+    "check_request": "request",
     "decide": "recipes",
     "decide_here": "deciding",
     "ladder": "ladders",

@@ -29,11 +29,11 @@ from prunit.graph import ChannelGraph, trace
 from prunit.graph.wrappers import unwrapped
 from prunit.prices.costs import cost_of
 from prunit.recipe.config import ProbeConfig
-from prunit.recipe.flow import variant_name
 from prunit.recipe.folder import STATE, is_started, read_history
 from prunit.recipe.joining import Joining, quality_of
 from prunit.recipe.lock import check_free, holding
 from prunit.recipe.quality import Quality, variant_record
+from prunit.recipe.request import variant_name
 from prunit.recipe.work import DENSE
 from prunit.report import write_report
 from prunit.report.again import rewrite_report

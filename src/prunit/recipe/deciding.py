@@ -20,7 +20,7 @@ from prunit.batches import Batch, Dataset
 from prunit.cut.plans import keep_all
 from prunit.cut.surgery import copied
 from prunit.edge import runtimes
-from prunit.errors import ConfigError, ModelError, PrunitError
+from prunit.errors import ModelError
 from prunit.export.translation import Translation
 from prunit.graph import ChannelGraph
 from prunit.graph.running import example_tensors
@@ -34,6 +34,7 @@ from prunit.recipe.dial import Dial, limited
 from prunit.recipe.faster import Met, meet
 from prunit.recipe.progress import Progress
 from prunit.recipe.recipes import Decision, OnRound, Scored, narrowest, scored_for
+from prunit.recipe.request import check_timable, untimable
 from prunit.recipe.source import example_of
 from prunit.recipe.steady import Watch, middle, steadily
 from prunit.recipe.stopwatch import Stopwatch
@@ -144,33 +145,11 @@ def decide_here(
     else:
         scored, target = scored_for(model, graph, batches, budget, config, score=score, on_round=on_round)
         chosen = Chosen(scored.decide(budget, config, target=target))
-        if measure and not _untimable(config.engine):
+        if measure and not untimable(config.engine):
             chosen = measured(
                 *(scored, example, budget, config, chosen.decision), clock=clock, every=every, on_timed=on_timed
             )
     return replace(chosen, decision=replace(chosen.decision, seconds=perf_counter() - started))
-
-
-def check_timable(budget: Budget, config: PruneConfig, *, every: bool = False) -> None:
-    """Raise `ConfigError` where plans have to be timed, for the budget or as all are, and their engine is missing."""
-    if (budget.timed or every) and (why := _untimable(config.engine)):
-        how = f"; or name the profile of a device that runs it ({budget.timed}@FILE)" if budget.timed else ""
-        raise ConfigError(
-            f"plans are timed in the engine that the models are for, {config.engine} (prune.engine): {why}{how}"
-        )
-
-
-def _untimable(engine: str) -> str:
-    """Why plans cannot be timed in an engine here, '' if they can. That the default one is missing says who times."""
-    if engine == runtimes.DEFAULT:
-        return ""
-    if engine not in runtimes.RUNTIMES:
-        return "prunit has no runtime of it"
-    try:
-        runtimes.runtime(engine).version()
-    except PrunitError as error:
-        return str(error)
-    return ""
 
 
 def measured(

@@ -1,37 +1,15 @@
 """What a plan may need to know of a device: meters of the profiles and parts that a budget or a setting names."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from prunit.allocate import MEASURED, Budget, Meter
-from prunit.allocate.by_complexity import MODES
-from prunit.edge.measuring.profile import DeviceProfile
 from prunit.errors import ConfigError
 from prunit.graph import ChannelGraph
 from prunit.prices.meters import EnergyMeter, LatencyMeter
 from prunit.recipe.blueprint import Blueprint
 from prunit.recipe.config import PruneConfig
 from prunit.recipe.on_parts import PartMeter, meters_on_parts
-
-
-def profiles_of(budget: Budget, config: PruneConfig) -> dict[str, tuple[str, DeviceProfile]]:
-    """By figure the profile that it is predicted with, and its file: those of the budget, and that of a mode.
-
-    Raises `FileError` for a file that is no profile or of another engine, `ConfigError` where a mode has none.
-    """
-    files = {limit.figure: limit.profile for limit in budget.limits if limit.profile and not limit.part}
-    wanted = MODES[config.mode].figure if config.recipe == "complexity" else ""
-    if wanted and wanted not in files and wanted not in {limit.figure for limit in budget.on_parts}:
-        # The file of another limit is of the same device, most likely.
-        file = config.profile or next(iter(files.values()), "")
-        if not file:
-            raise ConfigError(
-                f"the mode '{config.mode}' needs the profile of a device: set prune.profile=FILE; prunit probe-device"
-                " makes one"
-            )
-        files[wanted] = file
-    read = {file: DeviceProfile.read(Path(file), engine=config.engine) for file in set(files.values())}
-    return {figure: (file, read[file]) for figure, file in files.items()}
+from prunit.recipe.request import profiles_of
 
 
 def meters_of(

@@ -7,7 +7,7 @@ said, and the build goes on.
 import json
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,12 +28,11 @@ from prunit.mcu.csource import ARENA_NOTE, c_source
 from prunit.mcu.litert import Kernels, answers
 from prunit.mcu.network import Tensor
 from prunit.mcu.numbers import quantised
-from prunit.mcu.parts import Part, part
+from prunit.mcu.parts import Part
 from prunit.mcu.session import IntegerSession
 from prunit.mcu.tflm import tflm_answers
 from prunit.mcu.tools import named
 from prunit.mcu.vela import compiled
-from prunit.recipe.config import BuildConfig
 from prunit.recipe.folder import STATE, read_json
 from prunit.recipe.on_parts import figures_by_compiler, figures_of
 from prunit.recipe.quality import Quality, comparison
@@ -56,12 +55,6 @@ _NPU_ARENA: Final = (
 _RECORD, _ASKED = "embedded.json", "embedded-asked.json"
 _CANNOT: Final = (ModelError, DataError, DeviceError, FileError)
 """What may be wrong with one variant for parts, while the others go on."""
-
-
-def parts_of(config: BuildConfig, budgets: Iterable[Budget | None]) -> tuple[Part, ...]:
-    """The parts that all variants of a build are made for: those of its budgets, then the other targets."""
-    limited = [limit.part for budget in budgets if budget for limit in budget.on_parts]
-    return tuple(part(name) for name in dict.fromkeys((*limited, *config.parts.targets)))
 
 
 def embedded(work: Work, variants: Sequence[Variant], parts: Sequence[Part]) -> list[Variant]:

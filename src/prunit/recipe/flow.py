@@ -4,41 +4,35 @@ Read `build` top to bottom: it is the table of contents. Every step leaves a fil
 after each epoch, so a build that was killed at any moment goes on with `resume=True` and ends with the same result.
 """
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from prunit.allocate import Budget
 from prunit.batches import Dataset
 from prunit.edge.portfolio import Portfolio, Variant
-from prunit.errors import ConfigError, unknown
-from prunit.mcu.tools import check_tools
 from prunit.prices.costs import cost_of
 from prunit.recipe.blueprint import Blueprint
 from prunit.recipe.config import BuildConfig
-from prunit.recipe.deciding import check_timable, decided
-from prunit.recipe.devices import profiles_of
-from prunit.recipe.embedding import embedded, parts_of
+from prunit.recipe.deciding import decided
+from prunit.recipe.embedding import embedded
 from prunit.recipe.folder import held, open_folder
 from prunit.recipe.lowering import lowered
 from prunit.recipe.opening import configured, for_task, opened
 from prunit.recipe.pacing import check_time, pacer_of
 from prunit.recipe.progress import OnStep
-from prunit.recipe.recipes import constraints_of, first_reachable, method_of
+from prunit.recipe.recipes import first_reachable
+from prunit.recipe.request import check_request, parts_of
 from prunit.recipe.source import (
     ModelLike,
     check_exports,
     check_trains,
     example_of,
 )
-from prunit.recipe.starting import Start, check_start, check_taught
+from prunit.recipe.starting import Start, check_taught
 from prunit.recipe.work import DENSE, Work
 from prunit.train import device_named, fitted_to
 from prunit.train.accuracy import judge
-from prunit.zoo import load as load_model
-from prunit.zoo import models as known_models
 
 
 def build(
@@ -60,6 +54,7 @@ def build(
     """
     config, began = configured(model, config), perf_counter()
     budgets = check_request(config)
+    device_named(config.train.device)
     begun = opened(config, model, data, Path(out), resume=resume, on_step=on_step, pin=config.prune.pin)
     dataset, progress, source, graph, dense = begun.dataset, begun.progress, begun.source, begun.graph, begun.dense
     config = for_task(config, dataset.task)
@@ -118,42 +113,3 @@ def build(
         portfolio = work.measure(*lowered(work, embedded(work, variants, parts)))
         work.report(portfolio)
         return portfolio
-
-
-def check_request(config: BuildConfig) -> dict[str, Budget | None]:
-    """The budget of each variant by name, None for the dense one; an error for what can be refused without data."""
-    budgets: dict[str, Budget | None] = {"dense": None}
-    for budget in map(Budget.parse, config.budgets):
-        other = budgets.setdefault(variant_name(budget), budget)
-        if other != budget:
-            raise ConfigError(f"budgets {other} and {budget} would both be called '{variant_name(budget)}': build one")
-    device_named(config.train.device)
-    check_start(config.start, config.effort)
-    for name in config.by_variant:
-        if not budgets.get(name):
-            raise unknown("variant", name, [n for n, budget in budgets.items() if budget], "by_variant names them.")
-        if config.prune_of(name).pin != config.prune.pin:
-            raise ConfigError(f"by_variant.{name}.pin: the model is read once for all variants; set prune.pin")
-    config.precision.check_variants(budgets)
-    check_tools(parts_of(config, budgets.values()))
-    for prune in (config.prune, *map(config.prune_of, config.by_variant)):
-        method_of(prune)
-        constraints_of(prune)
-    alike: dict[Any, str] = {}
-    for name, budget in budgets.items():
-        if budget:
-            prune = config.prune_of(name)
-            profiles_of(budget, prune)
-            check_timable(budget, prune)
-            other = alike.setdefault((budget.asks, prune.model_dump_json()), name)
-            if other != name:
-                raise ConfigError(f"budgets {budgets[other]} and {budget} ask for the same: build one")
-    if ":" not in config.model and config.model not in known_models():
-        load_model(config.model)  # it says what there is
-    return budgets
-
-
-def variant_name(budget: Budget) -> str:
-    """A file name for the variant of a budget: `params=1/16` becomes `params-1-16`; without devices."""
-    text = "-".join(f"{limit.key}-{limit.text.partition('@')[0]}" for limit in budget.limits)
-    return "-".join(re.findall(r"[a-z0-9.]+", text.replace("%", "-percent").replace("×", "x").lower()))

@@ -8,8 +8,10 @@ from typing import Any, Final
 
 from prunit.cut.plans import Plan
 from prunit.edge.portfolio import Portfolio, Variant
+from prunit.edge.reading.named import DATA_SETS
 from prunit.errors import ConfigError, FileError, PlanError
 from prunit.files import write_atomically
+from prunit.recipe.config import BuildConfig
 from prunit.recipe.lock import check_free, holding
 from prunit.train import Epoch
 from prunit.version import VERSION
@@ -31,6 +33,25 @@ def check_folder(folder: Path, *, resume: bool) -> None:
     if folder.is_dir():
         check_free(folder / STATE, what="build", shown=folder)
     _check_content(folder, resume=resume)
+
+
+def check_resumes(folder: Path, config: BuildConfig, *, kind: str = "") -> None:
+    """Raise `ConfigError` where a build of other settings stands in the folder, as far as that shows without a model.
+
+    What only data and model tell, `open_folder` compares. `kind` is 'ladder' for one, '' for a build.
+    """
+    file = folder / STATE / BUILD
+    if not file.exists():
+        return
+    now = config.model_dump(mode="json") | ({"kind": kind} if kind else {})
+    if config.data not in DATA_SETS:
+        now.pop("data")  # a folder goes by several names
+    for name in ("epochs", "batch_size"):
+        if now["train"][name] is None:
+            del now["train"][name]
+    if config.prune.rectifier == "auto":
+        del now["prune"]["rectifier"]
+    _check_same(read_json(file), now, folder, {}, whole=False)
 
 
 @contextmanager
@@ -138,12 +159,16 @@ def read_plan(file: Path) -> Plan:
         raise PlanError(f"'{file}': {error}") from error
 
 
-def _check_same(before: Any, now: Mapping[str, Any], folder: Path, defaults: Mapping[str, Any]) -> None:
+def _check_same(
+    before: Any, now: Mapping[str, Any], folder: Path, defaults: Mapping[str, Any], *, whole: bool = True
+) -> None:
+    """Raise `ConfigError` for the first setting that differs; not `whole`: of those that both sides have."""
     if not isinstance(before, dict) or before.get("format") != "prunit-build":
         raise ConfigError(f"'{folder}' holds no build to resume: choose another folder (--out)")
     old, new = _flat(before), _flat(now)
     old = {name: value for name, value in _flat(defaults).items() if name in new} | old
-    for name in [*new, *(name for name in old if name not in new)]:
+    names = [*new, *(name for name in old if name not in new)] if whole else [name for name in new if name in old]
+    for name in names:
         if name != "prunit" and name.partition(".")[0] not in LATER and old.get(name) != new.get(name):
             raise ConfigError(
                 f"the build in '{folder}' was started with {name}={old.get(name)}, now it is {new.get(name)}: resume "

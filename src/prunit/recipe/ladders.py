@@ -7,10 +7,8 @@ Each level leaves a file when it is done, so a ladder that was killed at any mom
 """
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,19 +22,20 @@ from prunit.batches import Dataset
 from prunit.cut.plans import keep_all
 from prunit.cut.zeros import without_small_filters
 from prunit.edge.portfolio import Portfolio, Variant
-from prunit.errors import ConfigError, FileError, unknown
+from prunit.errors import FileError
 from prunit.export.translation import Translation
 from prunit.files import write_atomically
 from prunit.graph import ChannelGraph
 from prunit.graph.computed import effective
 from prunit.prices.costs import cost_of
-from prunit.recipe.config import BuildConfig, SparseConfig
+from prunit.recipe.config import BuildConfig
 from prunit.recipe.deciding import Clock, Watches
 from prunit.recipe.folder import STATE, held, open_folder, read_history, read_json
 from prunit.recipe.lowering import lowered
 from prunit.recipe.opening import configured, opened
 from prunit.recipe.padding import Padding, again, with_origin, without_zeros
 from prunit.recipe.progress import OnStep
+from prunit.recipe.rungs import IMP, Rung, rewind_of, rungs_of
 from prunit.recipe.source import (
     ModelLike,
     check_exports,
@@ -44,12 +43,11 @@ from prunit.recipe.source import (
     example_of,
 )
 from prunit.recipe.work import DENSE, Work
-from prunit.scores import SCORES, score_weights
+from prunit.scores import score_weights
 from prunit.train import Epoch, device_named, fitted_to
 from prunit.train.checkpoint import model_tensors
 from prunit.train.sparse import Masks
 
-IMP: Final = "imp"
 RECIPE: Final = "dnnshifter"
 
 
@@ -72,6 +70,7 @@ def ladder(
     """
     config = configured(model, config)
     rungs = rungs_of(config)
+    device_named(config.train.device)
     begun = opened(config, model, data, Path(out), resume=resume, on_step=on_step)
     dataset, graph = begun.dataset, begun.graph
     rewind = rewind_of(config.sparse, fitted_to(config.train, dataset).epochs)
@@ -87,50 +86,6 @@ def ladder(
         portfolio = work.measure(*lowered(work, climb.variants(rungs)))
         work.report(portfolio)
         return portfolio
-
-
-@dataclass(frozen=True)
-class Rung:
-    """A variant: its name, the share of weights that was asked for, and after how many levels of `imp` it is there."""
-
-    name: str
-    density: float
-    level: int
-
-
-def rungs_of(config: BuildConfig) -> list[Rung]:
-    """The variants in the order in which they come about; `ConfigError` for what cannot be made."""
-    sparse = config.sparse
-    if sparse.method != IMP and sparse.method not in SCORES:
-        raise unknown("method", sparse.method, (IMP, *SCORES))
-    device_named(config.train.device)
-    rungs: dict[int | float, Rung] = {}
-    for text in sparse.densities:
-        try:
-            density = float(Fraction(text.removesuffix("%"))) / (100 if text.endswith("%") else 1)
-        except (ValueError, ZeroDivisionError) as error:
-            raise ConfigError(f"density '{text}': write a share of the weights, for example 1/16 or 5%") from error
-        if not 0 < density < 1:
-            raise ConfigError(f"density '{text}': it must lie between 0 and 1; the dense model is there anyway")
-        # The number of levels that comes closest, as in the paper: three levels of 20 % for a half.
-        level = max(1, round(math.log(density) / math.log(1 - sparse.fraction)))
-        rung = Rung("density-" + text.replace("/", "-").replace("%", "-percent"), density, level)
-        other = rungs.setdefault(level if sparse.method == IMP else density, rung)
-        if other != rung:
-            raise ConfigError(f"densities of {other.name} and {rung.name} are the same model: leave one out")
-    config.precision.check_variants([DENSE, *(rung.name for rung in rungs.values())])
-    return sorted(rungs.values(), key=lambda rung: -rung.density)
-
-
-def rewind_of(sparse: SparseConfig, epochs: int) -> int:
-    """Epochs of so many after which weights are kept; DNNShifter's 2,000 steps are 3 % of its 160 epochs.
-
-    Raises `ConfigError` where nothing would be left of the training.
-    """
-    found = sparse.rewind if sparse.rewind is not None else min(max(1, round(0.03 * epochs)), epochs - 1)
-    if found >= epochs:
-        raise ConfigError(f"sparse.rewind={found}: it must be less than train.epochs={epochs}")
-    return found
 
 
 def prunable(graph: ChannelGraph) -> list[str]:

@@ -20,7 +20,7 @@ from torch import nn
 from prunit.allocate import MEASURED, Budget, Constraints, Densities, Meter, Target, global_threshold, uniform
 from prunit.batches import Batch
 from prunit.cut.plans import Plan, choose
-from prunit.errors import BudgetError, ConfigError, ModelError, PlanError, ScoreError, unknown
+from prunit.errors import BudgetError, ConfigError, ModelError, PlanError
 from prunit.graph import ChannelGraph, Group
 from prunit.graph.running import example_tensors
 from prunit.prices.costs import Cost, cost_of, named_widths
@@ -29,7 +29,9 @@ from prunit.recipe.case import Case, Found, rounded, told
 from prunit.recipe.complexity import complexity
 from prunit.recipe.config import PruneConfig
 from prunit.recipe.devices import meters_of, step_of
+from prunit.recipe.offered import RECIPES, Recipe, constraints_in, recipe_of
 from prunit.recipe.reconvene import reconvene
+from prunit.recipe.request import needs_data
 from prunit.recipe.stopwatch import Timing
 from prunit.recipe.streams import reachable, stay_whole
 from prunit.recipe.within_ram import first_narrowing, settled
@@ -38,6 +40,9 @@ from prunit.scores.per_cost import macs_per_weight, per_cost
 from prunit.shown import Shown
 
 OnRound = Callable[[int, int], None]
+
+Way = Callable[[Case], Found]
+"""From the ranking of weights to a channel score and the widths that meet the target."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -60,20 +65,6 @@ class Decision(Shown):
     def binding(self) -> str:
         """The limit that keeps the plan from being wider, '' where nothing had to be pruned."""
         return max(self.used, key=lambda limit: self.used[limit]) if self.used and self.cost != self.dense else ""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A way to widths: from the ranking of weights to a channel score and the widths that meet the target."""
-
-    line: str
-    score: str
-    widths: Callable[[Case], Found]
-    min_share: float = 0.02
-    min_width: int = 1
-    """What every layer keeps at least, where the user does not say."""
-    switches: tuple[str, ...] = ()
-    """Settings of this recipe alone, which a plan tells of."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -102,7 +93,7 @@ class Scored(Shown):
             meters=self.meters,
             densities=lambda: self.densities,
         )
-        found = settled(case, _recipe_of(config).widths, lambda asked: _asked(self.graph, budget, asked, self.meters))
+        found = settled(case, WAYS[config.recipe], lambda asked: _asked(self.graph, budget, asked, self.meters))
         case = found.case
         plan = choose(case.graph, found.scores, named_widths(case.graph, found.widths))
         return _decision(plan, case, found.why, cost_of(self.graph), time.perf_counter() - started)
@@ -152,9 +143,7 @@ def scored_for(
     recipe, method = method_of(config, score)
     name = name_of(score or config.score or recipe.score)
     if method.needs_data and not any(len(y_B) for _, y_B in batches):
-        raise ScoreError(
-            f"score '{name}' needs images and their classes: pass batches=[(x_BCHW, y_B)], on the command line --data"
-        )
+        raise needs_data(name)
     if budget.on_parts and blueprint is None:
         blueprint = Blueprint(model, graph, batches[0][0][:1])
     meters = meters_of(graph, budget, config, blueprint)
@@ -192,15 +181,9 @@ def sparsest(target: Target) -> float:
 
 def method_of(config: PruneConfig, score: Score | Saliency | None = None) -> tuple[Recipe, Score]:
     """The recipe and the score that a configuration names, or the score given; `UnknownNameError` if one is unknown."""
-    recipe = _recipe_of(config)
+    recipe = recipe_of(config)
     method = find(score or config.score or recipe.score)
     return recipe, method if config.rounds is None else replace(method, rounds=config.rounds)
-
-
-def _recipe_of(config: PruneConfig) -> Recipe:
-    if config.recipe not in RECIPES:
-        raise unknown("recipe", config.recipe, RECIPES)
-    return RECIPES[config.recipe]
 
 
 def constraints_of(config: PruneConfig, meters: Mapping[str, Meter] | None = None) -> Constraints:
@@ -209,17 +192,7 @@ def constraints_of(config: PruneConfig, meters: Mapping[str, Meter] | None = Non
     Where a device's profile or a part tells what widths take (`meters`), it does so better than the general table of an
     engine. An accelerator computes blocks of channels, and its widths go in these.
     """
-    recipe = _recipe_of(config)
-    own = max((step_of(meter) for meter in (meters or {}).values()), default=0)
-    return Constraints(
-        round_to=own if own and config.round_to == "auto" else config.round_to,
-        engine=config.engine,
-        min_width=recipe.min_width if config.min_width is None else config.min_width,
-        min_share=recipe.min_share if config.min_share is None else config.min_share,
-        limits=config.limits,
-        keep_first=config.keep_first,
-        keep_last=config.keep_last,
-    )
+    return constraints_in(config, max((step_of(meter) for meter in (meters or {}).values()), default=0))
 
 
 def narrowest(
@@ -344,21 +317,10 @@ def _global(case: Case) -> Found:
     return scores, widths, told(case, scores, widths, "{} of {} rank too low", "none ranks too low")
 
 
-RECIPES: Final[Mapping[str, Recipe]] = {
-    "reconvene": Recipe(
-        "prune weights at initialisation, then whole filters of the layers that bear it (Eccles et al. 2024)",
-        "synflow",
-        reconvene,
-        switches=("evaluator",),
-    ),
-    "global": Recipe("one ranking of all channels, lowest scores go", "snip", _global),
-    "complexity": Recipe(
-        "layers lose channels by their share of params, macs, memory, latency or energy (Zawish et al. 2024)",
-        "random",
-        complexity,
-        min_share=0.1,
-        min_width=4,
-        switches=("mode", "draw", "shares", "memory", "memory_batch"),
-    ),
-    "uniform": Recipe("every layer keeps the same share of its channels", "magnitude", _uniform),
+WAYS: Final[Mapping[str, Way]] = {
+    "reconvene": reconvene,
+    "global": _global,
+    "complexity": complexity,
+    "uniform": _uniform,
 }
+"""The way to widths of each of the recipes in `recipe.offered`."""

@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from prunit import zoo
+from prunit import user, zoo
 from prunit.batches import Dataset
 from prunit.checkpoints import read_weights
 from prunit.cut.surgery import Rectify, copied
@@ -141,7 +141,7 @@ def task_of(name: str) -> Task:
     """The task of that name, or what a factory of the user's (FILE.py:FACTORY) returns, found to be complete."""
     if ":" not in name:
         return task_named(name)
-    made = zoo.user.call(name, {}, error=ConfigError)
+    made = user.call(name, {}, error=ConfigError)
     needed = [n for n in (*vars(Task), *vars(DeviceTask)) if not n.startswith("_")]
     missing = sorted({n for n in needed if not hasattr(made, n)})
     if missing:

@@ -21,7 +21,7 @@ from prunit.edge.answers import Answers
 from prunit.edge.comparing.compare import by_luck
 from prunit.errors import ConfigError, TrainingError
 from prunit.graph import ChannelGraph
-from prunit.recipe.config import EffortConfig, PruneConfig, StartConfig
+from prunit.recipe.config import PruneConfig, StartConfig
 from prunit.recipe.recipes import method_of
 from prunit.recipe.source import Source
 from prunit.scores import find, per_channel, score_weights
@@ -64,25 +64,6 @@ class Start:
 
 FROM_INIT: Final = Start(trained=False, kept=False)
 """The papers' way."""
-
-
-def check_start(config: StartConfig, effort: EffortConfig) -> None:
-    """Raise `ConfigError` for settings that have no effect without a trained start, or that a build's time decides."""
-    if config.epochs is not None and effort.time is not None:
-        raise ConfigError(
-            f"start.epochs={config.epochs} (--fine-tune) says how long variants train, and effort.time={effort.time}"
-            " (--time) too: give one"
-        )
-    if config.key and not config.weights:
-        raise ConfigError(f"start.key={config.key} says which weights of a file to take, and start.weights names none")
-    if config.point == "trained" or (config.point == "auto" and (config.weights or config.dense == "keep")):
-        return
-    for name in ("score", "lr", "epochs", "rounds", "recalibrate"):
-        if getattr(config, name) != StartConfig.model_fields[name].default:
-            option = " (--fine-tune)" if name == "epochs" else ""
-            raise ConfigError(
-                f"start.{name}{option} is for variants that begin with trained weights: add --start trained"
-            )
 
 
 def check_taught(answers: Answers | None, *, kept: bool, part: str) -> None:

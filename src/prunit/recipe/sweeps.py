@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,18 +24,29 @@ from prunit.cut.plans import Plan
 from prunit.cut.store import load as load_weights
 from prunit.cut.surgery import check_runs, compact, rectify
 from prunit.edge.portfolio import Portfolio
-from prunit.errors import BudgetError, ConfigError, TrainingError, unknown
+from prunit.errors import BudgetError, ConfigError, TrainingError
 from prunit.files import write_atomically
 from prunit.graph import ChannelGraph, trace
-from prunit.recipe.config import BuildConfig, PruneConfig, validated
+from prunit.recipe.config import BuildConfig, PruneConfig
 from prunit.recipe.deciding import decided
-from prunit.recipe.flow import build, check_request
+from prunit.recipe.entrants import (
+    DEFAULT_RECIPES,
+    HELD_OUT,
+    PORTFOLIO,
+    TRIALS,
+    check_content,
+    check_entrants,
+    check_place,
+    other_settings,
+    settings_of,
+)
+from prunit.recipe.flow import build
 from prunit.recipe.folder import is_started, read_json
 from prunit.recipe.gradual import of_length
-from prunit.recipe.lock import LOCK, check_free, holding
+from prunit.recipe.lock import holding
 from prunit.recipe.opening import configured, for_task
 from prunit.recipe.progress import OnStep, Progress
-from prunit.recipe.recipes import RECIPES
+from prunit.recipe.request import check_request
 from prunit.recipe.source import (
     ModelLike,
     Source,
@@ -49,20 +60,9 @@ from prunit.recipe.source import (
 )
 from prunit.recipe.work import report_on
 from prunit.shown import Shown, metric_value
-from prunit.train import fitted_to, train
+from prunit.train import device_named, fitted_to, train
 from prunit.train.accuracy import check_model, evaluate
 from prunit.train.config import final_accuracy
-
-TRIALS: Final = "trials.json"
-PORTFOLIO: Final = "portfolio"
-"""What a sweep leaves in its folder: what was tried, and the portfolio of the front."""
-
-HELD_OUT: Final = 0.2
-"""The share of the training images that judges where nothing else is there to do so."""
-
-DEFAULT_RECIPES: Final = ("reconvene", "reconvene:emptied", "uniform", "complexity:pa", "complexity:fa")
-_SWITCH: Final = {"reconvene": "evaluator", "complexity": "mode"}
-"""What the word after a recipe's name sets: reconvene:emptied, complexity:fa."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -112,7 +112,8 @@ def sweep(
     config = configured(model, config)
     settings = {text: settings_of(text) for text in recipes}
     budgets = {name: budget for name, budget in check_request(config).items() if budget}
-    _check(settings, budgets, eta, held_out)
+    check_entrants(settings, budgets, eta, held_out)
+    device_named(config.train.device)
     check_place(Path(out), resume=resume)
     dataset = loaded(data, config)
     source = Source.of(model, dataset, seed=config.seed)
@@ -143,20 +144,6 @@ def sweep(
         portfolio.write(folder)
         report_on(portfolio, folder, trials=[asdict(trial) for trial in trials])
         return Sweep(tuple(trials), portfolio)
-
-
-def settings_of(recipe: str) -> dict[str, str]:
-    """The settings of `prune` in a recipe as a sweep is told of it: NAME or NAME:SWITCH."""
-    name, _, switch = recipe.partition(":")
-    if name not in RECIPES:
-        raise unknown("recipe", name, RECIPES)
-    if switch and name not in _SWITCH:
-        raise ConfigError(
-            f"recipe '{recipe}': {name} has no switch; write {name}, or one of {', '.join(_SWITCH)}:SWITCH"
-        )
-    found = {"recipe": name} | ({_SWITCH[name]: switch} if switch else {})
-    validated({"prune": found})
-    return found
 
 
 def _own(config: BuildConfig, variant: str, recipe: Mapping[str, str]) -> dict[str, Any]:
@@ -216,34 +203,6 @@ def _watched(
     return {name: evaluate(model, dataset.watching, device=device) for name, model in stored.items()}
 
 
-def _check(settings: Mapping[str, object], budgets: Mapping[str, Budget], eta: int, held_out: float | None) -> None:
-    if not settings:
-        raise ConfigError("a sweep needs at least one recipe")
-    if not budgets:
-        raise ConfigError("a sweep needs at least one budget")
-    if eta < 2:
-        raise ConfigError(f"eta={eta}: at least 2, the number of trials of which one goes on")
-    if held_out is not None and not 0 < held_out < 1:
-        raise ConfigError(f"held_out={held_out}: a share of the training images between 0 and 1")
-
-
-def check_place(folder: Path, *, resume: bool) -> None:
-    """Raise `ConfigError` if a sweep runs in the folder, or it is not one to sweep in; nothing is written."""
-    check_free(folder, what="sweep", shown=folder)
-    check_content(folder, resume=resume)
-
-
-def check_content(folder: Path, *, resume: bool) -> None:
-    """Raise `ConfigError` if the folder holds something else, or a sweep that is not to be resumed."""
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"'{folder}' is a file: choose a folder (--out) that is empty or not there yet")
-    if not (folder / TRIALS).exists():
-        if folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
-            raise ConfigError(f"'{folder}' is not empty: choose a folder (--out) that is empty or not there yet")
-    elif not resume:
-        raise ConfigError(f"'{folder}' already holds a sweep: continue it with --resume, or choose another (--out)")
-
-
 def _asked(
     config: BuildConfig, recipes: Sequence[str], eta: int, held_out: float | None, dense: nn.Module, dataset: Dataset
 ) -> dict[str, Any]:
@@ -272,7 +231,7 @@ class _State:
             return _State(file, asked, {})
         before = read_json(file)
         if before.get("asked") != json.loads(json.dumps(asked)):
-            raise ConfigError(f"'{folder}' holds a sweep of other settings: repeat those, or choose another (--out)")
+            raise ConfigError(other_settings(folder))
         return _State(file, asked, dict(before["found"]))
 
     def add(self, key: str, accuracy: float, trials: Sequence[Trial]) -> None:

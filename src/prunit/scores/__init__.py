@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from prunit.batches import Batch, task_of
 from prunit.cut.plans import Scores
-from prunit.errors import PrunitError, ScoreError, unknown
+from prunit.errors import PrunitError, ScoreError
 from prunit.graph import ChannelGraph
 from prunit.graph.finite import check_finite
+from prunit.known import SCORES as TOLD
+from prunit.known import check_score
 from prunit.scores.activation import activation
 from prunit.scores.bn_scale import bn_scale
 from prunit.scores.channels import Gather, Scored, per_channel, summed
@@ -79,52 +81,17 @@ class Score:
 
 
 SCORES: Final[Mapping[str, Score]] = {
-    "magnitude": Score(
-        magnitude,
-        "|weight|, of channels the L1 norm (Li et al. 2017); no data, no forward pass",
-        batch_statistics=False,
-        each=True,
-    ),
-    "random": Score(uniform, "uniform draws: the same expected density in every layer"),
-    "random-erk": Score(erk, "random within a layer, Erdős-Rényi-kernel density between layers (Evci et al. 2020)"),
-    "snip": Score(snip, "|weight × gradient| of the loss, one shot (Lee et al. 2019)", needs_data=True),
-    "grasp": Score(grasp, "preserves the gradient flow, one shot (Wang et al. 2020)", needs_data=True),
-    "synflow": Score(
-        synflow,
-        "flow through the absolute-valued network, 100 rounds, no data (Tanaka et al. 2020)",
-        rounds=100,
-        absolute=True,
-        batch_statistics=False,
-        gather="last",
-    ),
-    "iterative-snip": Score(
-        snip, "SNIP, rescored 60 times as weights go (de Jorge et al. 2021)", rounds=60, needs_data=True, gather="last"
-    ),
-    "force": Score(
-        force,
-        "as iterative SNIP, but a pruned weight may return (de Jorge et al. 2021)",
-        rounds=60,
-        needs_data=True,
-        revive=True,
-        gather="last",
-    ),
-    "taylor": Score(
-        taylor,
-        "trained: change of the loss without the channel, squared (Molchanov et al. 2019)",
-        needs_data=True,
-    ),
-    "bn-scale": Score(
-        bn_scale,
-        "trained: |gain| of the channel's batch norm; no data (Liu et al. 2017)",
-        batch_statistics=False,
-        gather="mean",
-    ),
-    "activation": Score(
-        activation,
-        "trained: mean |activation| of the channel (Molchanov et al. 2017)",
-        needs_data=True,
-        gather="mean",
-    ),
+    "magnitude": Score(magnitude, TOLD["magnitude"].line, batch_statistics=False, each=True),
+    "random": Score(uniform, TOLD["random"].line),
+    "random-erk": Score(erk, TOLD["random-erk"].line),
+    "snip": Score(snip, TOLD["snip"].line, needs_data=True),
+    "grasp": Score(grasp, TOLD["grasp"].line, needs_data=True),
+    "synflow": Score(synflow, TOLD["synflow"].line, rounds=100, absolute=True, batch_statistics=False, gather="last"),
+    "iterative-snip": Score(snip, TOLD["iterative-snip"].line, rounds=60, needs_data=True, gather="last"),
+    "force": Score(force, TOLD["force"].line, rounds=60, needs_data=True, revive=True, gather="last"),
+    "taylor": Score(taylor, TOLD["taylor"].line, needs_data=True),
+    "bn-scale": Score(bn_scale, TOLD["bn-scale"].line, batch_statistics=False, gather="mean"),
+    "activation": Score(activation, TOLD["activation"].line, needs_data=True, gather="mean"),
 }
 
 _OWN: Final = tuple(method.saliency for method in SCORES.values())
@@ -138,8 +105,7 @@ def find(score: str | Score | Saliency) -> Score:
         return score
     if callable(score):
         return Score(score, getattr(score, "__name__", "custom"), needs_data=True)
-    if score not in SCORES:
-        raise unknown("score", score, SCORES)
+    check_score(score)
     return SCORES[score]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from prunit.errors import unknown
+from prunit.edge.tasks import check_task
 from prunit.tasks.classification import Classification
 from prunit.tasks.detection import Detection
 from prunit.tasks.multilabel import Multilabel
@@ -35,6 +35,5 @@ TASKS: Final[Mapping[str, Callable[..., Task]]] = {
 
 def task_named(name: str, settings: Mapping[str, Any] | None = None) -> Task:
     """The task of that name; `UnknownNameError` for one that is not there."""
-    if name not in TASKS:
-        raise unknown("task", name, TASKS, "Or path/to/file.py:FACTORY for one of your own.")
+    check_task(name)
     return TASKS[name](**(settings or {}))

@@ -14,38 +14,35 @@ from typing import Final
 import torch
 from torch import nn
 
-from prunit.errors import ConfigError, ModelError, unknown
-from prunit.zoo import data, external, fcos, mobilenetv2, resnet, unet, user, vgg
+from prunit import user
+from prunit.errors import ModelError
+from prunit.known import NETWORKS, check_built_for, check_model
+from prunit.zoo import data, external, fcos, mobilenetv2, resnet, unet, vgg
 
 __all__ = ["data", "factory", "load", "models"]
 
 
 @dataclass(frozen=True)
-class _Model:
-    build: Callable[..., nn.Module]
-    takes_image_size: bool
-    about: str
-    task: str = "classification"
+class _Build:
+    make: Callable[..., nn.Module]
+    takes_image_size: bool = False
 
 
-_DETECTOR: Final = "detection: boxes without anchors on {} M parameters"
-_MODELS: Final[Mapping[str, _Model]] = {
-    "vgg11": _Model(vgg.vgg11, True, "8 convolutions in a row, 9.2 M parameters (132.9 M above 64 pixels)"),
-    "vgg16": _Model(vgg.vgg16, True, "13 convolutions in a row, 14.7 M parameters (138.4 M above 64 pixels)"),
-    "resnet20": _Model(resnet.resnet20, False, "small residual network for CIFAR, 0.27 M parameters"),
-    "resnet56": _Model(resnet.resnet56, False, "deep small residual network for CIFAR, 0.86 M parameters"),
-    "resnet18": _Model(resnet.resnet18, True, "residual network of pairs of 3x3 convolutions, 11.2 M parameters"),
-    "resnet50": _Model(resnet.resnet50, True, "residual network of bottlenecks, 23.5 M parameters"),
-    "mobilenetv2": _Model(mobilenetv2.mobilenetv2, True, "inverted residuals, depthwise, 2.2 M parameters"),
-    "unet": _Model(unet.unet, False, "a class for each pixel, four resolutions, 1.8 M parameters", "segmentation"),
-    "unet-tiny": _Model(
-        unet.unet_tiny, False, "the same at a quarter of the widths, 0.11 M parameters", "segmentation"
-    ),
-    "fcos-tiny": _Model(fcos.fcos_tiny, False, _DETECTOR.format("a narrow ResNet, trains on a CPU, 0.43"), "detection"),
-    "fcos-resnet18": _Model(fcos.fcos_resnet18, False, _DETECTOR.format("resnet18, 11.5"), "detection"),
-    "fcos-mobilenetv2": _Model(fcos.fcos_mobilenetv2, False, _DETECTOR.format("mobilenetv2, 2.1"), "detection"),
+_BUILDS: Final[Mapping[str, _Build]] = {
+    "vgg11": _Build(vgg.vgg11, takes_image_size=True),
+    "vgg16": _Build(vgg.vgg16, takes_image_size=True),
+    "resnet20": _Build(resnet.resnet20),
+    "resnet56": _Build(resnet.resnet56),
+    "resnet18": _Build(resnet.resnet18, takes_image_size=True),
+    "resnet50": _Build(resnet.resnet50, takes_image_size=True),
+    "mobilenetv2": _Build(mobilenetv2.mobilenetv2, takes_image_size=True),
+    "unet": _Build(unet.unet),
+    "unet-tiny": _Build(unet.unet_tiny),
+    "fcos-tiny": _Build(fcos.fcos_tiny),
+    "fcos-resnet18": _Build(fcos.fcos_resnet18),
+    "fcos-mobilenetv2": _Build(fcos.fcos_mobilenetv2),
 }
-_FORMS = "Or timm:NAME, torchvision:NAME, path/to/file.py:FACTORY, package.module:FACTORY."
+"""How each of `known.NETWORKS` is made."""
 
 
 def models(task: str | None = None) -> dict[str, str]:
@@ -53,7 +50,7 @@ def models(task: str | None = None) -> dict[str, str]:
 
     The parameters are those at 10 classes and 32 pixels.
     """
-    return {name: model.about for name, model in _MODELS.items() if task in (None, model.task)}
+    return {name: network.about for name, network in NETWORKS.items() if task in (None, network.task)}
 
 
 def load(name: str, *, num_classes: int = 10, in_channels: int = 3, image_size: int = 32, seed: int = 0) -> nn.Module:
@@ -62,10 +59,7 @@ def load(name: str, *, num_classes: int = 10, in_channels: int = 3, image_size: 
     Images of up to 64 pixels get the CIFAR form of a zoo network, larger ones the ImageNet form. A user's factory is
     called with those of num_classes, in_channels and image_size that its signature names.
     """
-    asked = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
-    for setting, value in asked.items():
-        if value < 1:
-            raise ConfigError(f"{setting}={value} for model '{name}': it must be at least 1")
+    check_built_for(name, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
     with seeded(seed):
         return _build(name, num_classes, in_channels, image_size)
 
@@ -78,19 +72,16 @@ def factory(
 
 
 def _build(name: str, num_classes: int, in_channels: int, image_size: int) -> nn.Module:
-    if name in _MODELS:
-        model = _MODELS[name]
-        build = partial(model.build, num_classes=num_classes, in_channels=in_channels)
-        return build(image_size=image_size) if model.takes_image_size else build()
+    check_model(name)
+    if name in _BUILDS:
+        known = _BUILDS[name]
+        build = partial(known.make, num_classes=num_classes, in_channels=in_channels)
+        return build(image_size=image_size) if known.takes_image_size else build()
     package, _, rest = name.partition(":")
     if package == "timm":
         return external.from_timm(rest, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
     if package == "torchvision":
         return external.from_torchvision(rest, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
-    if name.endswith(".py"):
-        raise ModelError(f"'{name}' names a file but no factory in it: write {name}:FACTORY")
-    if ":" not in name:
-        raise unknown("model", name, _MODELS, _FORMS)
     offered = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
     made = user.call(name, offered, error=ModelError)
     if not isinstance(made, nn.Module):

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from prunit.errors import MissingExtraError, ModelError, UnknownNameError, unknown
-from prunit.zoo.user import reason
+from prunit.user import reason
 
 # torchvision's classifiers that need more than a number of classes: these two would return auxiliary outputs too.
 _PLAIN = {"aux_logits": False, "init_weights": True}

@@ -8,7 +8,6 @@ load("ages.csv", task="regression")  files and values; for task="multilabel" fil
 load("mine.py:factory")              whatever the factory returns: a Dataset, or four arrays
 """
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,13 +15,11 @@ from typing import Final
 
 import torch
 
+from prunit import user
 from prunit.batches import Dataset, stratified
-from prunit.edge import reading
-from prunit.edge.reading import Listing
-from prunit.edge.reading.folders import tiny_imagenet
-from prunit.errors import ConfigError, DataError, unknown
+from prunit.edge.reading import Listing, named
+from prunit.errors import ConfigError, DataError
 from prunit.tasks import Task, task_named
-from prunit.zoo import user
 from prunit.zoo.data import arrays, cifar, digits, idx, images
 from prunit.zoo.data.absent import note_of_absent
 from prunit.zoo.data.download import Source, fetch
@@ -33,41 +30,24 @@ __all__ = ["datasets", "load", "measured"]
 
 @dataclass(frozen=True)
 class _OnDisk:
-    """A data set of a few files with a public download."""
+    """How a data set of a few files is read, and fetched; which files those are is in `edge.reading.named`."""
 
-    about: str
-    folder: str
-    files: tuple[str, ...]
     read: Callable[[Path], Raw]
     sources: tuple[Source, ...]
-    endings: tuple[str, ...] = ("",)
-
-    def missing(self, where: Path) -> list[str]:
-        """Those of the files that are not in the folder `where`."""
-        return [f for f in self.files if not any((where / f"{f}{end}").is_file() for end in self.endings)]
 
 
 _TORONTO = "https://www.cs.toronto.edu/~kriz"
 _ZALANDO = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
 _ON_DISK: Final[Mapping[str, _OnDisk]] = {
     "cifar10": _OnDisk(
-        "60,000 colour photos of 32x32 in 10 classes (Krizhevsky, 2009)",
-        cifar.FOLDER_10,
-        cifar.FILES_10,
         cifar.read_10,
         (Source(f"{_TORONTO}/cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"),),
     ),
     "cifar100": _OnDisk(
-        "60,000 colour photos of 32x32 in 100 classes (Krizhevsky, 2009)",
-        cifar.FOLDER_100,
-        cifar.FILES_100,
         cifar.read_100,
         (Source(f"{_TORONTO}/cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85"),),
     ),
     "fashion-mnist": _OnDisk(
-        "70,000 grey pictures of clothes, 28x28, in 10 classes (Xiao et al., 2017)",
-        idx.FOLDER,
-        idx.FILES,
         idx.read,
         (
             Source(f"{_ZALANDO}/train-images-idx3-ubyte.gz", "8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
@@ -75,24 +55,15 @@ _ON_DISK: Final[Mapping[str, _OnDisk]] = {
             Source(f"{_ZALANDO}/t10k-images-idx3-ubyte.gz", "bef4ecab320f06d8554ea6380940ec79"),
             Source(f"{_ZALANDO}/t10k-labels-idx1-ubyte.gz", "bb300cfdad3c16e7a12a480ee83cd310"),
         ),
-        ("", ".gz"),
     ),
-}
-_OTHERS: Final[Mapping[str, str]] = {
-    "digits": "1,797 grey scans of handwritten digits, 8x8, in 10 classes; comes with scikit-learn",
-    "tiny-imagenet": "110,000 colour photos of 64x64 in 200 classes; a folder tiny-imagenet* (no download)",
 }
 _IN_PIXELS: Final = ("segmentation", "detection")
 """Tasks whose targets have places in the image."""
-_FORMS = (
-    "Or a folder with train/CLASS/*.jpg and val or test, or with labels for another task, or path/to/file.py:FACTORY,"
-    " package.module:FACTORY."
-)
 
 
 def datasets() -> dict[str, str]:
     """One line about each data set that has a name, by name."""
-    return {**{name: one.about for name, one in _ON_DISK.items()}, **_OTHERS}
+    return {name: one.about for name, one in named.DATA_SETS.items()}
 
 
 def load(
@@ -106,6 +77,7 @@ def load(
     task: str | Task = "classification",
     skip_broken: bool = False,
     stream: bool | None = None,
+    listing: Listing | None = None,
 ) -> Dataset:
     """The data set `name`, looked for in `data_dir` (default: the folder PRUNIT_DATA, else ./data).
 
@@ -118,20 +90,20 @@ def load(
     in it models are judged by test, and trainings are watched by val. Where nothing in it is kept to judge models by, a
     fifth of its images is, always the same. With `skip_broken` images that cannot be used
     are left out. Images stay on disk and are read in batches where all would take too much memory, or as `stream` says.
-    `told` of the result says in a line what was read.
+    `listing`: what `edge.reading.named.listed` said of the name, where that is known already. `told` of the result says
+    in a line what was read.
     """
     for setting, value in (("subset", subset), ("image_size", image_size)):
         if value is not None and value < 1:
             raise ConfigError(f"{setting}={value} for data set '{name}': it must be at least 1")
     asked = task_named(task) if isinstance(task, str) else task
-    place = Path(data_dir or os.environ.get("PRUNIT_DATA") or "data").expanduser().absolute()
-    if name in _ON_DISK or name in _OTHERS:
-        _refuse_task(name, asked)
+    place = named.place_of(data_dir)
+    listing = named.listed(name, place, asked.name, download=download) if listing is None else listing
     if name in _ON_DISK:
         found: Dataset | Raw = _read(name, place, download=download)
     elif name == "digits":
         found = digits.read()
-    elif (listing := _listing(name, place, asked)) is not None:
+    elif listing is not None:
         # photos/, as shells complete it, and ./photos are photos: a build may be resumed under any of these names.
         name = str(Path(name))
         part = listing if subset is None else _subset(listing, subset, seed=seed)
@@ -140,22 +112,15 @@ def load(
         )
         unseen = note_of_absent(name, asked.name, found, may_lack=subset is not None)
         found = replace(found, told=f"{found.told}; {unseen}") if unseen else found
-    elif ":" in name:
+    else:
         offered = {"data_dir": place, "image_size": image_size, "seed": seed}
         found = arrays.from_factory(user.call(name, offered, error=DataError), name, asked)
-    else:
-        raise _no_such(name, place)
     if isinstance(found, Raw):
         found = Dataset(
             *(name, found.train, found.test, found.classes, (), (), found.flip, asked, found.told),
             watched=found.watched,
         )
     return _finished(found, subset=subset, image_size=image_size, seed=seed)
-
-
-def _refuse_task(name: str, task: Task) -> None:
-    if task.name in reading.READ and task.name != "classification":
-        raise DataError(f"data set '{name}' is for classification, not for {task.name}: give a folder of your own")
 
 
 def _subset(listing: Listing, n: int, *, seed: int) -> Listing:
@@ -190,36 +155,8 @@ def measured(found: Dataset) -> Dataset:
 
 
 def _read(name: str, place: Path, *, download: bool) -> Raw:
-    one = _ON_DISK[name]
-    where = place / one.folder
-    if download and one.missing(where):
+    one, where = _ON_DISK[name], place / named.DATA_SETS[name].folder
+    if download and named.DATA_SETS[name].missing(where):
         fetch(name, one.sources, where)
-    if missing := one.missing(where):
-        more = "" if download else " or fetch them with --download"
-        raise DataError(
-            f"data set '{name}': no {', '.join(missing)} in '{where}'; put them there, name the folder that holds"
-            f" {one.folder} with --data-dir or PRUNIT_DATA,{more}"
-        )
+    named.check_there(name, place, fetched=download)
     return one.read(where)
-
-
-def _listing(name: str, place: Path, task: Task) -> Listing | None:
-    """The image files that `name` stands for; None if it names no folder and no file that lists images."""
-    if name == "tiny-imagenet":
-        return tiny_imagenet(place)
-    for path in (Path(name).expanduser(), place / name):
-        if path.is_dir() or (path.suffix.lower() in reading.LISTS and path.is_file()):
-            return reading.read(path, task.name)
-    return None
-
-
-def _no_such(name: str, place: Path) -> Exception:
-    if name.endswith(".py"):
-        return DataError(f"'{name}' names a file but no factory in it: write {name}:FACTORY")
-    if Path(name).suffix.lower() in reading.LISTS:
-        return DataError(f"there is no file '{name}' (working folder: {Path.cwd()}, data folder: {place})")
-    if Path(name).is_file():
-        return DataError(f"'{name}' is a file; a data set is a folder with train/CLASS/*.jpg and val or test")
-    if "/" in name or "\\" in name or name.startswith((".", "~")):
-        return DataError(f"there is no folder '{name}' (working folder: {Path.cwd()}, data folder: {place})")
-    return unknown("data set", name, datasets(), _FORMS)

@@ -7,17 +7,17 @@ from typing import Any, Final
 
 import numpy as np
 
+from prunit.edge.reading.named import DATA_SETS
 from prunit.errors import DataError
+from prunit.user import reason
 from prunit.zoo.data.raw import Raw, split_of
-from prunit.zoo.user import reason
 
-FOLDER_10, FILES_10 = "cifar-10-batches-py", (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
-FOLDER_100, FILES_100 = "cifar-100-python", ("train", "test", "meta")
+_TRAIN_10: Final = DATA_SETS["cifar10"].files[:5]
 
 
 def read_10(folder: Path) -> Raw:
     """50,000 and 10,000 images of 3x32x32 in 10 classes."""
-    parts = [folder / name for name in FILES_10[:5]]
+    parts = [folder / name for name in _TRAIN_10]
     return _read(parts, folder / "test_batch", folder / "batches.meta", ("labels", "label_names"))
 
 

@@ -5,21 +5,22 @@ import math
 import struct
 import zlib
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
+from prunit.edge.reading.named import DATA_SETS
 from prunit.errors import DataError
 from prunit.zoo.data.raw import AnyArray, Raw, split_of
 
-FOLDER = "FashionMNIST/raw"
-FILES = tuple(f"{part}-{what}-ubyte" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1"))
+_FILES: Final = DATA_SETS["fashion-mnist"].files
 CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 
 
 def read(folder: Path) -> Raw:
     """60,000 and 10,000 images of 1x28x28 in 10 classes."""
-    x_train, y_train, x_test, y_test = (read_idx(folder / name) for name in FILES)
-    for name, x, y in ((FILES[0], x_train, y_train), (FILES[2], x_test, y_test)):
+    x_train, y_train, x_test, y_test = (read_idx(folder / name) for name in _FILES)
+    for name, x, y in ((_FILES[0], x_train, y_train), (_FILES[2], x_test, y_test)):
         if x.ndim != 3 or y.ndim != 1 or len(x) != len(y) or len(y) == 0 or y.max() >= len(CLASSES):
             raise DataError(
                 f"'{folder / name}' does not go with its labels: images {x.shape}, labels {y.shape}"

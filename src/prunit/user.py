@@ -24,13 +24,9 @@ def call(reference: str, offered: Mapping[str, object], *, error: type[PrunitErr
     Nothing is passed through `**kwargs`: a factory that hands them on to a constructor would fail on names that it
     never asked for. Every mistake is raised as `error`, in one line.
     """
+    check(reference, error=error)
     place, _, attribute = reference.rpartition(":")
-    if not place or not attribute:
-        raise error(f"'{reference}' names no factory: write path/to/file.py:FACTORY or package.module:FACTORY")
-    is_file = place.endswith(".py")
-    path = Path(place).expanduser()
-    if is_file and not path.is_file():
-        raise error(f"'{reference}': there is no file '{path}' (working folder: {Path.cwd()})")
+    is_file, path = place.endswith(".py"), Path(place).expanduser()
     with _importable(path.resolve().parent if is_file else Path.cwd()):
         module = _from_file(path, error) if is_file else _from_name(place, error)
         factory = _attribute(module, attribute, place, error)
@@ -40,6 +36,25 @@ def call(reference: str, offered: Mapping[str, object], *, error: type[PrunitErr
         except (Exception, SystemExit) as cause:
             called = ", ".join(f"{name}={value!r}" for name, value in settings.items())
             raise error(f"'{place}': {attribute}({called}) raised {reason(cause, module.__file__)}") from cause
+
+
+def check(reference: str, *, error: type[PrunitError]) -> None:
+    """Raise `error` where there is no such file or module, as far as that shows without running anything of it."""
+    place, _, attribute = reference.rpartition(":")
+    if not place or not attribute:
+        raise error(f"'{reference}' names no factory: write path/to/file.py:FACTORY or package.module:FACTORY")
+    if place.endswith(".py"):
+        path = Path(place).expanduser()
+        if not path.is_file():
+            raise error(f"'{reference}': there is no file '{path}' (working folder: {Path.cwd()})")
+        return
+    with _importable(Path.cwd()):
+        try:
+            found = importlib.util.find_spec(place.partition(".")[0]) is not None
+        except ValueError:  # no name of a module, or one without a place: importing it tells
+            return
+    if not found:
+        raise error(_no_module(place))
 
 
 def reason(cause: BaseException, file: str | None = None) -> str:
@@ -85,13 +100,17 @@ def _from_name(name: str, error: type[PrunitError]) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as cause:
         if cause.name and (name == cause.name or name.startswith(f"{cause.name}.")):
-            raise error(
-                f"there is no module '{name}', neither installed nor in the working folder {Path.cwd()};"
-                " for a file write path/to/file.py:FACTORY"
-            ) from cause
+            raise error(_no_module(name)) from cause
         raise error(f"module '{name}' cannot be imported: {reason(cause)}") from cause
     except (Exception, SystemExit) as cause:
         raise error(f"module '{name}' cannot be imported: {reason(cause)}") from cause
+
+
+def _no_module(name: str) -> str:
+    return (
+        f"there is no module '{name}', neither installed nor in the working folder {Path.cwd()};"
+        " for a file write path/to/file.py:FACTORY"
+    )
 
 
 def _attribute(module: ModuleType, attribute: str, place: str, error: type[PrunitError]) -> Callable[..., object]:
