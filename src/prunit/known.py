@@ -1,8 +1,8 @@
-"""What has a name on the command line, a line each: networks of the zoo and scores. Loads no torch.
+"""What has a name on the command line, a line each: networks of the zoo, scores, tasks. Loads no torch.
 
 A name that is none of these is refused by the tables here, before anybody waits for what stands behind them. What does
-the work has the same names, as a test checks: `_BUILDS` in `zoo`, `SCORES` in `scores`. Data sets are in
-`edge.reading.named`, recipes in `recipe.offered`, tasks in `edge.tasks`.
+the work has the same names, as a test checks: `_BUILDS` in `zoo`, `SCORES` in `scores`, `TASKS` in `tasks`. Data sets
+are in `edge.reading.named`, recipes in `recipe.offered`.
 """
 
 from collections.abc import Mapping
@@ -66,6 +66,9 @@ SCORES: Final[Mapping[str, Ranking]] = {
     "activation": Ranking("trained: mean |activation| of the channel (Molchanov et al. 2017)", needs_data=True),
 }
 
+TASKS: Final = ("classification", "multilabel", "regression", "segmentation", "detection")
+"""What models are for; each has a class in `tasks` and one in `edge.tasks`."""
+
 
 def check_model(name: str) -> None:
     """Raise for a model's name that can stand for none: nothing is built, and nothing of the user's is run.
@@ -101,6 +104,12 @@ def check_score(name: str) -> None:
     """Raise `UnknownNameError` for a score that does not exist."""
     if name not in SCORES:
         raise unknown("score", name, SCORES)
+
+
+def check_task(name: str) -> None:
+    """Raise `UnknownNameError` for a task that does not exist."""
+    if name not in TASKS:
+        raise unknown("task", name, TASKS, "Or path/to/file.py:FACTORY for one of your own.")
 
 
 def _installed(package: str) -> bool:

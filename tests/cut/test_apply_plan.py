@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import prunit
+from prunit.cut.plan_files import read_plan
 from prunit.cut.plans import Plan, choose, from_zeros, keep_all, unread
-from prunit.cut.store import apply_plan, load, read_plan, save
+from prunit.cut.store import apply_plan, load, save
 from prunit.cut.surgery import compact, mask
 from prunit.errors import ModelError, PlanError, ScoreError
 from prunit.graph import trace

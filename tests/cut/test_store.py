@@ -12,8 +12,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from prunit.cut.plan_files import read_plan
 from prunit.cut.plans import Plan, keep_all
-from prunit.cut.store import load, read_plan, save
+from prunit.cut.store import load, save
 from prunit.cut.surgery import compact
 from prunit.errors import FileError, ModelError, PlanError
 from prunit.graph import trace

@@ -172,7 +172,7 @@ def _recomputed(target: Target, complexity: Complexity) -> Callable[[float], np.
     return widths
 
 
-def _drawn(target: Target, complexity: Complexity, rng: np.random.Generator) -> list[np.ndarray]:
+def _drawn(target: Target, complexity: Complexity, rng: "np.random.Generator") -> list[np.ndarray]:
     """For each group the times at which it loses a channel, one after the other.
 
     Drawing groups by their shares again and again, and passing over those at their minimum, comes to the same as a
@@ -183,7 +183,7 @@ def _drawn(target: Target, complexity: Complexity, rng: np.random.Generator) -> 
         return [np.cumsum(rng.exponential(size=n)) / rate for n, rate in zip(room, rates, strict=True)]
 
 
-def _redrawn(target: Target, complexity: Complexity, rng: np.random.Generator) -> list[np.ndarray]:
+def _redrawn(target: Target, complexity: Complexity, rng: "np.random.Generator") -> list[np.ndarray]:
     """The same with shares computed anew after every so many draws."""
     widths, times, time = target.ceiling.copy(), [[] for _ in target.ceiling], 0
     each = max(1, int((target.ceiling - target.floor).sum()) // _ROUNDS)

@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich import box
-from rich.table import Table
 
 from prunit.cli.options import AsJson, CacheDir, Threads
 from prunit.cli.safe import safe
 from prunit.errors import ConfigError, PortfolioError, harmless
-from prunit.report import numbers, rewrite_report
+from prunit.report import numbers
 
 if TYPE_CHECKING:
     from prunit.edge.measuring.probe import ProbeSettings
@@ -115,6 +113,8 @@ def _in_several(
 
 def _saved(measured: "Portfolio", folder: Path) -> str | None:
     """The manifest and the report are written; why the report could not be, if so."""
+    from prunit.report import rewrite_report
+
     measured.write(folder)
     return rewrite_report(measured, folder)
 
@@ -140,6 +140,9 @@ def _dominated(measured: "Portfolio", routes: "Routes") -> dict[str, str]:
 
 
 def _show(measured: "Portfolio", routes: "Routes", dominated: Mapping[str, str], settings: "ProbeSettings") -> None:
+    from rich import box
+    from rich.table import Table
+
     from prunit.cli import show
 
     out = show.console()

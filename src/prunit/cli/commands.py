@@ -6,7 +6,16 @@ from typing import Annotated
 
 import typer
 
-from prunit.cli import benching, evaluating, parts, running, serving, sparse
+from prunit.cli import benching, evaluating, running, serving, sparse
+from prunit.cli.checking import (
+    built_for,
+    check_build,
+    check_plan,
+    check_replaces,
+    check_sweep,
+    check_writable,
+    listed,
+)
 from prunit.cli.options import (
     AsJson,
     Begin,
@@ -100,9 +109,6 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """Prune, train, export and measure: write a portfolio of variants, the dense one included."""
-    from prunit.cli import show
-    from prunit.cli.progress import Bars
-
     options = Options(
         *(model, data, budget, recipe, mode, score, seed, device, image_size, round_to, subset, epochs),
         rule=train,
@@ -120,15 +126,17 @@ def build(
         targets=target,
     )
     chosen = config_of(options, config, settings)
+    check_build(chosen, out, resume=resume)
+    listing = listed(chosen, data_dir, download)
+    from prunit.cli import show
+    from prunit.cli.progress import Bars
+
     with Bars() as bars:
         bars.wait("loading PyTorch")
         from prunit.recipe import build as run
-        from prunit.recipe import check_folder, check_request
 
-        check_request(chosen)
-        check_folder(out, resume=resume)
         bars.wait(f"reading {chosen.data}")
-        dataset = dataset_of(chosen, data_dir, download)
+        dataset = dataset_of(chosen, data_dir, download, listing)
         portfolio = run(chosen.model, dataset, out, config=chosen, resume=resume, on_step=bars)
     show.result(portfolio, out, as_json=as_json)
 
@@ -169,23 +177,24 @@ def sweep(
     as_json: AsJson = False,
 ) -> None:
     """Try several recipes for each budget on short trainings, build the best, and keep the Pareto front."""
-    from prunit.cli import show
-    from prunit.cli.progress import Bars
-
     options = Options(
         *(model, data, budgets, None, None, None, seed, device, image_size, round_to, subset, epochs), task=task
     )
     chosen = config_of(options, config, settings)
+    from prunit.recipe.entrants import DEFAULT_RECIPES, PORTFOLIO
+
+    names = [name.strip() for name in recipes.split(",")] if recipes else DEFAULT_RECIPES
+    check_sweep(chosen, names, out, eta=eta, held_out=held_out, resume=resume)
+    listing = listed(chosen, data_dir, download)
+    from prunit.cli import show
+    from prunit.cli.progress import Bars
+
     with Bars() as bars:
         bars.wait("loading PyTorch")
-        from prunit.recipe import check_request
-        from prunit.recipe.sweeps import DEFAULT_RECIPES, PORTFOLIO
-        from prunit.recipe.sweeps import sweep as run
+        from prunit.recipe import sweep as run
 
-        check_request(chosen)
-        names = [name.strip() for name in recipes.split(",")] if recipes else DEFAULT_RECIPES
         bars.wait(f"reading {chosen.data}")
-        dataset = dataset_of(chosen, data_dir, download)
+        dataset = dataset_of(chosen, data_dir, download, listing)
         found = run(
             *(chosen.model, dataset, out),
             recipes=names,
@@ -231,25 +240,25 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Stop before training: show which channels would go and what that saves, and write the plan."""
-    from prunit.cli import show
-    from prunit.cli.devices import check_replaces, check_writable
-    from prunit.cli.progress import Bars
-    from prunit.files import write_atomically
-
     options = Options(
         *(model, data, budget, recipe, mode, score, seed, device, image_size, round_to), task=task, targets=target
     )
     chosen = config_of(options, config, settings)
     check_writable(out, "plan.json")
+    replaces = check_replaces(out)
+    limit = check_plan(chosen, shape=None if data else (shape, classes))
+    listing = listed(chosen, data_dir, download) if data else None
+    from prunit.cli import parts, show
+    from prunit.cli.progress import Bars
+    from prunit.files import write_atomically
+
     with Bars() as bars:
         bars.wait("loading PyTorch")
-        from prunit.cli.planning import decide_plan, one_budget
+        from prunit.cli.planning import decide_plan
 
-        replaces = check_replaces(out)
-        limit = one_budget(chosen)
         if data:
             bars.wait(f"reading {chosen.data}")
-        dataset = dataset_of(chosen, data_dir, download) if data else None
+        dataset = dataset_of(chosen, data_dir, download, listing) if data else None
         planned = decide_plan(chosen, limit, dataset, shape=(shape, classes), measure=measure, bars=bars)
     found = planned.chosen
     write_atomically(out, found.decision.plan.to_json())
@@ -281,9 +290,10 @@ def layers(
     classes: Annotated[int, typer.Option(help="Classes.")] = 10,
 ) -> None:
     """Write down a model's layers, for a device to measure with probe-device."""
-    from prunit.cli.devices import check_writable, layers_of_model
-
     check_writable(out, "layers.json")
+    built_for(model, shape, classes)
+    from prunit.cli.devices import layers_of_model
+
     found = layers_of_model(model, shape, classes)
     found.write(out)
     typer.echo(harmless(f"{len(found.layers)} layers of {found.model}: {out}"))
@@ -301,9 +311,9 @@ def probe_device(
 
     Needs no torch. Takes some seconds for each kind of layer.
     """
+    check_writable(out, "profile.json")
     from prunit.cli import devices, show
 
-    devices.check_writable(out, "profile.json")
     profile = devices.probe(files, out, threads)
     if as_json:
         typer.echo(profile.model_dump_json(indent=1))
@@ -314,10 +324,10 @@ def probe_device(
 @app.command()
 def models(as_json: AsJson = False) -> None:
     """List the reference models, one line each."""
-    from prunit import zoo
     from prunit.cli import show
+    from prunit.known import NETWORKS
 
-    show.listing("model", zoo.models(), as_json=as_json)
+    show.listing("model", {name: network.about for name, network in NETWORKS.items()}, as_json=as_json)
     if not as_json:
         typer.echo("\nOr timm:NAME, torchvision:NAME, path/to/file.py:factory, package.module:factory.")
 
@@ -327,8 +337,8 @@ def methods(as_json: AsJson = False) -> None:
     """List recipes, scores and the switches of a recipe, one line each."""
     from prunit.allocate.by_complexity import MODES
     from prunit.cli import show
-    from prunit.recipe.recipes import RECIPES
-    from prunit.scores import SCORES
+    from prunit.known import SCORES
+    from prunit.recipe import RECIPES
 
     tables = {
         "recipe": {name: r.line for name, r in RECIPES.items()},

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from prunit.cli.progress import Bars
 from prunit.edge.measuring.profile import DeviceProfile, LayerList, LayerShape
-from prunit.errors import FileError, PlanError
 
 
 def layers_of_model(name: str, shape: str, classes: int) -> LayerList:
@@ -34,26 +33,3 @@ def probe(files: Sequence[Path], out: Path, threads: int) -> DeviceProfile:
         )
     profile.write(out)
     return profile
-
-
-def check_writable(out: Path, example: str) -> None:
-    """Refuse what is a folder, or lies below a file, before anything is computed; `example` is a good file name."""
-    if out.is_dir():
-        raise FileError(f"--out {out}: it is a folder; name the file to write, for example {out / example}")
-    if out.parent.is_file():
-        raise FileError(f"--out {out}: '{out.parent}' is a file, not a folder")
-
-
-def check_replaces(out: Path) -> bool:
-    """Whether there is a plan in this file, which a new one may replace; `FileError` if it holds something else."""
-    if not out.exists():
-        return False
-    from prunit.cut.plans import Plan
-
-    try:
-        Plan.from_json(out.read_text())
-    except (PlanError, UnicodeDecodeError) as error:
-        raise FileError(
-            f"--out {out}: the file is there and holds no plan; choose another name, or remove it"
-        ) from error
-    return True

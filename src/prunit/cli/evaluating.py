@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from prunit.cli.options import AsJson, CacheDir, EngineName, Threads
 from prunit.cli.safe import safe
 from prunit.report import numbers
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
     from prunit.edge.judging.evaluation import Evaluation, Judgement
 
 _PICTURES: Final = 10
@@ -112,13 +112,16 @@ def _show(found: "Evaluation") -> None:
     )
 
 
-def _fitting(out: Console, wide: Table, narrow: Table) -> Table:
+def _fitting(out: "Console", wide: "Table", narrow: "Table") -> "Table":
     """The wide table where the terminal shows all of it."""
     return wide if out.measure(wide, options=out.options.update_width(1000)).maximum <= out.width else narrow
 
 
-def _judgements(found: "Evaluation", *, wide: bool = True) -> Table:
+def _judgements(found: "Evaluation", *, wide: bool = True) -> "Table":
     """A row for each variant; where it is narrow, the main metric alone, and its difference."""
+    from rich import box
+    from rich.table import Table
+
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("variant", overflow="fold")
     metric = found.metric
@@ -149,8 +152,11 @@ def _against(metric: str, one: "Judgement") -> tuple[str, str]:
     return numbers.change(metric, gap.difference), span + word
 
 
-def _by_class(found: "Evaluation") -> Table:
+def _by_class(found: "Evaluation") -> "Table":
     """The main figure of each class and variant; all figures of one variant where there is no other."""
+    from rich import box
+    from rich.table import Table
+
     labels, keys, first = found.labels, found.class_score_names, found.variants[0]
     alone = len(found.variants) == 1
     counts = [key for key in keys if key in numbers.COUNTS]
@@ -172,8 +178,11 @@ def _by_class(found: "Evaluation") -> Table:
     return table
 
 
-def _confusion(one: "Judgement", classes: Sequence[str], out: Console) -> tuple[str, Table]:
+def _confusion(one: "Judgement", classes: Sequence[str], out: "Console") -> "tuple[str, Table]":
     """What is shown, and the table: the matrix where it fits, else the pairs that are confused most."""
+    from rich import box
+    from rich.table import Table
+
     from prunit.edge.judging.evaluation import MATRIX, most_confused
 
     assert one.confusion is not None

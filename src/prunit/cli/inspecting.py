@@ -15,12 +15,10 @@ from prunit.edge.switching.events import LOG, read_events
 from prunit.errors import FileError, MissingExtraError, PortfolioError, PrunitError
 from prunit.files import sha256_of
 from prunit.mcu.reading import content_of
+from prunit.recipe.folder import STATE, read_plan
 from prunit.report.numbers import score
 from prunit.report.parts import NAMES, amount
 from prunit.report.precisions import made_by
-
-_STATE: Final = ".build"
-"""The folder that a build works in, as `recipe.folder` has it; not imported, since a device has no torch."""
 
 _EVENTS: Final = 10
 """So many of the last things that went wrong here are shown."""
@@ -47,7 +45,7 @@ def explain(what: Path, *, as_json: bool) -> None:
 
 
 def _portfolio(folder: Path, *, as_json: bool) -> None:
-    if not (folder / MANIFEST).exists() and (folder / _STATE).is_dir():
+    if not (folder / MANIFEST).exists() and (folder / STATE).is_dir():
         raise PortfolioError(f"'{folder}' holds a build that is not finished: go on with `prunit build … --resume`")
     found = Portfolio.read(folder)
     problems = found.verify(folder)
@@ -83,13 +81,14 @@ def _measured(found: Portfolio) -> bool:
 
 
 def _plan(file: Path, *, as_json: bool) -> None:
-    try:
-        from prunit.cut.plans import Plan
-        from prunit.cut.store import read_plan as read_stored_plan
-        from prunit.recipe.folder import read_plan
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("explaining a plan", str(error.name), "train") from error
-    plan: Plan = read_stored_plan(file) if file.suffix == ".safetensors" else read_plan(file)
+    if file.suffix == ".safetensors":
+        try:
+            from prunit.cut.plan_files import read_plan as stored_plan
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("explaining a weights file", str(error.name), "train") from error
+        plan = stored_plan(file)
+    else:
+        plan = read_plan(file)
     origin = dict(plan.origin)
     why = origin.pop("why", {})
     if as_json:

@@ -10,6 +10,7 @@ from prunit.errors import ConfigError
 
 if TYPE_CHECKING:
     from prunit.batches import Dataset
+    from prunit.edge.reading import Listing
     from prunit.recipe import BuildConfig
 
 Model = Annotated[
@@ -227,11 +228,18 @@ def _precisions(texts: list[str]) -> dict[str, Any]:
     return given | ({"precision.by_variant": single} if single else {})
 
 
-def dataset_of(config: "BuildConfig", data_dir: Path | None, download: bool) -> "Dataset":
-    """The data set that a configuration names."""
+def dataset_of(
+    config: "BuildConfig", data_dir: Path | None, download: bool, listing: "Listing | None" = None
+) -> "Dataset":
+    """The data set that a configuration names; `listing` is what was listed of its folder already.
+
+    A device that is not there is refused before.
+    """
     from prunit import zoo
     from prunit.recipe.source import task_of
+    from prunit.train import device_named
 
+    device_named(config.train.device)
     return zoo.data.load(
         config.data,
         data_dir=data_dir,
@@ -240,4 +248,5 @@ def dataset_of(config: "BuildConfig", data_dir: Path | None, download: bool) -> 
         image_size=config.image_size,
         task=task_of(config.task),
         skip_broken=config.skip_broken,
+        listing=listing,
     )

@@ -1,6 +1,5 @@
 """`prunit plan`: decide on a plan with or without data."""
 
-import re
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -10,30 +9,21 @@ import torch
 from prunit import zoo
 from prunit.allocate import Budget
 from prunit.batches import Batches, Dataset
+from prunit.cli.checking import built_for
 from prunit.cli.progress import Bars
 from prunit.cut.surgery import check_runs, compact
-from prunit.errors import ConfigError
 from prunit.graph import ChannelGraph, trace
-from prunit.recipe import BuildConfig, Chosen, check_request, decide_here
+from prunit.recipe import BuildConfig, Chosen, decide_here
 from prunit.recipe.blueprint import Blueprint
 from prunit.recipe.deciding import Clock
-from prunit.recipe.embedding import parts_of
 from prunit.recipe.opening import for_task
+from prunit.recipe.request import parts_of
 from prunit.recipe.source import task_of
 from prunit.recipe.spending import Spent, spent_on
 from prunit.train import device_named
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-
-def one_budget(config: BuildConfig) -> Budget:
-    """The budget that the plan is for, once all that needs no model is checked; of the default ones the first."""
-    budgets = [budget for budget in check_request(config).values() if budget]
-    if len(budgets) != 1 and config.budgets != BuildConfig().budgets:
-        texts = ", ".join(config.budgets) or "none"
-        raise ConfigError(f"a plan is for one budget, got {len(budgets)}: {texts}; give one --budget")
-    return budgets[0]
 
 
 @dataclass(frozen=True)
@@ -92,10 +82,7 @@ def decide_plan(
 
 def model_and_image(name: str, shape: str, classes: int, seed: int = 0) -> "tuple[nn.Module, Tensor]":
     """The untrained model for images of this shape (C×H×W), and one of them, black."""
-    match = re.fullmatch(r"(\d+)[x×](\d+)[x×](\d+)", shape)
-    if match is None or match[2] != match[3] or "0" in match.groups():
-        raise ConfigError(f"--input {shape}: write it as C×H×W with H = W, for example 3x32x32")
-    channels, size = int(match[1]), int(match[2])
+    channels, size = built_for(name, shape, classes)
     model = zoo.load(name, num_classes=classes, in_channels=channels, image_size=size, seed=seed)
     return model, torch.zeros(1, channels, size, size)
 

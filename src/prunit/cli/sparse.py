@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from prunit.cli.checking import check_ladder, check_shrink, check_writable, listed
 from prunit.cli.options import (
     AsJson,
     ConfigFile,
@@ -68,23 +69,21 @@ def ladder(
     as_json: AsJson = False,
 ) -> None:
     """Train sparse models, remove their zeros, export and measure: write a portfolio, the dense model included."""
-    from prunit.cli import show
-    from prunit.cli.progress import Bars
-
     options = Options(*(model, data, None, None, None, None, seed, device, image_size, None, subset, epochs), task=task)
     options = options._replace(precision=precision, max_drop=max_drop)
     own = {"sparse.densities": tuple(density or ()), "sparse.method": method, "sparse.pad": pad}
     chosen = config_of(options, config, settings, {name: value for name, value in own.items() if value})
+    check_ladder(chosen, out, resume=resume)
+    listing = listed(chosen, data_dir, download)
+    from prunit.cli import show
+    from prunit.cli.progress import Bars
+
     with Bars() as bars:
         bars.wait("loading PyTorch")
-        from prunit.recipe import check_folder
-        from prunit.recipe.ladders import ladder as run
-        from prunit.recipe.ladders import rungs_of
+        from prunit.recipe import ladder as run
 
-        rungs_of(chosen)
-        check_folder(out, resume=resume)
         bars.wait(f"reading {chosen.data}")
-        dataset = dataset_of(chosen, data_dir, download)
+        dataset = dataset_of(chosen, data_dir, download, listing)
         portfolio = run(chosen.model, dataset, out, config=chosen, resume=resume, on_step=bars)
     show.result(portfolio, out, as_json=as_json)
 
@@ -116,24 +115,23 @@ def shrink(
     as_json: AsJson = False,
 ) -> None:
     """Remove the zeros of a sparse model: a smaller one with the same outputs, constants folded in."""
-    from prunit.cli import show
-    from prunit.cli.devices import check_writable
-    from prunit.cli.progress import Bars
-
     if not 0 <= tolerance < 1:
         raise ConfigError(f"--tolerance {tolerance:g}: it must be at least 0 and below 1")
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out {out}: name a .safetensors file, for example {out.with_suffix('.safetensors')}")
     check_writable(out, "small.safetensors")
+    options = Options(*(model, data, None, None, None, None, None, None, image_size, None))
+    # Widths matter to the engine: without a file for it nothing is timed.
+    own = {"sparse.pad": pad or ("auto" if export else "off")}
+    chosen = config_of(options, None, None, own)
+    check_shrink(chosen, checkpoint, shape=None if data else (shape, classes))
+    listing = listed(chosen, data_dir, download) if data else None
+
     with Bars() as bars:
         bars.wait("loading PyTorch")
         from prunit.cli.shrinking import shrunk
 
-        options = Options(*(model, data, None, None, None, None, None, None, image_size, None))
-        # Widths matter to the engine: without a file for it nothing is timed.
-        own = {"sparse.pad": pad or ("auto" if export else "off")}
-        chosen = config_of(options, None, None, own)
-        dataset = dataset_of(chosen, data_dir, download) if data else None
+        dataset = dataset_of(chosen, data_dir, download, listing) if data else None
         found = shrunk(
             *(model, checkpoint, out, dataset, (shape, classes)),
             key=key,

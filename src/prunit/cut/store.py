@@ -10,14 +10,15 @@ import json
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from prunit.cut.plan_files import FORMAT, FORMAT_VERSION, KEY, about_in, plan_of, refusals
 from prunit.cut.plans import Plan
 from prunit.cut.surgery import compact, give_biases, rebuild
 from prunit.errors import FileError, ModelError, PlanError
@@ -29,11 +30,6 @@ from prunit.graph.sizes import noted_sizes, weight_shape
 from prunit.graph.wrappers import unwrapped
 from prunit.graph.written import sizes_of_view
 from prunit.version import VERSION
-
-FORMAT: Final = "prunit-weights"
-FORMAT_VERSION: Final = 1
-_KEY: Final = "prunit"
-"""Of the file's metadata: all that prunit adds to the tensors, as JSON."""
 
 
 class _Held(NamedTuple):
@@ -94,7 +90,7 @@ def save(compacted: nn.Module, plan: Plan, path: Path | str) -> None:
         "aliases": aliases,
     } | ({"sizes": sizes} if sizes else {})
     # One key, because safetensors writes several in an order drawn anew in each process: equal models, equal files.
-    write_atomically(Path(path), to_bytes(tensors, {_KEY: json.dumps(about)}))
+    write_atomically(Path(path), to_bytes(tensors, {KEY: json.dumps(about)}))
 
 
 def load(path: Path | str, factory: Callable[[], nn.Module]) -> nn.Module:
@@ -122,11 +118,6 @@ def load(path: Path | str, factory: Callable[[], nn.Module]) -> nn.Module:
     return small.eval()
 
 
-def read_plan(path: Path | str) -> Plan:
-    """The plan inside a weights file."""
-    return _read(Path(path), with_tensors=False).plan
-
-
 def _inputs_of(plan: Plan, model: nn.Module) -> Any:
     """Zeros of the shapes that the plan notes, where the model is and in its precision."""
     if plan.inputs is None:
@@ -145,33 +136,15 @@ def _made(inputs: Any, model: nn.Module) -> Any:
     return example_from(inputs, device, dtypes.pop() if len(dtypes) == 1 else None)
 
 
-def _read(path: Path, *, with_tensors: bool = True) -> _Held:
+def _read(path: Path) -> _Held:
     """What a file holds; names that were tied hold the same tensor object."""
-    try:
+    with refusals(path):
         with safe_open(str(path), framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get(_KEY, "{}"))
-            _check(path, about)
+            about = about_in(path, file.metadata())
             # Copied, because the tensors given lie in the mapped file: whoever overwrites it would change them.
-            tensors = {n: file.get_tensor(n).clone() for n in file.keys()} if with_tensors else {}
-        tensors |= {alias: tensors[name] for alias, name in about["aliases"].items() if with_tensors}
-        return _Held(Plan.from_json(json.dumps(about["plan"])), tensors, _sizes_in(about))
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise FileError(f"cannot read '{path}': {error.strerror or error}") from error
-    except PlanError as error:
-        raise PlanError(f"'{path}': {error}") from error
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise FileError(f"'{path}' is not a whole .safetensors file of prunit: {why}") from error
-
-
-def _check(path: Path, about: Mapping[str, Any]) -> None:
-    if about.get("format") != FORMAT:
-        raise FileError(f"'{path}' holds tensors but no plan, prunit did not write it: write it with prunit.save")
-    if int(about["version"]) > FORMAT_VERSION:
-        writer = about.get("prunit", "of later")
-        raise FileError(
-            f"'{path}' was written by prunit {writer}, which this one ({VERSION}) cannot read: upgrade prunit"
-        )
+            tensors = {n: file.get_tensor(n).clone() for n in file.keys()}
+        tensors |= {alias: tensors[name] for alias, name in about["aliases"].items()}
+        return _Held(plan_of(about), tensors, _sizes_in(about))
 
 
 def _misfit(dense: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:

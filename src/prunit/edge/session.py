@@ -5,14 +5,16 @@ import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from prunit.edge.portfolio import Artifact, Variant
 from prunit.errors import ConfigError, DataError, FileError, MissingExtraError, PortfolioError
 from prunit.files import inside, sha256_of
+
+if TYPE_CHECKING:
+    from prunit.edge.portfolio import Artifact, Variant
 
 Array = npt.NDArray[np.float32]
 
@@ -72,7 +74,7 @@ def expected_key(index: int) -> str:
     return f"expected_{index}" if index else "expected"
 
 
-def self_test(session: Session, artifact: Artifact, folder: Path) -> float:
+def self_test(session: Session, artifact: "Artifact", folder: Path) -> float:
     """The largest absolute difference between the session's and the stored outputs of the artifact's stored input.
 
     Raises PortfolioError where it exceeds the output's tolerance: then the file or the engine is not to be used.
@@ -101,7 +103,7 @@ def self_test(session: Session, artifact: Artifact, folder: Path) -> float:
     return largest
 
 
-def stored_test(path: Path, artifact: Artifact) -> tuple[Array, tuple[Array, ...]]:
+def stored_test(path: Path, artifact: "Artifact") -> tuple[Array, tuple[Array, ...]]:
     """The stored images, and what each output has to be for them."""
     try:
         if sha256_of(path) != artifact.self_test_sha256:
@@ -158,5 +160,5 @@ class Answer(NamedTuple):
 class Held:
     """An open session, its engine, and how many requests it answers right now."""
 
-    def __init__(self, variant: Variant, session: Session, engine: str = "") -> None:
+    def __init__(self, variant: "Variant", session: Session, engine: str = "") -> None:
         self.variant, self.session, self.engine, self.users = variant, session, engine, 0

@@ -4,10 +4,9 @@ import json
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from prunit.cut.plans import Plan
-from prunit.edge.portfolio import Portfolio, Variant
 from prunit.edge.reading.named import DATA_SETS
 from prunit.errors import ConfigError, FileError, PlanError
 from prunit.files import write_atomically
@@ -15,6 +14,9 @@ from prunit.recipe.config import BuildConfig
 from prunit.recipe.lock import check_free, holding
 from prunit.train import Epoch
 from prunit.version import VERSION
+
+if TYPE_CHECKING:
+    from prunit.edge.portfolio import Variant
 
 STATE: Final = ".build"
 """Folder inside the portfolio for what only a resumed build needs."""
@@ -134,8 +136,10 @@ def read_history(file: Path) -> list[Epoch]:
         raise _damaged(file, error) from error
 
 
-def intact_variant(file: Path, folder: Path) -> Variant | None:
+def intact_variant(file: Path, folder: Path) -> "Variant | None":
     """The record of a variant if its files in `folder` are as they were written, else None."""
+    from prunit.edge.portfolio import Portfolio, Variant
+
     try:
         variant = Variant.model_validate_json(file.read_text())
     except (OSError, ValueError) as error:

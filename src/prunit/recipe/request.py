@@ -7,21 +7,21 @@ called from Python.
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prunit import user
 from prunit.allocate import Budget
-from prunit.allocate.by_complexity import MODES
 from prunit.edge import runtimes
-from prunit.edge.measuring.profile import DeviceProfile
 from prunit.edge.reading import Listing, named
-from prunit.edge.tasks import check_task
 from prunit.errors import ConfigError, DataError, FileError, PrunitError, ScoreError, unknown
-from prunit.known import SCORES, check_model, check_score
+from prunit.known import SCORES, check_model, check_score, check_task
 from prunit.mcu.parts import Part, part
 from prunit.mcu.tools import check_tools
 from prunit.recipe.config import BuildConfig, EffortConfig, PruneConfig, StartConfig
 from prunit.recipe.offered import constraints_in, score_named
+
+if TYPE_CHECKING:
+    from prunit.edge.measuring.profile import DeviceProfile
 
 
 def check_request(config: BuildConfig) -> dict[str, Budget | None]:
@@ -119,13 +119,13 @@ def listed(config: BuildConfig, data_dir: Path | None, *, download: bool = False
     return None
 
 
-def profiles_of(budget: Budget, config: PruneConfig) -> dict[str, tuple[str, DeviceProfile]]:
+def profiles_of(budget: Budget, config: PruneConfig) -> dict[str, tuple[str, "DeviceProfile"]]:
     """By figure the profile that it is predicted with, and its file: those of the budget, and that of a mode.
 
     Raises `FileError` for a file that is no profile or of another engine, `ConfigError` where a mode has none.
     """
     files = {limit.figure: limit.profile for limit in budget.limits if limit.profile and not limit.part}
-    wanted = MODES[config.mode].figure if config.recipe == "complexity" else ""
+    wanted = _figure(config.mode) if config.recipe == "complexity" else ""
     if wanted and wanted not in files and wanted not in {limit.figure for limit in budget.on_parts}:
         # The file of another limit is of the same device, most likely.
         file = config.profile or next(iter(files.values()), "")
@@ -135,8 +135,19 @@ def profiles_of(budget: Budget, config: PruneConfig) -> dict[str, tuple[str, Dev
                 " makes one"
             )
         files[wanted] = file
+    if not files:
+        return {}
+    from prunit.edge.measuring.profile import DeviceProfile
+
     read = {file: DeviceProfile.read(Path(file), engine=config.engine) for file in set(files.values())}
     return {figure: (file, read[file]) for figure, file in files.items()}
+
+
+def _figure(mode: str) -> str:
+    """What a device has to tell for a mode of the recipe 'complexity', '' where layers are counted."""
+    from prunit.allocate.by_complexity import MODES
+
+    return MODES[mode].figure
 
 
 def check_timable(budget: Budget, config: PruneConfig, *, every: bool = False) -> None:

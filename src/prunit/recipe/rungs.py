@@ -53,3 +53,9 @@ def rewind_of(sparse: SparseConfig, epochs: int) -> int:
     if found >= epochs:
         raise ConfigError(f"sparse.rewind={found}: it must be less than train.epochs={epochs}")
     return found
+
+
+def check_rewind(config: BuildConfig) -> None:
+    """Raise `ConfigError` where nothing would be left of a training whose epochs are set."""
+    if config.train.epochs is not None:
+        rewind_of(config.sparse, config.train.epochs)

@@ -13,8 +13,28 @@ again.py      the page after other figures were measured
 page.js       draws the plots, in the page's colours
 """
 
-from prunit.report.again import rewrite_report
-from prunit.report.page import write_report
-from prunit.report.summary import SummaryRow, summary_rows
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from prunit.report.again import rewrite_report
+    from prunit.report.page import write_report
+    from prunit.report.summary import SummaryRow, summary_rows
 
 __all__ = ["SummaryRow", "rewrite_report", "summary_rows", "write_report"]
+
+_HOMES: Final = {
+    "SummaryRow": "summary",
+    "rewrite_report": "again",
+    "summary_rows": "summary",
+    "write_report": "page",
+}
+
+
+if not TYPE_CHECKING:  # to a type checker there are the names above, and no others
+
+    def __getattr__(name: str) -> object:
+        # Resolved on first use: the command line words its figures without the page and what that is made of.
+        if name not in _HOMES:
+            raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

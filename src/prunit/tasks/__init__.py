@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from prunit.edge.tasks import check_task
+from prunit.known import check_task
 from prunit.tasks.classification import Classification
 from prunit.tasks.detection import Detection
 from prunit.tasks.multilabel import Multilabel

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -95,6 +94,8 @@ def _values(files: Sequence[Path]) -> npt.NDArray[np.bool_]:
             return np.bincount(mask_values(path).ravel(), minlength=256) > 0
         except Exception as cause:  # decoders fail in many ways
             return cause
+
+    from concurrent.futures import ThreadPoolExecutor  # with what it brings, as much as all else here
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         found = list(pool.map(of, files))

@@ -5,10 +5,9 @@ not, and no file says which: it is a matter of one pixel.
 """
 
 import re
-import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from prunit.edge.reading.boxes import Notes, Object, Photo, files_of, names_in
 from prunit.edge.reading.listing import Files, Listing, arranged, some
@@ -25,6 +24,9 @@ from prunit.edge.reading.places import (
     read_text,
 )
 from prunit.errors import DataError
+
+if TYPE_CHECKING:
+    import xml.etree.ElementTree as ET
 
 LAYOUT: Final = "JPEGImages/*.jpg, Annotations/*.xml and ImageSets/Main/train.txt, val.txt (VOC)"
 _MOST_BYTES: Final = 20 * 2**20
@@ -99,8 +101,10 @@ def _by_sets(folder: Path, photos: dict[str, Photo], notes: Notes) -> dict[str, 
     return found
 
 
-def _root(file: Path) -> ET.Element:
+def _root(file: Path) -> "ET.Element":
     """An XML file's outermost element. Entities could make a small file a huge text: they are refused, unread."""
+    import xml.etree.ElementTree as ET  # a parser that most data sets need not
+
     if file.stat().st_size > _MOST_BYTES:
         raise DataError(f"'{file}' has {file.stat().st_size / 2**20:.0f} MB: no annotation of VOC is so large")
     text = read_text(file)
@@ -116,7 +120,7 @@ def _root(file: Path) -> ET.Element:
     return root
 
 
-def _frame(root: ET.Element, file: Path) -> tuple[int, int]:
+def _frame(root: "ET.Element", file: Path) -> tuple[int, int]:
     """Height and width of the photo as the file has them, (0, 0) where it does not say; some programs write 0."""
     if not _text(root, "size/width") or not _text(root, "size/height"):
         return 0, 0
@@ -124,7 +128,7 @@ def _frame(root: ET.Element, file: Path) -> tuple[int, int]:
     return (high, wide) if high > 0 and wide > 0 else (0, 0)
 
 
-def _objects(root: ET.Element, file: Path) -> Iterator[Object]:
+def _objects(root: "ET.Element", file: Path) -> Iterator[Object]:
     for one in root.findall("object"):
         label = _text(one, "name")
         if not label:
@@ -133,11 +137,11 @@ def _objects(root: ET.Element, file: Path) -> Iterator[Object]:
         yield Object((x1, y1, x2, y2), label, ignored=_text(one, "difficult") in ("1", "true", "True"))
 
 
-def _text(element: ET.Element, path: str) -> str:
+def _text(element: "ET.Element", path: str) -> str:
     return (element.findtext(path) or "").strip()
 
 
-def _number(element: ET.Element, path: str, file: Path) -> float:
+def _number(element: "ET.Element", path: str, file: Path) -> float:
     text = _text(element, path)
     try:
         return float(text)

@@ -9,9 +9,9 @@ from prunit.edge.tasks.multilabel import DeviceMultilabel
 from prunit.edge.tasks.regression import DeviceRegression
 from prunit.edge.tasks.segmentation import DeviceSegmentation
 from prunit.edge.tasks.task import DeviceTask, Evidence, Outputs
-from prunit.errors import PortfolioError, PrunitError, unknown
+from prunit.errors import PortfolioError, PrunitError
 
-__all__ = ["DEVICE_TASKS", "DeviceTask", "Evidence", "Outputs", "check_task", "device_task"]
+__all__ = ["DEVICE_TASKS", "DeviceTask", "Evidence", "Outputs", "device_task"]
 
 DEVICE_TASKS: Final[Mapping[str, Callable[..., DeviceTask]]] = {
     "classification": DeviceClassification,
@@ -21,12 +21,6 @@ DEVICE_TASKS: Final[Mapping[str, Callable[..., DeviceTask]]] = {
     "detection": DeviceDetection,
 }
 """The class of each task, called with the settings that the manifest holds."""
-
-
-def check_task(name: str) -> None:
-    """Raise `UnknownNameError` for a task that is not there."""
-    if name not in DEVICE_TASKS:
-        raise unknown("task", name, DEVICE_TASKS, "Or path/to/file.py:FACTORY for one of your own.")
 
 
 def device_task(name: str, settings: Mapping[str, Any], size: tuple[int, int]) -> DeviceTask | None:

@@ -1,0 +1,122 @@
+"""What is wrong with a command line, as far as it shows without a model: told at once, since none of it loads torch.
+
+Each function imports what it needs, so that a mistake in an option waits for nothing.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prunit.errors import ConfigError, FileError, PlanError
+
+if TYPE_CHECKING:
+    from prunit.allocate import Budget
+    from prunit.edge.reading import Listing
+    from prunit.recipe import BuildConfig
+
+
+def check_build(config: "BuildConfig", out: Path, *, resume: bool) -> None:
+    """Raise what is wrong with a build in the folder `out`."""
+    from prunit.recipe.folder import check_folder, check_resumes
+    from prunit.recipe.request import check_request
+
+    check_request(config)
+    check_folder(out, resume=resume)
+    check_resumes(out, config)
+
+
+def check_sweep(
+    config: "BuildConfig", recipes: Sequence[str], out: Path, *, eta: int, held_out: float | None, resume: bool
+) -> None:
+    """Raise what is wrong with a sweep in the folder `out`."""
+    from prunit.recipe.entrants import check_entrants, check_place, check_same, settings_of
+    from prunit.recipe.request import check_request
+
+    settings = {name: settings_of(name) for name in recipes}
+    budgets = {name: budget for name, budget in check_request(config).items() if budget}
+    check_entrants(settings, budgets, eta, held_out)
+    check_place(out, resume=resume)
+    check_same(out, config, recipes, eta)
+
+
+def check_ladder(config: "BuildConfig", out: Path, *, resume: bool) -> None:
+    """Raise what is wrong with a ladder in the folder `out`."""
+    from prunit.recipe.folder import check_folder, check_resumes
+    from prunit.recipe.request import check_model_and_task
+    from prunit.recipe.rungs import check_rewind, rungs_of
+
+    rungs_of(config)
+    check_rewind(config)
+    check_model_and_task(config)
+    check_folder(out, resume=resume)
+    check_resumes(out, config, kind="ladder")
+
+
+def check_plan(config: "BuildConfig", *, shape: tuple[str, int] | None) -> "Budget":
+    """The budget that a plan is for; raises what is wrong. `shape` is what the model is for where there are no data."""
+    from prunit.recipe.request import check_without_data, one_budget
+
+    budget = one_budget(config)
+    if shape is not None:
+        check_without_data(config.prune)
+        built_for(config.model, *shape)
+    return budget
+
+
+def check_shrink(config: "BuildConfig", checkpoint: Path, *, shape: tuple[str, int] | None) -> None:
+    """Raise what is wrong with shrinking the weights in a checkpoint; `shape` as for `check_plan`."""
+    from prunit.recipe.request import check_checkpoint, check_model_and_task
+
+    check_model_and_task(config)
+    check_checkpoint(checkpoint)
+    if shape is not None:
+        built_for(config.model, *shape)
+
+
+def listed(config: "BuildConfig", data_dir: Path | None, download: bool) -> "Listing | None":
+    """The files of a configuration's folder of images, None for other data; raises what is wrong with either."""
+    from prunit.recipe.request import listed as run
+
+    if not Path(config.data).is_dir():
+        return run(config, data_dir, download=download)
+    from prunit.cli.progress import Bars
+
+    with Bars() as bars:  # there may be a million of them
+        bars.wait(f"reading {config.data}")
+        return run(config, data_dir, download=download)
+
+
+def built_for(name: str, shape: str, classes: int) -> tuple[int, int]:
+    """Channels and side of the images that a model is asked for, as C×H×W; raises what is wrong with them or its name."""
+    from prunit.known import check_built_for, check_model
+
+    check_model(name)
+    match = re.fullmatch(r"(\d+)[x×](\d+)[x×](\d+)", shape)
+    if match is None or match[2] != match[3] or "0" in match.groups():
+        raise ConfigError(f"--input {shape}: write it as C×H×W with H = W, for example 3x32x32")
+    check_built_for(name, num_classes=classes)
+    return int(match[1]), int(match[2])
+
+
+def check_writable(out: Path, example: str) -> None:
+    """Refuse what is a folder, or lies below a file, before anything is computed; `example` is a good file name."""
+    if out.is_dir():
+        raise FileError(f"--out {out}: it is a folder; name the file to write, for example {out / example}")
+    if out.parent.is_file():
+        raise FileError(f"--out {out}: '{out.parent}' is a file, not a folder")
+
+
+def check_replaces(out: Path) -> bool:
+    """Whether there is a plan in this file, which a new one may replace; `FileError` if it holds something else."""
+    if not out.exists():
+        return False
+    from prunit.cut.plans import Plan
+
+    try:
+        Plan.from_json(out.read_text())
+    except (PlanError, UnicodeDecodeError) as error:
+        raise FileError(
+            f"--out {out}: the file is there and holds no plan; choose another name, or remove it"
+        ) from error
+    return True
