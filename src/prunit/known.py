@@ -2,7 +2,7 @@
 
 A name that is none of these is refused by the tables here, before anybody waits for what stands behind them. What does
 the work has the same names, as a test checks: `_BUILDS` in `zoo`, `SCORES` in `scores`, `TASKS` in `tasks`. Data sets
-are in `edge.reading.named`, recipes in `recipe.offered`.
+are in `edge.data_sets`, recipes in `recipe.offered`.
 """
 
 from collections.abc import Mapping

@@ -2,8 +2,16 @@
 
 import json
 import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Final
+
+from tests.cli.running import prunit
 
 NET: Final = """
 from torch import nn
@@ -11,7 +19,6 @@ from torch import nn
 def network(num_classes, in_channels):
     return nn.Conv2d(in_channels, num_classes, 3)
 """
-LAYERS: Final = '{"format": "prunit-layers", "version": 99}'
 _BUILD: Final = "build net.py:network --out new"
 _PLAN: Final = "plan net.py:network --out new.json"
 _SWEEP: Final = "sweep net.py:network --out new"
@@ -126,7 +133,7 @@ MISTAKES: Final = [
     (f"{_BUILD} --config none.toml", "cannot read the configuration 'none.toml': No such file or directory"),
     (f"{_BUILD} --config bad.toml", "'bad.toml' is not TOML: "),
     (f"{_BUILD} --config typo.toml", "unknown training setting 'epoch'; did you mean 'epochs'?"),
-    (f"{_PLAN} --config kind.toml", "setting seed='many': input should be a valid integer"),
+    (f"{_PLAN} --config kind.toml", "training setting 'seed' = 'many': input should be a valid integer"),
     (f"{_SWEEP} --config value.toml", "training setting 'epochs' = 0: input should be greater than or equal to 1"),
     (f"{_LADDER} --config section.toml", "setting prune='all': it is a section with prune.recipe, "),
     (f"{_BUILD} --set prune.evaluater=score", "unknown setting 'prune.evaluater'; did you mean 'prune.evaluator'?"),
@@ -150,12 +157,12 @@ MISTAKES: Final = [
     ("build net.py:network --out used --resume", "'used' holds no build to resume: choose another folder (--out)"),
     ("build net.py:network --out portfolio", "'portfolio' already holds a build: continue it with --resume, or choose"),
     (
-        "build net.py:network --out portfolio --resume --seed 7",
-        "the build in 'portfolio' was started with model=…, now it is net",
+        "build net.py:network --out portfolio --resume",
+        "the build in 'portfolio' was started with model=…, now it is net.py:network: resume it as it was started, or",
     ),
     (
         "ladder net.py:network --out portfolio --resume",
-        "the build in 'portfolio' was started with model=…, now it is net",
+        "the build in 'portfolio' was started with model=…, now it is net.py:network: resume it as it was started, or",
     ),
     ("sweep net.py:network --out used", "'used' is not empty: choose a folder (--out) that is empty or not there yet"),
     ("sweep net.py:network --out swept", "'swept' already holds a sweep: continue it with --resume, or choose another"),
@@ -221,3 +228,36 @@ def lay_out(folder: Path, portfolio: Path) -> None:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     shutil.copy(portfolio / "dense.safetensors", folder / "cut.safetensors")
+
+
+class NoTorch(MetaPathFinder):
+    """Refuses to import torch, and keeps who asked for it."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname.partition(".")[0] == "torch":
+            self.asked = True
+            raise RuntimeError("torch is imported")
+        return None
+
+
+def main() -> None:
+    """Run all mistakes in this process, without torch; a line of JSON for each: its result and whether torch was asked
+    for."""
+    finder = NoTorch()
+    sys.meta_path.insert(0, finder)
+    for command, _ in MISTAKES:
+        finder.asked = False
+        try:
+            found = asdict(prunit(*command.split()))
+        except RuntimeError as error:
+            found = {"code": None, "out": "", "err": str(error)}
+        sys.stdout.write(json.dumps({**found, "torch": finder.asked}) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -88,7 +88,7 @@ def listed(config: "BuildConfig", data_dir: Path | None, download: bool) -> "Lis
 
 
 def built_for(name: str, shape: str, classes: int) -> tuple[int, int]:
-    """Channels and side of the images that a model is asked for, as C×H×W; raises what is wrong with them or its name."""
+    """Channels and side of the images (C×H×W) that a model is for; raises what is wrong with them or its name."""
     from prunit.known import check_built_for, check_model
 
     check_model(name)

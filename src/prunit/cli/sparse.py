@@ -126,6 +126,8 @@ def shrink(
     chosen = config_of(options, None, None, own)
     check_shrink(chosen, checkpoint, shape=None if data else (shape, classes))
     listing = listed(chosen, data_dir, download) if data else None
+    from prunit.cli import show
+    from prunit.cli.progress import Bars
 
     with Bars() as bars:
         bars.wait("loading PyTorch")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from prunit.cut.plans import Plan
-from prunit.edge.reading.named import DATA_SETS
+from prunit.edge.data_sets import DATA_SETS
 from prunit.errors import ConfigError, FileError, PlanError
 from prunit.files import write_atomically
 from prunit.recipe.config import BuildConfig

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from prunit import user
 from prunit.allocate import Budget
-from prunit.edge import runtimes
-from prunit.edge.reading import Listing, named
+from prunit.edge import data_sets, runtimes
 from prunit.errors import ConfigError, DataError, FileError, PrunitError, ScoreError, unknown
 from prunit.known import SCORES, check_model, check_score, check_task
 from prunit.mcu.parts import Part, part
@@ -22,6 +21,7 @@ from prunit.recipe.offered import constraints_in, score_named
 
 if TYPE_CHECKING:
     from prunit.edge.measuring.profile import DeviceProfile
+    from prunit.edge.reading import Listing
 
 
 def check_request(config: BuildConfig) -> dict[str, Budget | None]:
@@ -107,13 +107,13 @@ def needs_data(score: str) -> ScoreError:
     )
 
 
-def listed(config: BuildConfig, data_dir: Path | None, *, download: bool = False) -> Listing | None:
+def listed(config: BuildConfig, data_dir: Path | None, *, download: bool = False) -> "Listing | None":
     """The image files of a configuration's data, None where they are no folder and no list; raises what is wrong.
 
     Data for a task of the user's own come from a factory, of which only the file or the module is looked for.
     """
     if ":" not in config.task:
-        return named.listed(config.data, named.place_of(data_dir), config.task, download=download)
+        return data_sets.listed(config.data, data_sets.place_of(data_dir), config.task, download=download)
     if ":" in config.data:
         user.check(config.data, error=DataError)
     return None

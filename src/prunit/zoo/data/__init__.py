@@ -17,7 +17,8 @@ import torch
 
 from prunit import user
 from prunit.batches import Dataset, stratified
-from prunit.edge.reading import Listing, named
+from prunit.edge import data_sets
+from prunit.edge.reading import Listing
 from prunit.errors import ConfigError, DataError
 from prunit.tasks import Task, task_named
 from prunit.zoo.data import arrays, cifar, digits, idx, images
@@ -30,7 +31,7 @@ __all__ = ["datasets", "load", "measured"]
 
 @dataclass(frozen=True)
 class _OnDisk:
-    """How a data set of a few files is read, and fetched; which files those are is in `edge.reading.named`."""
+    """How a data set of a few files is read, and fetched; which files those are is in `edge.data_sets`."""
 
     read: Callable[[Path], Raw]
     sources: tuple[Source, ...]
@@ -63,7 +64,7 @@ _IN_PIXELS: Final = ("segmentation", "detection")
 
 def datasets() -> dict[str, str]:
     """One line about each data set that has a name, by name."""
-    return {name: one.about for name, one in named.DATA_SETS.items()}
+    return {name: one.about for name, one in data_sets.DATA_SETS.items()}
 
 
 def load(
@@ -90,15 +91,15 @@ def load(
     in it models are judged by test, and trainings are watched by val. Where nothing in it is kept to judge models by, a
     fifth of its images is, always the same. With `skip_broken` images that cannot be used
     are left out. Images stay on disk and are read in batches where all would take too much memory, or as `stream` says.
-    `listing`: what `edge.reading.named.listed` said of the name, where that is known already. `told` of the result says
+    `listing`: what `edge.data_sets.listed` said of the name, where that is known already. `told` of the result says
     in a line what was read.
     """
     for setting, value in (("subset", subset), ("image_size", image_size)):
         if value is not None and value < 1:
             raise ConfigError(f"{setting}={value} for data set '{name}': it must be at least 1")
     asked = task_named(task) if isinstance(task, str) else task
-    place = named.place_of(data_dir)
-    listing = named.listed(name, place, asked.name, download=download) if listing is None else listing
+    place = data_sets.place_of(data_dir)
+    listing = data_sets.listed(name, place, asked.name, download=download) if listing is None else listing
     if name in _ON_DISK:
         found: Dataset | Raw = _read(name, place, download=download)
     elif name == "digits":
@@ -155,8 +156,8 @@ def measured(found: Dataset) -> Dataset:
 
 
 def _read(name: str, place: Path, *, download: bool) -> Raw:
-    one, where = _ON_DISK[name], place / named.DATA_SETS[name].folder
-    if download and named.DATA_SETS[name].missing(where):
+    one, where = _ON_DISK[name], place / data_sets.DATA_SETS[name].folder
+    if download and data_sets.DATA_SETS[name].missing(where):
         fetch(name, one.sources, where)
-    named.check_there(name, place, fetched=download)
+    data_sets.check_there(name, place, fetched=download)
     return one.read(where)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from prunit.edge.reading.named import DATA_SETS
+from prunit.edge.data_sets import DATA_SETS
 from prunit.errors import DataError
 from prunit.user import reason
 from prunit.zoo.data.raw import Raw, split_of

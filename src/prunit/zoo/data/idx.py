@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from prunit.edge.reading.named import DATA_SETS
+from prunit.edge.data_sets import DATA_SETS
 from prunit.errors import DataError
 from prunit.zoo.data.raw import AnyArray, Raw, split_of
 

@@ -5,17 +5,17 @@ data sets is in `zoo.data`.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from prunit import user
-from prunit.edge import reading
-from prunit.edge.reading.folders import tiny_imagenet
-from prunit.edge.reading.listing import Listing
 from prunit.errors import DataError, MissingExtraError, unknown
+
+if TYPE_CHECKING:
+    from prunit.edge.reading import Listing
 
 
 @dataclass(frozen=True)
@@ -63,29 +63,41 @@ def place_of(data_dir: Path | None) -> Path:
     return Path(data_dir or os.environ.get("PRUNIT_DATA") or "data").expanduser().absolute()
 
 
-def listed(name: str, place: Path, task: str, *, download: bool = False) -> Listing | None:
+def listed(name: str, place: Path, task: str, *, download: bool = False) -> "Listing | None":
     """The image files that a data set's name stands for; None where it stands for no folder and no list of files.
 
     Raises what is wrong with the name, the files or their layout, as far as it shows without reading an image or
     running anything of the user's. With `download` files that are missing may still come.
     """
     if name in DATA_SETS:
-        if task in reading.READ and task != "classification":
-            raise DataError(f"data set '{name}' is for classification, not for {task}: give a folder of your own")
+        _check_task(name, task)
         if name == "tiny-imagenet":
+            from prunit.edge.reading.folders import tiny_imagenet
+
             return tiny_imagenet(place)
         if name == "digits":
             check_digits()
         if not download:
             check_there(name, place)
         return None
+    from prunit.edge import reading
+
     for path in (Path(name).expanduser(), place / name):
         if path.is_dir() or (path.suffix.lower() in reading.LISTS and path.is_file()):
             return reading.read(path, task)
     if ":" not in name:
-        raise _no_such(name, place)
+        raise _no_such(name, place, reading.LISTS)
     user.check(name, error=DataError)
     return None
+
+
+def _check_task(name: str, task: str) -> None:
+    if task == "classification":
+        return
+    from prunit.edge.reading import READ
+
+    if task in READ:
+        raise DataError(f"data set '{name}' is for classification, not for {task}: give a folder of your own")
 
 
 def check_there(name: str, place: Path, *, fetched: bool = False) -> None:
@@ -106,10 +118,10 @@ def check_digits() -> None:
         raise MissingExtraError("the data set 'digits'", "scikit-learn", "train")
 
 
-def _no_such(name: str, place: Path) -> Exception:
+def _no_such(name: str, place: Path, lists: Collection[str]) -> Exception:
     if name.endswith(".py"):
         return DataError(f"'{name}' names a file but no factory in it: write {name}:FACTORY")
-    if Path(name).suffix.lower() in reading.LISTS:
+    if Path(name).suffix.lower() in lists:
         return DataError(f"there is no file '{name}' (working folder: {Path.cwd()}, data folder: {place})")
     if Path(name).is_file():
         return DataError(f"'{name}' is a file; a data set is a folder with train/CLASS/*.jpg and val or test")
