@@ -40,19 +40,20 @@ def render(
         begin, end = f"<!-- bench:{name} -->", f"<!-- /bench:{name} -->"
         if begin not in page or end not in page:
             raise SystemExit(f"the page has no markers '{begin}' and '{end}': add them where the tables belong")
-        body = f"{begin}\n{tables[name](result)}\n\n{measured(result)}\n{end}"
+        body = f"{begin}\n{tables[name](result)}\n\n{measured(result, name)}\n{end}"
         page = re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _, body=body: body, page, flags=re.DOTALL)
     return page
 
 
-def measured(result: Result) -> str:
-    """One line: on what, how often, with what and when."""
+def measured(result: Result, name: str = "") -> str:
+    """One line: on what, how often, with what and when; `n_of` says of tables how often, where that differs."""
     device, versions = result["device"], result["versions"]
+    n = result.get("n_of", {}).get(name, result["n"])
     threads = device["threads"]
     of = " and ".join(map(str, threads)) if isinstance(threads, list | tuple) else threads
     packages = ", ".join(f"{name} {v}" for name, v in versions.items() if v and name != "commit")
     return (
-        f"*{device['cpu']}, {device['cores']} cores, {of} thread{'' if str(of) == '1' else 's'}; n = {result['n']},"
+        f"*{device['cpu']}, {device['cores']} cores, {of} thread{'' if str(of) == '1' else 's'}; n = {n},"
         f" {result['percentile']}; {packages}, commit {versions['commit'] or 'unknown'}; {result['date'][:10]}*"
     )
 
@@ -180,6 +181,28 @@ def startup(result: Result) -> str:
     return table(head, rows)
 
 
+def mistakes(result: Result) -> str:
+    """Milliseconds of wrong command lines, and whether they load torch; beside those of another version, if any."""
+    compared = any("before" in row for row in result["mistakes"])
+    head = ["command line", *(["before, ms", "torch"] if compared else []), "median, ms", "p90, ms", "CPU, ms", "torch"]
+    rows = [
+        (
+            f"`{row['command']}`",
+            *((f"{row['before']['wall_ms']['median']:,.0f}", _loaded(row["before"])) if compared else ()),
+            f"{row['wall_ms']['median']:,.0f}",
+            f"{row['wall_ms']['p90']:,.0f}",
+            f"{row['cpu_ms']['median']:,.0f}",
+            _loaded(row),
+        )
+        for row in result["mistakes"]
+    ]
+    return table(head, rows)
+
+
+def _loaded(row: Mapping[str, Any]) -> str:
+    return "loaded" if row["torch_loaded"] else "no"
+
+
 def export_latency(result: Result) -> str:
     """A row for each variant, a pair of columns for each batch size and number of threads."""
     settings = sorted({(row["batch"], row["threads"]) for row in result["rows"]})
@@ -293,6 +316,7 @@ TABLES: Final[Mapping[str, Callable[[Result], str]]] = {
     "synflow_rounds": synflow_rounds,
     "compact_memory": compact_memory,
     "startup": startup,
+    "startup.mistakes": mistakes,
     "export_latency": export_latency,
     "candidate_time": candidate_time,
     "export_passes": export_passes,

@@ -156,6 +156,20 @@ def test_startup() -> None:
         startup.measure({"broken": [sys.executable, "-S", "-c", "raise SystemExit('no reason')"]}, rounds=1)
 
 
+def test_wrong_command_lines_are_timed_beside_another_version() -> None:
+    (row,) = startup.refused(["build resnet21"], rounds=1, against=_common.ROOT / "src")
+    assert row["command"] == "prunit build resnet21"
+    assert not row["torch_loaded"]
+    assert row["before"]["wall_ms"]["n"] == row["cpu_ms"]["n"] == 1
+    empty = "<!-- bench:startup.mistakes -->\n<!-- /bench:startup.mistakes -->\n"
+    result = {**stored("startup", [], threads=1), "mistakes": [row], "n_of": {"startup.mistakes": 7}}
+    page = tables.render(empty, {"startup.mistakes": result})
+    assert "| `prunit build resnet21` |" in page
+    assert "n = 7," in page
+    with pytest.raises(SystemExit, match="failed: "):
+        startup.refused(["--version"], rounds=1)
+
+
 def test_export_latency(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export_latency, "WIDTHS", export_latency.WIDTHS[:2])
     settings = ProbeSettings(batches=(1, 2), threads=1, min_runs=1, max_runs=1, warm_up=0)

@@ -45,7 +45,7 @@ def check_resumes(folder: Path, config: BuildConfig, *, kind: str = "") -> None:
     file = folder / STATE / BUILD
     if not file.exists():
         return
-    now = config.model_dump(mode="json") | ({"kind": kind} if kind else {})
+    now: dict[str, Any] = {**config.model_dump(mode="json"), **({"kind": kind} if kind else {})}
     if config.data not in DATA_SETS:
         now.pop("data")  # a folder goes by several names
     for name in ("epochs", "batch_size"):

@@ -1,8 +1,8 @@
 """Importance of every weight, and from it of every channel, before training or after it: higher = keep.
 
 A method is a saliency function and how often it is asked. To add one: write the function in a file of its own and add
-a line to `SCORES`; the contract suite in `tests/contracts/test_scores.py` then tests it. From outside pass the
-function, or a `Score`, wherever a name is accepted.
+a line to `SCORES` and one to `known.SCORES`; the contract suite in `tests/contracts/test_scores.py` then tests it. From
+outside pass the function, or a `Score`, wherever a name is accepted.
 """
 
 import math
