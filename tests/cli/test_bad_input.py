@@ -205,9 +205,9 @@ def test_full_disk_is_one_line_and_keeps_what_was_there(here: Path, monkeypatch:
 
 
 def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> dict[str, str]:
+    def broken(kind: str, lines: dict[str, str], *, as_json: bool) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("prunit.zoo.models", broken)
+    monkeypatch.setattr("prunit.cli.show.listing", broken)
     with pytest.raises(ZeroDivisionError, match="a bug"):
         prunit("models")

@@ -313,8 +313,10 @@ main()
     [
         (["build"], 2, "this command needs the package 'torch': pip install 'prunit[train]'"),
         (["plan"], 2, "needs the package 'torch': pip install 'prunit[train]'"),
-        (["models"], 2, "needs the package 'torch': pip install 'prunit[train]'"),
-        (["inspect", "{folder}/dense.plan.json"], 2, "explaining a plan needs the package 'torch'"),
+        (["models"], 0, "resnet20"),
+        (["methods"], 0, "synflow"),
+        (["inspect", "{folder}/dense.plan.json"], 0, "recipe=dense"),
+        (["inspect", "{folder}/dense.safetensors"], 0, "recipe=dense"),
         (["inspect", "{folder}"], 0, "match their sha256"),
         (["bench", "{folder}", "--seconds", "0.1"], 0, "params-1-2"),
     ],
