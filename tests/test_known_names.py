@@ -86,7 +86,7 @@ def test_a_factory_is_looked_for_and_not_run(tmp_path: Path, monkeypatch: pytest
     Path("net.py").write_text("raise RuntimeError('it was run')")
     user.check("net.py:network", error=ConfigError)
     user.check("net:network", error=ConfigError)
-    with pytest.raises(ConfigError, match="there is no module 'nett.inner'"):
+    with pytest.raises(ConfigError, match=r"there is no module 'nett\.inner'"):
         user.check("nett.inner:network", error=ConfigError)
 
 

@@ -19,7 +19,7 @@ from prunit.edge.runtimes import runtime
 from prunit.errors import BudgetError, ConfigError, DataError, DeviceError, ModelError, UnknownNameError
 from prunit.graph import trace
 from prunit.recipe import Step
-from prunit.recipe.flow import variant_name
+from prunit.recipe.request import variant_name
 from prunit.recipe.source import Source, digest_of_data, digest_of_weights
 from tests.recipe.building import data, model
 from tests.recipe.nets import Plain, seeded

@@ -15,7 +15,7 @@ from prunit.graph import ChannelGraph, trace
 from prunit.prices.meters import LatencyMeter, layers_of
 from prunit.recipe import RECIPES, decide
 from prunit.recipe.config import BuildConfig, PruneConfig
-from prunit.recipe.flow import check_request, variant_name
+from prunit.recipe.request import check_request, variant_name
 from tests.edge.profiles import blocks, profile
 from tests.recipe.nets import STYLES, batch, seeded
 

@@ -12,8 +12,8 @@ from prunit.edge.portfolio import Portfolio
 from prunit.errors import BudgetError, ConfigError, ModelError, UnknownNameError
 from prunit.recipe import sweep as public_sweep
 from prunit.recipe.config import BuildConfig
-from prunit.recipe.flow import check_request
 from prunit.recipe.progress import Step
+from prunit.recipe.request import check_request
 from prunit.recipe.sweeps import TRIALS, Sweep, front, held, rungs, settings_of, sweep
 from tests.recipe import building
 from tests.report.portfolios import portfolio, variant
