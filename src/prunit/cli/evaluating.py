@@ -48,14 +48,15 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Judge every variant on labelled images, in the engine that it runs in on this device. Needs no torch."""
+    from prunit.edge.portfolio import Portfolio
+
+    portfolio = Portfolio.read(folder)
     from prunit.cli.progress import Bars
     from prunit.edge.judging.evaluation import evaluate as run
     from prunit.edge.judging.judge import JudgeSettings
-    from prunit.edge.portfolio import Portfolio
     from prunit.errors import harmless
     from prunit.report import rewrite_report
 
-    portfolio = Portfolio.read(folder)
     settings = JudgeSettings(batch=batch, threads=threads, skip_broken=skip_broken, pictures=_PICTURES if save else 0)
     with Bars() as bars:
         found = run(

@@ -7,7 +7,6 @@ from typing import Any, Final
 
 import typer
 
-from prunit.cli import show
 from prunit.cli.safe import safe
 from prunit.edge.install import place_of
 from prunit.edge.portfolio import MANIFEST, Portfolio, Variant
@@ -45,6 +44,8 @@ def explain(what: Path, *, as_json: bool) -> None:
 
 
 def _portfolio(folder: Path, *, as_json: bool) -> None:
+    from prunit.cli import show
+
     if not (folder / MANIFEST).exists() and (folder / STATE).is_dir():
         raise PortfolioError(f"'{folder}' holds a build that is not finished: go on with `prunit build … --resume`")
     found = Portfolio.read(folder)
@@ -95,6 +96,8 @@ def _plan(file: Path, *, as_json: bool) -> None:
         groups = {n: {"dense": plan.dense[n], "kept": len(c)} for n, c in plan.keep.items()}
         typer.echo(json.dumps({"hash": plan.hash, "origin": origin, "why": why, "groups": groups}, indent=2))
         return
+    from prunit.cli import show
+
     out = show.console()
     out.print(show.widths(plan.dense, plan.widths, why, {}))
     made = ", ".join(f"{k}={v}" for k, v in origin.items()) or "by hand"
@@ -178,6 +181,8 @@ def _print(facts: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
         return
+    from prunit.cli import show
+
     for name, value in facts.items():
         text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
         show.console().print(f"[bold]{name:<10}[/] {safe(str(text))}")

@@ -98,7 +98,6 @@ def simulate(
     as_json: AsJson = False,
 ) -> None:
     """What each policy would deliver on a trace of requests, from the measured times: a day in seconds."""
-    from prunit.cli import show
     from prunit.edge.install import place_of
     from prunit.edge.portfolio import Portfolio
     from prunit.edge.routing import router
@@ -120,6 +119,8 @@ def simulate(
     if as_json:
         typer.echo(json.dumps({name: asdict(each) for name, each in found.items()}, indent=2))
         return
+    from prunit.cli import show
+
     show.outcomes(found, target, portfolio.task.metric)
 
 
@@ -140,7 +141,6 @@ def replay(
     as_json: AsJson = False,
 ) -> None:
     """Play a trace of requests in real time against the variants, and compare with what is simulated."""
-    from prunit.cli import show
     from prunit.edge.switching.policy import options_of
     from prunit.edge.switching.policy import policy as policy_of
     from prunit.edge.switching.replay import replay as run
@@ -159,6 +159,8 @@ def replay(
         told: dict[str, Any] = {"replayed": asdict(found), "simulated": asdict(simulated)}
         typer.echo(json.dumps(told, indent=2))
         return
+    from prunit.cli import show
+
     show.outcomes({"replayed": found.outcome, "simulated": simulated}, target, metric)
     show.replayed(found)
     if found.lost:

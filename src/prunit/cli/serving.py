@@ -59,6 +59,9 @@ def serve(
         token_for_all=token_for_all,
         access_log=access_log,
     )
+    from prunit.edge.portfolio import Portfolio
+
+    Portfolio.read(folder)  # what is wrong with it is told before the server is imported, which takes longer
     from prunit.edge.serve.server import serve as run
 
     run(settings)
@@ -71,13 +74,16 @@ def top(
     token_file: Annotated[Path | None, typer.Option(help="Holds the server's token; else $PRUNIT_TOKEN.")] = None,
 ) -> None:
     """Watch a server in the terminal: the active variant, requests, latencies, switches. Ctrl-C ends it."""
+    if not url.startswith(("http://", "https://")):
+        raise ConfigError(f"'{url}' is no address of a server: http://127.0.0.1:8000")
+    from prunit.edge.serve.settings import read_token
+
+    token = read_token(token_file)
     from rich.live import Live
 
     from prunit.cli import show
     from prunit.cli.watching import screen
-    from prunit.edge.serve.settings import read_token
 
-    token = read_token(token_file)
     first, console = screen(_status(url, token)), show.console()
     if once:
         console.print(first)
@@ -92,8 +98,6 @@ def _status(url: str, token: str | None) -> dict[str, Any]:
     import urllib.error  # with what it brings, as much as the rest of the command line
     import urllib.request
 
-    if not url.startswith(("http://", "https://")):
-        raise ConfigError(f"'{url}' is no address of a server: http://127.0.0.1:8000")
     request = urllib.request.Request(url.rstrip("/") + "/v1/status")
     if token:
         request.add_header("Authorization", f"Bearer {token}")
