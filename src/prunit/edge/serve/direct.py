@@ -77,7 +77,7 @@ class Direct:
     def remember(self, text: bytes, head: Head) -> None:
         """These bytes, which begin a request and came together, were read by the parser as this head."""
         # Each line ends in CR LF: so its first empty line is where the parser saw the end as well.
-        whole = text.startswith(b"POST /v2/") and text.endswith(b"\r\n\r\n") and text.count(b"\n") == text.count(b"\r\n")
+        whole = text.startswith(b"POST /v2/") and text.count(b"\n") == text.count(b"\r\n")
         if whole and head.length >= 0 and head.request_id is None:
             if len(self._heads) >= _HEADS:
                 self._heads.clear()
@@ -132,7 +132,7 @@ class _Ignored:
 
 
 class Exchange:
-    """One request and its answer; to uvicorn's protocol it looks like one of its own, so pipelines and ends are alike."""
+    """One request and its answer. To uvicorn's protocol it looks like one of its own: pipelines and ends are alike."""
 
     __slots__ = (
         *("_asked", "_began", "_connection", "_direct", "_head", "_id", "_parts"),

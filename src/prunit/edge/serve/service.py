@@ -125,7 +125,9 @@ class Service:
         self.ask(x_BCHW, variant, timeout_ms, partial(_settle, waiter))
         return await waiter
 
-    def ask(self, x_BCHW: Array, variant: str | None, timeout_ms: float | None, tell: Callable[[Outcome], None]) -> None:
+    def ask(
+        self, x_BCHW: Array, variant: str | None, timeout_ms: float | None, tell: Callable[[Outcome], None]
+    ) -> None:
         """As `infer`, of the event loop, on which `tell` is called with what came of it."""
         if self.state not in ("ready", "draining"):
             raise Refusal(503, self.problem or "the server is starting", retry_after_s=1)

@@ -109,7 +109,7 @@ class Switcher(Holding):
         return self._by_another(held, x_BCHW, failed)
 
     def attempt(self, x_BCHW: Array, variant: str | None = None, /) -> Answer | None:
-        """As `run`, if that only has to compute: None for a variant that is not open, or that fails, for `run` to see."""
+        """As `run`, if that only has to compute; None of a variant that is not open or fails: `run` sees to that."""
         with self._lock:
             held = self._active if variant is None else self._held.get(variant)
             if held is None or self._closing:
