@@ -31,6 +31,8 @@ ENCODINGS: Final = ("binary", "json")
 PEERS: Final = ("litserve", "bentoml")
 _BATCHES: Final = (1, 2, 4, 8, 16, 32)
 _LONGEST_START_S: Final = 120.0
+_NUMBERS: Final = json.dumps({"data": [IMAGE.ravel().tolist()]}).encode()
+"""A list of one image: of a batch, as BentoML has it."""
 
 
 class Way(NamedTuple):
@@ -85,11 +87,10 @@ def _others(stack: ExitStack, folder: Path, portfolio: Portfolio, variant: str, 
     if peers is None:
         return
     model = folder / portfolio.variant(variant).artifact.path
-    text = json.dumps({"data": IMAGE.ravel().tolist()}).encode()
-    bodies = {
-        "binary": (b"application/octet-stream", IMAGE.tobytes()),
-        "json": (b"application/json", text),
-    }
+    mark, image = b"0123456789", IMAGE.tobytes()
+    part = b'--%b\r\nContent-Disposition: form-data; name="data"; filename="x"\r\n\r\n' % mark
+    form = b"%b%b\r\n--%b--\r\n" % (part, image, mark)
+    bodies = {"binary": (b"multipart/form-data; boundary=" + mark, form), "json": (b"application/json", _NUMBERS)}
     head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b"
     sent = {encoding: head % (kind, len(body), body) for encoding, (kind, body) in bodies.items()}
     for number, name in enumerate(PEERS):
@@ -113,13 +114,15 @@ def _peer(peers: Path, name: str, model: Path, port: int) -> Iterator[int]:
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         until = time.monotonic() + _LONGEST_START_S
-        while not _takes(port, b"application/json", json.dumps({"data": IMAGE.ravel().tolist()}).encode()):
+        while not _takes(port, b"application/json", _NUMBERS):
             if process.poll() is not None or time.monotonic() > until:
                 raise RuntimeError(f"{name} did not start")
             time.sleep(0.2)
         yield process.pid
     finally:
-        family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+        family: list[psutil.Process] = []
+        with suppress(psutil.NoSuchProcess):  # it has ended by itself
+            family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
         for each in family:
             with suppress(psutil.NoSuchProcess):
                 each.terminate()

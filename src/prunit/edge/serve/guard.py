@@ -33,6 +33,7 @@ class Guard(HttpToolsProtocol):
     _head: bytes | None = None
     """The bytes of the head with which what came last begins, if nothing was being read before."""
     _idle_since = 0.0
+    parser: Any
     cycle: Any
     """The request that is answered, None before the first; an `Exchange` if it goes the direct way."""
 

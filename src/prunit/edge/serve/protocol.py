@@ -49,7 +49,11 @@ class InferRequest:
 
 
 def parse(
-    body: bytes | bytearray, json_length: int | None, artifact: Artifact, preprocessing: Preprocessing, most: int
+    body: bytes | bytearray | memoryview,
+    json_length: int | None,
+    artifact: Artifact,
+    preprocessing: Preprocessing,
+    most: int,
 ) -> InferRequest:
     """The request in a body whose JSON has `json_length` bytes (None: all of it); `most` images at most.
 
