@@ -28,7 +28,7 @@ class Guard(HttpToolsProtocol):
     """A connection. A refused one gets one answer and is closed."""
 
     _head_bytes = _body_bytes = 0
-    _reading = _in_body = _refused = _ending = False
+    _reading = _in_body = _completed = _refused = _ending = False
     _timer: asyncio.TimerHandle | None = None
     _head: bytes | None = None
     """The bytes of the head with which what came last begins, if nothing was being read before."""
@@ -59,13 +59,15 @@ class Guard(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refused or (self._rests and self._repeated(data)):
             return
+        self._completed = False
         super().data_received(data)
         self._head = None
         if self.transport.is_closing():
             self._stop_timer()
             return
         if self._reading and not self._in_body:
-            self._head_bytes += len(data)
+            # Of a head that began behind other requests only what comes later counts: where it began nobody tells.
+            self._head_bytes += 0 if self._completed else len(data)
             if self._head_bytes > self._limits.max_head_bytes:
                 self._refuse(431, "the request's head is too long")
                 return
@@ -107,7 +109,7 @@ class Guard(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._reading = False
+        self._reading, self._completed = False, True
         if isinstance(self.cycle, Exchange):
             if not self._refused:
                 self.cycle.complete()
