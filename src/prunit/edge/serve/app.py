@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import threading
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -51,7 +52,7 @@ def make(settings: Settings) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncGenerator[None, None]:
         loop = asyncio.get_running_loop()
-        opening = asyncio.create_task(asyncio.to_thread(_open, service, loop))
+        opening = asyncio.create_task(asyncio.to_thread(_open, service, loop, _clock()))
         if settings.shared is not None:  # a worker that takes the place of another lets the others answer meanwhile
             await opening
         yield
@@ -69,12 +70,17 @@ def make(settings: Settings) -> Starlette:
     return app
 
 
-def _open(service: Service, loop: asyncio.AbstractEventLoop) -> None:
+def _open(service: Service, loop: asyncio.AbstractEventLoop, clock: int | None) -> None:
     try:
-        service.open(loop)
+        service.open(loop, clock)
     except PrunitError as error:
         service.state, service.problem = "failed", "the portfolio cannot be served; the server's log says why"
         tell("the portfolio cannot be served", {"why": str(error)}, level=logging.ERROR)
+
+
+def _clock() -> int | None:
+    """The clock of what this thread computes, for others to read; None where there is no such thing."""
+    return time.pthread_getcpuclockid(threading.get_ident()) if hasattr(time, "pthread_getcpuclockid") else None
 
 
 def _raise(request: Request, error: Exception) -> Response:

@@ -99,6 +99,8 @@ class Batcher:
         self._closing = False
         self._busy = False
         """A batch is being computed, by the thread or by who called `begin`."""
+        self.here_s = 0.0
+        """Seconds that `begin` has computed."""
         self.arrived = 0
         """Requests that were taken so far."""
         self._thread = threading.Thread(target=self._loop, name="prunit-batcher", daemon=True)
@@ -134,7 +136,9 @@ class Batcher:
                 return []
             self._busy = True
             jobs = [self._queue.popleft()]
+        began = time.thread_time()
         found = self._outcomes(jobs, here=True)
+        self.here_s += time.thread_time() - began
         with self._change:
             self._busy = False
             if not found:  # there is more to do than to compute

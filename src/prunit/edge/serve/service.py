@@ -54,9 +54,12 @@ class Service:
 
     # ── beginning and end ──
 
-    def open(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Open the most accurate variant, and answer from then on. Raises what `Switcher` does, and `ConfigError`."""
-        settings, self._loop = self.settings, loop
+    def open(self, loop: asyncio.AbstractEventLoop, clock: int | None = None) -> None:
+        """Open the most accurate variant, and answer from then on, on the loop whose thread has that `clock`.
+
+        Raises what `Switcher` does, and `ConfigError`.
+        """
+        settings, self._loop, self._clock = self.settings, loop, clock
         here = router(place_of(settings.folder, settings.cache), settings.engine)
         # All must be measured; refused before anything is opened.
         options_of(here.overlaid(self._published(settings.folder)))
@@ -197,7 +200,11 @@ class Service:
             self.steering.pinned = told["pinned"] if told["pinned"] in known else None
 
     def _load(self) -> Load:
-        return Load(self.batcher.arrived, self.batcher.waiting)
+        return Load(self.batcher.arrived, self.batcher.waiting, self._around_s())
+
+    def _around_s(self) -> float:
+        """Seconds that the event loop's thread has computed, without the answers that it computed itself."""
+        return 0.0 if self._clock is None else time.clock_gettime(self._clock) - self.batcher.here_s
 
     def _on_step(self) -> None:
         self._obey()
