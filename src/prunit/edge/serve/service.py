@@ -325,10 +325,11 @@ def _unusable(variant: Variant) -> str:
 def _tell(found: list[tuple[Job, Outcome]]) -> None:
     """On the event loop: tell those who wait."""
     for job, outcome in found:
-        if isinstance(outcome, PrunitError):
-            job.waiter(Refusal(503, str(outcome), retry_after_s=1))
-        else:
-            job.waiter(outcome)
+        told = Refusal(503, str(outcome), retry_after_s=1) if isinstance(outcome, PrunitError) else outcome
+        try:
+            job.waiter(told)
+        except Exception:  # those behind it in the batch are to be told all the same
+            logging.getLogger("prunit.serve").exception("an answer could not be sent")
 
 
 def _settle(waiter: "asyncio.Future[Result]", outcome: Outcome) -> None:
