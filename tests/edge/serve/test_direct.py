@@ -199,6 +199,30 @@ def test_a_client_that_reads_nothing_for_a_while_gets_every_answer(served: Serve
         assert json.loads(body)["outputs"][0]["shape"] == [1, *SHAPE]
 
 
+def test_numbers_behind_json_that_came_before_are_read_anew(served: Served) -> None:
+    link, other = Link(served.port), np.arange(48, dtype=np.float32).reshape(1, *SHAPE)
+    broken = X_BCHW.copy()
+    broken[0, 0, 0, 0] = np.nan
+    changed = tensors().replace(b'"FP32"', b'"FP99"')  # as long, and says something else
+    sent = [
+        tensors(),
+        tensors(other),
+        tensors(broken),
+        changed,
+        tensors(np.concatenate([other, other])),
+        tensors(other),
+    ]
+    found: list[tuple[int, dict[str, str], bytes]] = []
+    for one in sent:
+        link.send(one)
+        found.append(link.answer())
+    assert [status for status, _, _ in found] == [200, 200, 400, 400, 200, 200]
+    assert b"not finite" in found[2][2]
+    assert gives(output_of(*found[1][1:])[1], other, "large")
+    assert output_of(*found[4][1:])[1].shape == (2, *SHAPE)
+    assert gives(output_of(*found[5][1:])[1], other, "large")
+
+
 def test_who_goes_early_harms_nobody(served: Served) -> None:
     sent = tensors()
     for length, more in ((len(sent) - 10, 0), (len(sent), 1)):

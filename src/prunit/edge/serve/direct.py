@@ -28,6 +28,9 @@ _BINARY: Final = (
 )
 _HEAD_OF_ANSWER: Final = b"%b%b" + b"%b: %b\r\n" % NOSNIFF + b"x-request-id: %b\r\n%b\r\n"
 _HEADS: Final = 256
+_FORMS: Final = 16
+_LONGEST_JSON: Final = 1024
+"""Of JSON before binary data that is remembered."""
 LONGEST_HEAD: Final = 2048
 """Of a head that is remembered."""
 
@@ -44,6 +47,8 @@ class Head(NamedTuple):
     """Of the body; -1 if the head does not tell."""
     request_id: bytes | None
     path: str
+    forms: dict[bytes, protocol.Form]
+    """What the JSON in bodies behind this head said, by its bytes."""
 
 
 class Connection(Protocol):
@@ -112,6 +117,7 @@ class Direct:
             length=int(length) if length.isdigit() and b"transfer-encoding" not in given else -1,
             request_id=self.gate.given_id(given),
             path=path,
+            forms={},
         )
 
     def _holds(self, head: Head) -> bool:
@@ -163,10 +169,21 @@ class Exchange:
         self.whole = True
         service, head = self._direct.service, self._head
         try:
-            asked = self._asked = parsed(service, body, head.json_length, head.artifact)
+            asked = self._asked = _formed(head, body) or self._parsed(body)
             service.ask(asked.x_BCHW, head.variant.name if head.variant else None, asked.timeout_ms, self.tell)
         except Exception as error:  # whatever it is, the client gets one line
             self._refuse(error)
+
+    def _parsed(self, body: bytes | memoryview) -> protocol.InferRequest:
+        head = self._head
+        asked, length = parsed(self._direct.service, body, head.json_length, head.artifact), head.json_length
+        if length is not None and length <= _LONGEST_JSON and not asked.id:
+            form = protocol.Form.of(asked, len(body) - length)
+            if form is not None:
+                if len(head.forms) >= _FORMS:
+                    head.forms.clear()
+                head.forms[bytes(body[:length])] = form
+        return asked
 
     def tell(self, outcome: Outcome) -> None:
         """What came of it."""
@@ -202,6 +219,19 @@ class Exchange:
         first = self._connection.first_lines(status)
         self._connection.respond(self, _HEAD_OF_ANSWER % (first, headers, self._id, close), body)
         self._direct.gate.log(self._id, "POST", self._head.path, status, self._began)
+
+
+def _formed(head: Head, body: bytes | memoryview) -> protocol.InferRequest | None:
+    """The request in a body whose JSON came before; None if it did not."""
+    if not head.forms or head.json_length is None:
+        return None
+    view = memoryview(body)
+    form = head.forms.get(bytes(view[: head.json_length]))
+    return (
+        form.filled(view[head.json_length :])
+        if form is not None and form.bytes == len(view) - head.json_length
+        else None
+    )
 
 
 def parsed(
