@@ -197,7 +197,31 @@ def serving(result: Result) -> str:
             soak,
         ),
     ]
-    return "\n\n".join(texts)
+    return "\n\n".join([*texts, *_front(parts.get("front", []), result["config"])])
+
+
+def _front(rows: list[Result], config: Result) -> list[str]:
+    """Requests for tensors beside another build and other servers; nothing where that was not measured."""
+    if not rows:
+        return []
+    peers = config["parts"]["front"].get("peers", {})
+    names = {"engine": "the engine alone", "prunit": "this server", "against": "before"}
+    names |= {"litserve": f"LitServe {peers.get('litserve', '')}", "bentoml": f"BentoML {peers.get('bentoml', '')}"}
+    found = [
+        (
+            f"{row['encoding']}, {row['connections']}",
+            names[row["way"]],
+            f"{row['per_s']['median']:,.0f}",
+            f"{row['share']:.2f}" if "share" in row else "1",
+            *(f"{row['ms'][p]:.2f}" if "ms" in row else "" for p in ("p50", "p99")),
+            f"{row['cpu_us']:,.0f}" if "cpu_us" in row else "",
+        )
+        for row in rows
+    ]
+    head = ("tensors, connections", "", "requests/s", "of the engine alone", "p50, ms", "p99, ms", "CPU, µs a request")
+    size = rows[0]["batch"]
+    about = f"Requests for one image of the smallest variant, taking turns; the engine alone in batches of {size}:"
+    return [about, table(head, found)]
 
 
 def replaying(result: Result) -> str:

@@ -6,6 +6,8 @@ the server as its users start it, on loopback.
 - `start`: from the start of the process to the first answer;
 - `overhead`: one request after the other over HTTP and in the engine alone, taking turns; JSON beside binary tensors;
 - `saturation`: answers per second with many connections, beside the engine alone in a closed loop, before and after;
+- `front`: requests per second and latencies of the smallest variant at 1, 16 and 64 connections, taking turns with
+  another build (`--against SRC`), with LitServe and BentoML (`--peers VENV`) and with the engine alone;
 - `soak`: random arrivals at 1.5 times what the dense variant can answer, with switching, and dense alone.
 """
 
@@ -14,13 +16,11 @@ import json
 import os
 import signal
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -28,8 +28,10 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from bench._common import RESULTS, ROOT, percentile, record, take_turns, write
+from bench._common import RESULTS, commit, percentile, record, take_turns, write
+from bench.serving_front import front, versions_of
 from bench.serving_load import IMAGE, TARGET_MS, request
+from bench.serving_started import begun, in_a_child, server
 from bench.switching import widths_of_vgg
 from prunit.edge.measuring.measure import measure
 from prunit.edge.measuring.probe import ProbeSettings
@@ -38,6 +40,7 @@ from prunit.edge.serve import protocol
 from prunit.edge.switching.switch import Switcher
 
 KEPT: Final = ("w1-1", "w3-4", "w1-2", "w1-8")
+PARTS: Final = ("start", "overhead", "tensors", "saturation", "front", "soak")
 
 
 def portfolio_in(folder: Path) -> Portfolio:
@@ -50,46 +53,6 @@ def portfolio_in(folder: Path) -> Portfolio:
     return found
 
 
-def _begun(folder: Path, port: int, *arguments: str, stderr: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "prunit", "serve", str(folder), "--port", str(port), *arguments]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=stderr, text=True)
-
-
-@contextmanager
-def server(folder: Path, *arguments: str) -> Iterator[tuple[int, int]]:
-    """A server on a free port: (port, process id). It is ended by SIGTERM."""
-    process = _begun(folder, 0, *arguments, stderr=subprocess.PIPE)
-    assert process.stderr
-    try:
-        while True:
-            line = process.stderr.readline()
-            if not line:
-                raise RuntimeError("the server did not start")
-            told = json.loads(line)
-            if told["message"] == "listening":
-                port = int(told["url"].rpartition(":")[2])
-            elif told["message"] == "ready":
-                break
-        # Whatever else it says must not fill the pipe.
-        drain = subprocess.Popen(["cat"], stdin=process.stderr, stdout=subprocess.DEVNULL)
-        yield port, process.pid
-        drain.kill()
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
-
-
-def in_a_child(asked: dict[str, Any]) -> dict[str, Any]:
-    """A load from a process of its own."""
-    command = [sys.executable, "-m", "bench.serving_load", json.dumps(asked)]
-    path = os.pathsep.join(p for p in sys.path if p)
-    child = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True
-    )
-    return json.loads(child.stdout.splitlines()[-1])
-
-
 def start(folder: Path, rounds: int) -> dict[str, Any]:
     """Seconds from the start of the process to the first answer; variants are installed already."""
     portfolio, found = Portfolio.read(folder), []
@@ -99,7 +62,7 @@ def start(folder: Path, rounds: int) -> dict[str, Any]:
     for i in range(rounds + 1):
         port = 20_000 + os.getpid() % 20_000 + i
         began = time.perf_counter()
-        process = _begun(folder, port)
+        process = begun(folder, port)
         url = f"http://127.0.0.1:{port}/v2/models/{portfolio.name}/infer"
         while True:
             asked = urllib.request.Request(url, body, {"Inference-Header-Content-Length": length})
@@ -261,28 +224,66 @@ def soak(folder: Path, seconds: float, alone_seconds: float) -> list[dict[str, A
 
 
 def main() -> None:
-    """Measure, and write the result."""
+    """Measure, and write the result; parts that are not asked for stay as they are in the file."""
     parser = argparse.ArgumentParser(prog="python -m bench.serving", description=__doc__)
     parser.add_argument("--json", type=Path, default=RESULTS / "serving.json", metavar="FILE", help="where to write")
     parser.add_argument("--rounds", type=int, default=300, help="requests of each way; default 300")
     parser.add_argument("--seconds", type=float, default=600, help="of the soak; default 600")
+    parser.add_argument("--parts", default=",".join(PARTS), help="names, separated by commas; default all")
+    parser.add_argument("--resume", action="store_true", help="leave out parts that the file has of this commit")
+    parser.add_argument("--against", type=Path, metavar="SRC", help="front: the directory src of another build")
+    parser.add_argument("--peers", type=Path, metavar="VENV", help="front: where LitServe and BentoML are installed")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    known, made = _stored(args.json)
+    asked = [part for part in PARTS if part in args.parts.split(",")]
+    left = [part for part in asked if not (args.resume and made.get(part, {}).get("commit") == commit())]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "vgg16"
         folder.mkdir()
         portfolio_in(folder)
         with Switcher(folder):
             pass  # installs
-        rows = [start(folder, max(args.rounds // 20, 3)), *overhead(folder, args.rounds), *tensors(args.rounds)]
-        rows += saturation(folder, min(5.0, args.seconds), 5 if args.rounds > 100 else 1)
-        for row in rows:
-            print(row, flush=True)
-        rows += soak(folder, args.seconds, min(60.0, args.seconds))
-    for row in rows[-2:]:
-        print(row, flush=True)
-    config = {"target_ms": TARGET_MS, "widths": KEPT, "connections": 32}
-    write(record("serving", rows, config=config, n=args.rounds, percentile="p50 and p99", threads=1), args.json)
+        for part in left:
+            rows: list[dict[str, Any]] = []
+            for row in _measured(part, folder, args):
+                print(row, flush=True)
+                rows.append(row)
+            known = [*(row for row in known if row["part"] != part), *rows]
+            made[part] = {"commit": commit(), "load_average": round(os.getloadavg()[0], 2), "n": args.rounds}
+            if part == "front":
+                made[part]["peers"] = versions_of(args.peers)
+            config = {"target_ms": TARGET_MS, "widths": KEPT, "connections": 32, "parts": made}
+            write(
+                record("serving", known, config=config, n=args.rounds, percentile="p50 and p99", threads=1), args.json
+            )
+
+
+def _stored(file: Path) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
+    """The rows of an earlier run, and of what commit each part is."""
+    if not file.exists():
+        return [], {}
+    found = json.loads(file.read_text(encoding="utf-8"))
+    one = {"commit": found["versions"]["commit"], "load_average": found["load_average"], "n": found["n"]}
+    return found["rows"], found["config"].get("parts") or {row["part"]: one for row in found["rows"]}
+
+
+def _measured(part: str, folder: Path, args: argparse.Namespace) -> Iterable[dict[str, Any]]:
+    """The rows of a part; of `front` one by one."""
+    match part:
+        case "start":
+            return [start(folder, max(args.rounds // 20, 3))]
+        case "overhead":
+            return overhead(folder, args.rounds)
+        case "tensors":
+            return tensors(args.rounds)
+        case "saturation":
+            return saturation(folder, min(5.0, args.seconds), 5 if args.rounds > 100 else 1)
+        case "front":
+            turns, seconds = max(args.rounds // 30, 2), min(5.0, args.seconds)
+            return front(folder, KEPT[-1], seconds=seconds, rounds=turns, against=args.against, peers=args.peers)
+        case _:
+            return soak(folder, args.seconds, min(60.0, args.seconds))
 
 
 if __name__ == "__main__":

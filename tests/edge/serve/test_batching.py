@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -152,3 +153,70 @@ def test_times_of_batches_are_learned() -> None:
     assert times.expected_ms("a", 4) == pytest.approx(9.0)
     times.forget()
     assert times.expected_ms("a", 3) == 12.0
+
+
+class Attempted(Held):
+    """One that may be asked on the spot."""
+
+    def __init__(self, switcher: Switcher, *, able: bool = True) -> None:
+        super().__init__(switcher)
+        self.may.set()
+        self.able, self.attempts = able, 0
+
+    def attempt(self, x_BCHW: Any, variant: str | None = None, /) -> Any:
+        self.attempts += 1
+        return self._switcher.attempt(x_BCHW, variant) if self.able else None
+
+
+def test_a_short_job_that_waits_alone_is_answered_on_the_spot(switcher: Switcher) -> None:
+    held, found = Attempted(switcher), list[tuple[Job, Outcome]]()
+    mine = batcher(held, found, one_ms=lambda name: 0.5)
+    alone = job(2.0)
+    mine.submit(alone, wake=False)
+    ((done, outcome),) = mine.begin(1.0)
+    assert done is alone
+    assert isinstance(outcome, Result)
+    assert gives(outcome.output, alone.x_BCHW, "large")
+    late = job(deadline=time.perf_counter())
+    mine.submit(late, wake=False)
+    ((_, outcome),) = mine.begin(1.0)
+    assert isinstance(outcome, Refusal)
+    assert (found, held.begun.is_set()) == ([], False)
+    mine.close()
+
+
+def test_everything_else_is_left_to_the_thread(switcher: Switcher) -> None:
+    """Several jobs, one that takes long, one whose variant is not open or fails, one that comes while it computes."""
+    for able, one_ms, jobs in ((True, 0.5, 2), (True, 5.0, 1), (False, 0.5, 1)):
+        held, found = Attempted(switcher, able=able), list[tuple[Job, Outcome]]()
+        mine = batcher(held, found, one_ms=lambda name, one_ms=one_ms: one_ms)
+        for _ in range(jobs):
+            mine.submit(job(), wake=False)
+        assert mine.begin(1.0) == []
+        mine.close()
+        assert [result.variant for result in answers(found)] == ["large"] * jobs
+        assert held.attempts == (not able)
+    held, found = Attempted(switcher), list[tuple[Job, Outcome]]()
+    held.may.clear()
+    mine = batcher(held, found, one_ms=lambda name: 0.5)
+    mine.submit(job())
+    assert held.begun.wait(20)
+    mine.submit(job(), wake=False)
+    assert mine.begin(1.0) == []
+    held.may.set()
+    mine.close()
+    assert (len(answers(found)), held.attempts) == (2, 0)
+
+
+def test_an_attempt_is_made_of_open_variants_alone(tmp_path: Path) -> None:
+    portfolio_in(tmp_path)
+    with Switcher(tmp_path, start="large") as found:
+        answer = found.attempt(X_BCHW)
+        assert answer is not None
+        assert gives(answer.output, X_BCHW, "large")
+        assert found.attempt(X_BCHW, "small") is None
+        found.preload()
+        assert found.attempt(X_BCHW, "small") is not None
+        assert found.attempt(np.zeros((1, 2, 2), np.float32)) is None  # `run` says what is wrong with it
+        assert found.failed == {}
+    assert found.attempt(X_BCHW) is None

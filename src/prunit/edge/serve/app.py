@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import threading
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -18,9 +19,10 @@ from starlette.routing import Route
 
 from prunit.edge.portfolio import Variant
 from prunit.edge.runtimes import DEFAULT
-from prunit.edge.serve import bodies, images, predicting, protocol
+from prunit.edge.serve import bodies, direct, images, predicting, protocol
 from prunit.edge.serve.batching import Result
 from prunit.edge.serve.front import Front
+from prunit.edge.serve.gate import Gate
 from prunit.edge.serve.logs import tell
 from prunit.edge.serve.openapi import description
 from prunit.edge.serve.service import Service
@@ -50,30 +52,35 @@ def make(settings: Settings) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncGenerator[None, None]:
         loop = asyncio.get_running_loop()
-        opening = asyncio.create_task(asyncio.to_thread(_open, service, loop))
+        opening = asyncio.create_task(asyncio.to_thread(_open, service, loop, _clock()))
         if settings.shared is not None:  # a worker that takes the place of another lets the others answer meanwhile
             await opening
         yield
         await opening
         await asyncio.to_thread(service.close)
 
-    pages = Pages(service)
+    pages, gate = Pages(service), Gate(service)
     app = Starlette(
         routes=pages.routes(),
         lifespan=lifespan,
-        middleware=[Middleware(Front, service=service)],
+        middleware=[Middleware(Front, service=service, gate=gate)],
         exception_handlers={HTTPException: _raise},  # errors pass to Front, which puts all in one form
     )
-    app.state.settings, app.state.service = settings, service
+    app.state.settings, app.state.service, app.state.direct = settings, service, direct.Direct(service, gate)
     return app
 
 
-def _open(service: Service, loop: asyncio.AbstractEventLoop) -> None:
+def _open(service: Service, loop: asyncio.AbstractEventLoop, clock: int | None) -> None:
     try:
-        service.open(loop)
+        service.open(loop, clock)
     except PrunitError as error:
         service.state, service.problem = "failed", "the portfolio cannot be served; the server's log says why"
         tell("the portfolio cannot be served", {"why": str(error)}, level=logging.ERROR)
+
+
+def _clock() -> int | None:
+    """The clock of what this thread computes, for others to read; None where there is no such thing."""
+    return time.pthread_getcpuclockid(threading.get_ident()) if hasattr(time, "pthread_getcpuclockid") else None
 
 
 def _raise(request: Request, error: Exception) -> Response:
@@ -121,28 +128,15 @@ class Pages:
     # ── inference ──
 
     async def infer(self, request: Request) -> Response:
-        """POST /v2/models/MODEL[/versions/VARIANT]/infer."""
+        """POST /v2/models/MODEL[/versions/VARIANT]/infer: those requests that do not go the direct way."""
         began = time.perf_counter()
         variant = self._variant(request)
         body = await self._body(request)
         length = _length(request)
         artifact = (variant or self.service.portfolio.variants[0]).artifact
-        asked = protocol.parse(
-            body, length, artifact, self.service.portfolio.preprocessing, most=self.settings.max_batch
-        )
+        asked = direct.parsed(self.service, body, length, artifact)
         found = await self.service.infer(asked.x_BCHW, variant.name if variant else None, asked.timeout_ms)
-        figures = {
-            "queue_ms": round(found.queue_ms, 3),
-            "compute_ms": round(found.compute_ms, 3),
-            "batch": found.batch,
-        }
-        portfolio = self.service.portfolio
-        body, head = protocol.answer(
-            *(asked, found.outputs, artifact, portfolio.classes),
-            model=portfolio.name,
-            variant=found.variant,
-            figures=figures,
-        )
+        body, head = direct.written(self.service, asked, found, artifact)
         headers = {"x-prunit-variant": found.variant}
         if head is not None:
             headers[protocol.HEADER] = str(head)

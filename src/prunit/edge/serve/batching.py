@@ -46,7 +46,7 @@ class Job:
     deadline: float = float("inf")
     came: float = field(default_factory=time.perf_counter)
     waiter: Any = None
-    """Whoever is told; only `deliver` looks at it."""
+    """Who is told; only `deliver` looks at it."""
 
 
 Outcome = Result | Exception
@@ -97,6 +97,10 @@ class Batcher:
         self._queue: deque[Job] = deque()
         self._change = threading.Condition()
         self._closing = False
+        self._busy = False
+        """A batch is being computed, by the thread or by who called `begin`."""
+        self.here_s = 0.0
+        """Seconds that `begin` has computed."""
         self.arrived = 0
         """Requests that were taken so far."""
         self._thread = threading.Thread(target=self._loop, name="prunit-batcher", daemon=True)
@@ -107,8 +111,10 @@ class Batcher:
         """Requests in the queue, without those that are being computed."""
         return len(self._queue)
 
-    def submit(self, job: Job) -> None:
-        """Take a job, or refuse it: 429 if the queue is full, 503 once it is closed."""
+    def submit(self, job: Job, *, wake: bool = True) -> None:
+        """Take a job, or refuse it: 429 if the queue is full, 503 once it is closed. Without `wake` `begin` has to be
+        called afterwards.
+        """
         with self._change:
             if self._closing:
                 raise Refusal(503, "the server is going down", retry_after_s=1)
@@ -116,8 +122,33 @@ class Batcher:
                 raise Refusal(429, f"{self._most} requests wait already", retry_after_s=1)
             self._queue.append(job)
             self.arrived += 1
-            if len(self._queue) == 1:
+            if wake and len(self._queue) == 1:
                 self._change.notify()
+
+    def begin(self, within_ms: float) -> list[tuple[Job, Outcome]]:
+        """Have what waits answered: a single job that takes so long at most here and now, anything else by the thread.
+
+        Gives what was answered here.
+        """
+        with self._change:
+            if self._busy or len(self._queue) != 1 or self._closing or not self._is_short(self._queue[0], within_ms):
+                self._change.notify()
+                return []
+            self._busy = True
+            jobs = [self._queue.popleft()]
+        began = time.thread_time()
+        found = self._outcomes(jobs, here=True)
+        self.here_s += time.thread_time() - began
+        with self._change:
+            self._busy = False
+            if not found:  # there is more to do than to compute
+                self._queue.extendleft(jobs)
+            if self._queue or self._closing:
+                self._change.notify()
+        return found
+
+    def _is_short(self, job: Job, within_ms: float) -> bool:
+        return self.times.expected_ms(job.variant or self._switcher.active, len(job.x_BCHW)) <= within_ms
 
     def close(self) -> None:
         """Answer what waits, take no more, and end."""
@@ -129,20 +160,27 @@ class Batcher:
     def _loop(self) -> None:
         while True:
             with self._change:
-                while not self._queue and not self._closing:
+                while self._busy or not (self._queue or self._closing):
                     self._change.wait()
                 if not self._queue:
                     return
-                jobs = self._taken()
-            now = time.perf_counter()
-            late = [job for job in jobs if job.deadline <= now]
-            found: list[tuple[Job, Outcome]] = [
-                (job, Refusal(504, "the request's time was over before it was its turn")) for job in late
-            ]
-            jobs = [job for job in jobs if job.deadline > now]
-            if jobs:
-                found += self._answers(jobs)
+                jobs, self._busy = self._taken(), True
+            found = self._outcomes(jobs)
+            with self._change:
+                self._busy = False
             self._deliver(found)
+
+    def _outcomes(self, jobs: list[Job], *, here: bool = False) -> list[tuple[Job, Outcome]]:
+        """Answers, and refusals of jobs that are late; nothing if `here`, on the event loop, it would take longer."""
+        now = time.perf_counter()
+        found: list[tuple[Job, Outcome]] = []
+        if any(job.deadline <= now for job in jobs):
+            late = Refusal(504, "the request's time was over before it was its turn")
+            found = [(job, late) for job in jobs if job.deadline <= now]
+            jobs = [job for job in jobs if job.deadline > now]
+        if jobs:
+            found += self._answers(jobs, here=here)
+        return found
 
     def _taken(self) -> list[Job]:
         """Under the lock: the first job, and those behind it that can be answered with it."""
@@ -157,11 +195,14 @@ class Batcher:
             size = more
         return jobs
 
-    def _answers(self, jobs: list[Job]) -> Iterable[tuple[Job, Outcome]]:
+    def _answers(self, jobs: list[Job], *, here: bool = False) -> Iterable[tuple[Job, Outcome]]:
         begun = time.perf_counter()
         try:
             x_BCHW = jobs[0].x_BCHW if len(jobs) == 1 else np.concatenate([job.x_BCHW for job in jobs])
-            answer = self._switcher.run(x_BCHW, jobs[0].variant)
+            ask = self._switcher.attempt if here else self._switcher.run
+            answer = ask(x_BCHW, jobs[0].variant)
+            if answer is None:
+                return []
         except Exception as error:  # whatever an engine throws
             if len(jobs) == 1:
                 return [(jobs[0], error if isinstance(error, PrunitError) else _hidden(error))]

@@ -4,13 +4,16 @@ Tensors stand in the JSON, or behind it as raw little-endian bytes (the binary t
 JSON is in the header `Inference-Header-Content-Length`). Pure functions; what a client did wrong is a `Refusal`.
 """
 
+import array
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn, cast
+from functools import lru_cache
+from typing import Any, Final, NamedTuple, NoReturn, cast
 
 import numpy as np
+from pydantic_core import from_json
 
 from prunit.edge.portfolio import Artifact, Output, Portfolio, Preprocessing
 from prunit.edge.serve.settings import Refusal
@@ -21,6 +24,8 @@ HEADER: Final = "inference-header-content-length"
 EXTENSIONS: Final = ("binary_tensor_data", "model_repository", "classification", "schedule_timeout")
 _LONGEST_ID: Final = 256
 _SIZES: Final = {"FP32": 4, "UINT8": 1}
+_LARGEST_INT: Final = 2.0**63
+_write: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _KINDS: Final = {"FP32": np.dtype("<f4"), "UINT8": np.dtype("u1")}
 
 
@@ -34,8 +39,7 @@ class Wanted:
     """So many best classes as texts "score:index:label" instead of the scores; 0: the scores."""
 
 
-@dataclass(frozen=True)
-class InferRequest:
+class InferRequest(NamedTuple):
     """What a client wants: of x_BCHW (float32, normalised) these outputs, in this order."""
 
     x_BCHW: Array
@@ -44,8 +48,34 @@ class InferRequest:
     timeout_ms: float | None = None
 
 
+class Form(NamedTuple):
+    """What the JSON before binary FP32 says: the same again and again, for other numbers."""
+
+    shape: tuple[int, ...]
+    bytes: int
+    outputs: tuple[Wanted, ...]
+    id: str
+    timeout_ms: float | None
+
+    @classmethod
+    def of(cls, asked: InferRequest, follow: int) -> "Form | None":
+        """Of a request that was parsed, if `follow` bytes behind its JSON were its numbers as they are."""
+        if asked.x_BCHW.nbytes != follow:
+            return None
+        return cls(asked.x_BCHW.shape, follow, asked.outputs, asked.id, asked.timeout_ms)
+
+    def filled(self, raw: memoryview) -> InferRequest:
+        """The request with these numbers, as many as the form has."""
+        x_BCHW = _finite(np.frombuffer(raw, _KINDS["FP32"]).reshape(self.shape))
+        return InferRequest(x_BCHW, self.outputs, self.id, self.timeout_ms)
+
+
 def parse(
-    body: bytes | bytearray, json_length: int | None, artifact: Artifact, preprocessing: Preprocessing, most: int
+    body: bytes | bytearray | memoryview,
+    json_length: int | None,
+    artifact: Artifact,
+    preprocessing: Preprocessing,
+    most: int,
 ) -> InferRequest:
     """The request in a body whose JSON has `json_length` bytes (None: all of it); `most` images at most.
 
@@ -78,40 +108,48 @@ def answer(
     *,
     model: str,
     variant: str,
-    figures: dict[str, Any],
+    figures: Mapping[str, float],
 ) -> tuple[bytes, int | None]:
     """The body of the answer, and the length of its JSON if binary data follow it: in the order of the outputs."""
-    told: list[dict[str, Any]] = []
+    told: list[str] = []
     rest: list[bytes] = []
     for wanted in request.outputs:
         output = outputs[wanted.index]
         if wanted.classes or not wanted.binary:
             check_finite(output, variant)
-        tensor, data = _as_wanted(wanted, output, labels)
+        kind, shape, text, data = _as_wanted(wanted, output, labels)
         if wanted.binary:
-            tensor["parameters"] = {"binary_data_size": len(data)}
+            text = f'"parameters":{{"binary_data_size":{len(data)}}}'
             rest.append(data)
-        told.append({"name": artifact.outputs[wanted.index].name, **tensor})
-    found: dict[str, Any] = {"model_name": model, "model_version": variant, "parameters": figures, "outputs": told}
-    if request.id:
-        found["id"] = request.id
-    head = json.dumps(found, separators=(",", ":"), allow_nan=False).encode()
+        sizes = ",".join(map(str, shape))
+        name = _quoted(artifact.outputs[wanted.index].name)
+        told.append(f'{{"name":{name},"datatype":"{kind}","shape":[{sizes}],{text}}}')
+    # Put together by hand: the names are always the same, and a dictionary that is only written takes twice as long.
+    who = f'"model_name":{_quoted(model)},"model_version":{_quoted(variant)}'
+    own = ",".join([f"{_quoted(name)}:{number!r}" for name, number in figures.items()])
+    asked_id = f',"id":{_write(request.id)}' if request.id else ""
+    head = f'{{{who},"parameters":{{{own}}},"outputs":[{",".join(told)}]{asked_id}}}'.encode()
     return b"".join([head, *rest]), len(head) if rest else None
 
 
-def _as_wanted(wanted: Wanted, output: Array, labels: Sequence[str]) -> tuple[dict[str, Any], bytes]:
-    """An output as the protocol has it, and what stands behind the JSON if it is wanted in binary."""
-    tensor: dict[str, Any] = {"datatype": "FP32", "shape": list(output.shape)}
+@lru_cache(1000)
+def _quoted(name: str) -> str:
+    """A name as JSON."""
+    return _write(name)
+
+
+def _as_wanted(wanted: Wanted, output: Array, labels: Sequence[str]) -> tuple[str, Sequence[int], str, bytes]:
+    """Datatype and shape of an output as the protocol has it, its data as JSON, or those that stand behind the JSON."""
     if wanted.classes:
         texts = _best(output, wanted.classes, labels)
-        tensor |= {"datatype": "BYTES", "shape": [len(output), len(texts) // max(len(output), 1)]}
+        shape = (len(output), len(texts) // max(len(output), 1))
         if wanted.binary:
             encoded = [text.encode() for text in texts]
-            return tensor, b"".join(len(each).to_bytes(4, "little") + each for each in encoded)
-        return {**tensor, "data": texts}, b""
+            return "BYTES", shape, "", b"".join(len(each).to_bytes(4, "little") + each for each in encoded)
+        return "BYTES", shape, f'"data":{_write(texts)}', b""
     if wanted.binary:
-        return tensor, np.ascontiguousarray(output, dtype="<f4").tobytes()
-    return {**tensor, "data": output.ravel().tolist()}, b""
+        return "FP32", output.shape, "", np.ascontiguousarray(output, dtype="<f4").tobytes()
+    return "FP32", output.shape, f'"data":{_write(output.ravel().tolist())}', b""
 
 
 def server_metadata() -> dict[str, Any]:
@@ -170,11 +208,23 @@ def check_finite(output: Array, variant: str) -> None:
 
 
 def _json(text: memoryview) -> dict[str, Any]:
+    data = bytes(text)
+    try:
+        # Five times as fast as Python's own for a long list of numbers, with the same results.
+        found = from_json(data, allow_inf_nan=False)
+    except ValueError:
+        found = _by_the_book(data)
+    return _object(found, "the body")
+
+
+def _by_the_book(data: bytes) -> Any:
+    """As Python reads JSON, which takes some texts more, and says what is wrong with the others."""
+
     def refuse(constant: str) -> NoReturn:
         raise ValueError(f"{constant} is no number in JSON")
 
     try:
-        return _object(json.loads(bytes(text), parse_constant=refuse), "the body")
+        return json.loads(data, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
         raise Refusal(400, f"the body is no JSON: {str(error)[:120]}") from None
 
@@ -219,10 +269,14 @@ def _tensor(
         x_BCHW = _from_json(tensor.get("data"), len(raw), sizes, datatype)
     if datatype == "UINT8":
         return preprocessing.normalise(x_BCHW.astype(np.uint8))
-    x_BCHW = x_BCHW.astype(np.float32, copy=False)
-    if not np.isfinite(x_BCHW).all():
+    return _finite(x_BCHW)
+
+
+def _finite(x_BCHW: Any) -> Array:
+    found: Array = x_BCHW.astype(np.float32, copy=False)
+    if not np.isfinite(found).all():
         raise Refusal(400, "the input holds values that are not finite in float32")
-    return x_BCHW
+    return found
 
 
 def _from_json(data: Any, follow: int, sizes: list[int], datatype: str) -> Any:
@@ -230,6 +284,9 @@ def _from_json(data: Any, follow: int, sizes: list[int], datatype: str) -> Any:
         raise Refusal(400, f"{follow} bytes follow the JSON, and no input has a binary_data_size")
     if not isinstance(data, list):
         raise Refusal(400, "the input's 'data' must be a list of numbers")
+    if datatype == "FP32" and (flat := _flat(cast("list[Any]", data), math.prod(sizes))) is not None:
+        with np.errstate(over="ignore"):  # what is too large for float32 is refused as not finite
+            return flat.reshape(sizes).astype(np.float32)
     try:
         found: Any = np.array(cast("list[Any]", data))
     except (ValueError, OverflowError):  # rows of different lengths
@@ -242,6 +299,20 @@ def _from_json(data: Any, follow: int, sizes: list[int], datatype: str) -> Any:
         raise Refusal(400, "UINT8 values must be whole numbers from 0 to 255")
     with np.errstate(over="ignore"):  # what is too large for float32 is refused as not finite
         return found.astype(np.float64).reshape(sizes).astype(np.float32)
+
+
+def _flat(data: list[Any], count: int) -> Any:
+    """A plain list of so many numbers as float64, in a third of the time that numpy takes to find out what it holds.
+
+    None for anything else, and for whole numbers that numpy would not take, or not as a number.
+    """
+    if not data or len(data) != count or isinstance(data[0], bool):
+        return None
+    try:
+        found = np.frombuffer(array.array("d", data))
+    except (TypeError, OverflowError):  # texts, null, rows; a whole number beyond float64
+        return None
+    return found if np.abs(found).max() < _LARGEST_INT else None
 
 
 def _wanted(head: dict[str, Any], parameters: dict[str, Any], artifact: Artifact) -> tuple[Wanted, ...]:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +30,9 @@ from prunit.errors import ConfigError, PrunitError
 
 _TOTALS: Final = ("answered", "late", "refused", "expired", "failed")
 _EVENTS: Final = 20
+_HERE_MS: Final = 1.0
+"""A request that waits alone is computed by the event loop itself if that takes no longer: to hand it to a thread and
+its answer back costs as much as to read and to write both."""
 
 
 class Service:
@@ -43,16 +47,19 @@ class Service:
         """Addresses with names of the manifest that cannot be served, and those that took their place."""
         self.totals = dict.fromkeys(_TOTALS, 0)
         self.chosen = policy(settings.policy)
-        self._over = threading.Event()
+        self._over, self._asking = threading.Event(), False
         self._listeners: set[Callable[[], None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watching = threading.Thread(target=self._watch, name="prunit-watcher", daemon=True)
 
     # ── beginning and end ──
 
-    def open(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Open the most accurate variant, and answer from then on. Raises what `Switcher` does, and `ConfigError`."""
-        settings, self._loop = self.settings, loop
+    def open(self, loop: asyncio.AbstractEventLoop, clock: int | None = None) -> None:
+        """Open the most accurate variant, and answer from then on, on the loop whose thread has that `clock`.
+
+        Raises what `Switcher` does, and `ConfigError`.
+        """
+        settings, self._loop, self._clock = self.settings, loop, clock
         here = router(place_of(settings.folder, settings.cache), settings.engine)
         # All must be measured; refused before anything is opened.
         options_of(here.overlaid(self._published(settings.folder)))
@@ -117,17 +124,28 @@ class Service:
 
     async def infer(self, x_BCHW: Array, variant: str | None = None, timeout_ms: float | None = None) -> Result:
         """The answer, when its turn has come; a `variant` must have passed `check`. Raises `Refusal`."""
+        waiter = asyncio.get_running_loop().create_future()
+        self.ask(x_BCHW, variant, timeout_ms, partial(_settle, waiter))
+        return await waiter
+
+    def ask(
+        self, x_BCHW: Array, variant: str | None, timeout_ms: float | None, tell: Callable[[Outcome], None]
+    ) -> None:
+        """As `infer`, of the event loop, on which `tell` is called with what came of it."""
         if self.state not in ("ready", "draining"):
             raise Refusal(503, self.problem or "the server is starting", retry_after_s=1)
-        waiter = asyncio.get_running_loop().create_future()
-        job = Job(x_BCHW, variant, waiter=waiter)
+        job = Job(x_BCHW, variant, waiter=tell)
         if timeout_ms is not None:
             job.deadline = job.came + timeout_ms / 1000
-        self.batcher.submit(job)
-        try:
-            return await waiter
-        except PrunitError as error:
-            raise Refusal(503, str(error), retry_after_s=1) from error
+        self.batcher.submit(job, wake=False)
+        if not self._asking and self._loop is not None:
+            # After all that can be read now has been read: what came together is computed together.
+            self._asking = True
+            self._loop.call_soon(self._begin)
+
+    def _begin(self) -> None:
+        self._asking = False
+        _tell(self.batcher.begin(_HERE_MS))
 
     def check(self, variant: str) -> Variant:
         """The variant of that name; `Refusal` (404, or 503 for one that was put aside)."""
@@ -141,7 +159,7 @@ class Service:
     def _deliver(self, found: list[tuple[Job, Outcome]]) -> None:
         assert self._loop is not None
         try:
-            self._loop.call_soon_threadsafe(_settle, found)
+            self._loop.call_soon_threadsafe(_tell, found)
         except RuntimeError:  # the loop ended with its clients
             return
 
@@ -182,7 +200,11 @@ class Service:
             self.steering.pinned = told["pinned"] if told["pinned"] in known else None
 
     def _load(self) -> Load:
-        return Load(self.batcher.arrived, self.batcher.waiting)
+        return Load(self.batcher.arrived, self.batcher.waiting, self._around_s())
+
+    def _around_s(self) -> float:
+        """Seconds that the event loop's thread has computed, without the answers that it computed itself."""
+        return 0.0 if self._clock is None else time.clock_gettime(self._clock) - self.batcher.here_s
 
     def _on_step(self) -> None:
         self._obey()
@@ -300,12 +322,20 @@ def _unusable(variant: Variant) -> str:
     return ""
 
 
-def _settle(found: list[tuple[Job, Outcome]]) -> None:
+def _tell(found: list[tuple[Job, Outcome]]) -> None:
     """On the event loop: tell those who wait."""
     for job, outcome in found:
-        if job.waiter.done():  # the client has gone
-            continue
-        if isinstance(outcome, Exception):
-            job.waiter.set_exception(outcome)
-        else:
-            job.waiter.set_result(outcome)
+        told = Refusal(503, str(outcome), retry_after_s=1) if isinstance(outcome, PrunitError) else outcome
+        try:
+            job.waiter(told)
+        except Exception:  # those behind it in the batch are to be told all the same
+            logging.getLogger("prunit.serve").exception("an answer could not be sent")
+
+
+def _settle(waiter: "asyncio.Future[Result]", outcome: Outcome) -> None:
+    if waiter.done():  # the client has gone
+        return
+    if isinstance(outcome, Exception):
+        waiter.set_exception(outcome)
+    else:
+        waiter.set_result(outcome)

@@ -17,6 +17,7 @@ from prunit.edge.session import engine
 SECONDS: Final = 10
 """Rates and percentiles are those of so many last seconds."""
 _LEAST_MS, _STEP, _BINS = 0.02, 1.04, 400
+_LOG_STEP = math.log(_STEP)
 _STALE_S: Final = 5.0
 _HISTORY: Final = 300
 
@@ -27,30 +28,33 @@ class Window:
     """Latencies of the last seconds in bins 4 % apart: of a fixed size, however many requests come."""
 
     def __init__(self) -> None:
-        self._counts = np.zeros((SECONDS, _BINS), np.int64)
-        self._in_time = np.zeros(SECONDS, np.int64)
-        self._second = np.full(SECONDS, -1, np.int64)
+        # Lists: to count one request in an array takes several times as long.
+        self._counts = [[0] * _BINS for _ in range(SECONDS)]
+        self._in_time = [0] * SECONDS
+        self._second = [-1] * SECONDS
         self._began = time.monotonic()
 
     def add(self, latency_ms: float, in_time: bool) -> None:
         """An answer came so long after its request."""
         row = self._row()
-        bin_ = int(math.log(max(latency_ms, _LEAST_MS) / _LEAST_MS) / math.log(_STEP))
-        self._counts[row, min(bin_, _BINS - 1)] += 1
+        bin_ = int(math.log(max(latency_ms, _LEAST_MS) / _LEAST_MS) / _LOG_STEP)
+        self._counts[row][min(bin_, _BINS - 1)] += 1
         self._in_time[row] += in_time
 
     def read(self) -> tuple[list[int], int, float]:
         """Counts by bin, how many of them were in time, and over how many seconds."""
         self._row()
-        recent = self._second > int(time.monotonic()) - SECONDS
+        oldest = int(time.monotonic()) - SECONDS
+        recent = [row for row, second in enumerate(self._second) if second > oldest]
         seconds = min(float(SECONDS - 1) + time.monotonic() % 1, time.monotonic() - self._began)
-        return self._counts[recent].sum(0).tolist(), int(self._in_time[recent].sum()), max(seconds, 0.5)
+        counts = np.sum([self._counts[row] for row in recent], axis=0).tolist()
+        return counts, sum(self._in_time[row] for row in recent), max(seconds, 0.5)
 
     def _row(self) -> int:
         second = int(time.monotonic())
         row = second % SECONDS
         if self._second[row] != second:
-            self._second[row], self._counts[row], self._in_time[row] = second, 0, 0
+            self._second[row], self._counts[row], self._in_time[row] = second, [0] * _BINS, 0
         return row
 
 

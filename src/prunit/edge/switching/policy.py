@@ -39,7 +39,8 @@ class Conditions:
     `arrival_rate` in requests per second; `queue_length` of requests that wait; `target_ms` from a request's arrival
     to its answer; `memory_bytes` that variants may take; `battery` 0 to 1, while not charging; `throttled`: the device
     has lowered its clock, or is about to; `slowdown` how many times longer answers take now than the options say;
-    `bandwidth_kbps` of the link over which requests of `request_bytes` come, if the target counts from their sending.
+    `bandwidth_kbps` of the link over which requests of `request_bytes` come, if the target counts from their sending;
+    `around_ms` that a server computes around each answer, `alongside` the engine if it has another core for that.
     """
 
     now_s: float
@@ -54,6 +55,8 @@ class Conditions:
     slowdown: float = 1.0
     bandwidth_kbps: float | None = None
     request_bytes: int = 0
+    around_ms: float = 0.0
+    alongside: bool = True
 
     @property
     def left_ms(self) -> float:
@@ -180,7 +183,12 @@ class Delivered:
 
 
 def _late(option: Option, conditions: Conditions) -> float:
-    return late_share(conditions.arrival_rate, option.service_ms * conditions.slowdown, conditions.left_ms)
+    """The share of late answers in the long run. What is around them takes turns with the engine, or runs beside it."""
+    engine_ms, around_ms = option.service_ms * conditions.slowdown, conditions.around_ms
+    if not conditions.alongside:
+        return late_share(conditions.arrival_rate, engine_ms + around_ms, conditions.left_ms)
+    left_ms = conditions.left_ms - min(engine_ms, around_ms)
+    return late_share(conditions.arrival_rate, max(engine_ms, around_ms), left_ms)
 
 
 @dataclass(frozen=True)

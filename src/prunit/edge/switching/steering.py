@@ -3,6 +3,7 @@
 `replay` and the server share it, so what was replayed is what is served.
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -12,20 +13,27 @@ from typing import Final
 from prunit.edge.switching import sensors
 from prunit.edge.switching.link import Link
 from prunit.edge.switching.policy import ArrivalRate, Conditions, Option, Policy, ServiceTimes
+from prunit.edge.switching.retreats import Retreats
 from prunit.edge.switching.switch import Switcher
 from prunit.errors import ConfigError, PrunitError, UnknownNameError
 
 _SENSORS_S: Final = 1.0
 """Between two readings: heat and charge change slowly, and reading the kernel's files takes a millisecond."""
 _LONGEST_OPENING_S: Final = 30.0
+_AROUND: Final = 50
+"""Requests over which what the server computes around one is averaged."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """Requests that have come so far, in total, and those of them that wait now."""
+    """Requests that have come so far, in total, and those of them that wait now.
+
+    `around_s` is what the server has computed for all of them beside the engine: reading, writing, counting.
+    """
 
     arrived: int
     waiting: int
+    around_s: float = 0.0
 
 
 class Steering:
@@ -62,7 +70,9 @@ class Steering:
         self.pinned: str | None = None
         self._load, self._learn, self._link, self._sensing, self._clock = load, learn, link, sensing, clock
         self._memory_bytes, self._on_step = memory_bytes, on_step
-        self._rate, self._arrived, self._read_at = ArrivalRate(), 0, -_SENSORS_S
+        self._rate, self._retreats, self._read_at = ArrivalRate(), Retreats(), -_SENSORS_S
+        self._before_load, self._around_ms = Load(0, 0), 0.0
+        self._cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._since = self._before = time.perf_counter()
         self.times = ServiceTimes({})
         self.change_options(options)
@@ -104,8 +114,13 @@ class Steering:
     def _step(self) -> None:
         now, load, active = time.perf_counter(), self._load(), self.switcher.active
         seconds = max(now - self._before, 1e-6)
-        self._rate.observe(load.arrived - self._arrived, seconds)
-        self._arrived, self._before = load.arrived, now
+        come = load.arrived - self._before_load.arrived
+        self._rate.observe(come, seconds)
+        self._retreats.arrived(come / seconds, seconds)
+        if come > 0:
+            around_ms = 1000 * (load.around_s - self._before_load.around_s) / come
+            self._around_ms += min(1.0, come / _AROUND) * (around_ms - self._around_ms)
+        self._before_load, self._before = load, now
         if self._sensing is not None and now - self._read_at >= _SENSORS_S:
             self.readings, self._read_at = self._sensing(), now
         time_s = self._clock()
@@ -122,6 +137,8 @@ class Steering:
             slowdown=self.times.slowdown if self._learn else 1.0,
             bandwidth_kbps=self._link.kbps_at(time_s) if self._link else None,
             request_bytes=self._link.request_bytes if self._link else 0,
+            around_ms=self._around_ms,
+            alongside=self._cores > 1,
         )
         wanted = self._wanted(self.conditions)
         if wanted != active:
@@ -131,15 +148,25 @@ class Steering:
         failed = self.switcher.failed
         if self.pinned is not None and self.pinned not in failed:
             return self.pinned
-        left = [option for option in self.options if option.name not in failed]
+        now = time.perf_counter()
+        left = [
+            option
+            for option in self.options
+            if option.name not in failed
+            and (option.name == conditions.active or not self._retreats.hold_back(option.service_ms, now))
+        ]
         try:
             return self.policy(conditions, left) if left else conditions.active
         except UnknownNameError:  # a fixed or scheduled variant that was put aside, or that the folder lost
             return conditions.active
 
     def _switch(self, wanted: str, conditions: Conditions) -> None:
+        why = reason(conditions, self.options, wanted, pinned=self.pinned)
+        active = next((option for option in self.options if option.name == conditions.active), None)
+        if active is not None and why.startswith("load:"):
+            self._retreats.gave_up(active.service_ms, conditions.arrival_rate, time.perf_counter())
         try:
-            wish = self.switcher.switch(wanted, why=reason(conditions, self.options, wanted, pinned=self.pinned))
+            wish = self.switcher.switch(wanted, why=why)
         except UnknownNameError:  # the folder was read anew in between
             return
         if not wish.wait(_LONGEST_OPENING_S):

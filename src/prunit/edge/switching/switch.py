@@ -108,6 +108,20 @@ class Switcher(Holding):
             raise DeviceError(f"'{variant}' failed on a request: {type(failed).__name__}") from failed
         return self._by_another(held, x_BCHW, failed)
 
+    def attempt(self, x_BCHW: Array, variant: str | None = None, /) -> Answer | None:
+        """As `run`, if that only has to compute; None of a variant that is not open or fails: `run` sees to that."""
+        with self._lock:
+            held = self._active if variant is None else self._held.get(variant)
+            if held is None or self._closing:
+                return None
+            held.users += 1
+        try:
+            return Answer(outputs_of(held.session, x_BCHW), held.variant.name, held.engine)
+        except Exception:  # whatever an engine throws
+            return None
+        finally:
+            self._given_back(held)
+
     def _taken(self) -> Held:
         with self._lock:
             if self._closing:

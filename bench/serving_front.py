@@ -1,0 +1,193 @@
+"""The part `front` of bench/serving.py: what requests for tensors cost, beside other builds and other servers.
+
+The smallest variant over 1, 16 and 64 connections, binary tensors and JSON. All servers hold the same model file in
+ONNX Runtime with one thread; they stand idle while one of them is asked, and take turns. The engine alone computes
+batches of its best size in a loop.
+"""
+
+import importlib.metadata
+import json
+import statistics
+import subprocess
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import psutil
+
+from bench._common import ROOT, spread
+from bench.serving_load import IMAGE, SHAPE, request
+from bench.serving_started import in_a_child, server
+from prunit.edge.portfolio import Portfolio
+from prunit.edge.switching.switch import Switcher
+
+CONNECTIONS: Final = (1, 16, 64)
+ENCODINGS: Final = ("binary", "json")
+PEERS: Final = ("litserve", "bentoml")
+_BATCHES: Final = (1, 2, 4, 8, 16, 32)
+_LONGEST_START_S: Final = 120.0
+_NUMBERS: Final = json.dumps({"data": [IMAGE.ravel().tolist()]}).encode()
+"""A list of one image: of a batch, as BentoML has it."""
+
+
+class Way(NamedTuple):
+    """A server: where it listens, its process, and a request in each encoding that it takes."""
+
+    name: str
+    port: int
+    pid: int
+    sent: dict[str, bytes]
+
+
+def front(
+    folder: Path, variant: str, *, seconds: float, rounds: int, against: Path | None, peers: Path | None
+) -> Iterator[dict[str, Any]]:
+    """A row for each way, encoding and number of connections, as soon as it is measured; and what the engine can do."""
+    portfolio = Portfolio.read(folder)
+    with ExitStack() as stack:
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        ways = [
+            *_prunits(stack, folder, portfolio, variant, against),
+            *_others(stack, folder, portfolio, variant, peers),
+        ]
+        alone = stack.enter_context(Switcher(folder))
+        alone.preload()
+        size = _best_size(alone, variant)
+        for encoding in ENCODINGS:
+            able = [way for way in ways if encoding in way.sent]
+            for connections in CONNECTIONS:
+                found: dict[str, list[dict[str, Any]]] = {way.name: [] for way in able}
+                bare: list[float] = []
+                for turn in range(-1, rounds):  # the first warms all of them
+                    bare.append(_bare(alone, variant, size, seconds))
+                    for way in able:
+                        one = _asked(place, way, encoding, connections, seconds if turn >= 0 else 0.5)
+                        if turn >= 0:
+                            found[way.name].append(one)
+                told = {"part": "front", "encoding": encoding, "connections": connections, "n": rounds}
+                yield {**told, "way": "engine", "per_s": spread(bare[1:]), "batch": size}
+                for way in able:
+                    yield {**told, "way": way.name, **_row(found[way.name], statistics.median(bare[1:]))}
+
+
+def _prunits(stack: ExitStack, folder: Path, portfolio: Portfolio, variant: str, against: Path | None) -> Iterator[Way]:
+    sent = {encoding: request(portfolio, binary=encoding == "binary") for encoding in ENCODINGS}
+    for name, source in (("prunit", None), *((("against", against),) if against else ())):
+        started = server(folder, "--policy", f"fixed:{variant}", "--slo-ms", "200", source=source)
+        yield Way(name, *stack.enter_context(started), sent)
+
+
+def _others(stack: ExitStack, folder: Path, portfolio: Portfolio, variant: str, peers: Path | None) -> Iterator[Way]:
+    """Those of the other servers that are installed in the virtual environment `peers`."""
+    if peers is None:
+        return
+    model = folder / portfolio.variant(variant).artifact.path
+    mark, image = b"0123456789", IMAGE.tobytes()
+    part = b'--%b\r\nContent-Disposition: form-data; name="data"; filename="x"\r\n\r\n' % mark
+    form = b"%b%b\r\n--%b--\r\n" % (part, image, mark)
+    bodies = {"binary": (b"multipart/form-data; boundary=" + mark, form), "json": (b"application/json", _NUMBERS)}
+    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b"
+    sent = {encoding: head % (kind, len(body), body) for encoding, (kind, body) in bodies.items()}
+    for number, name in enumerate(PEERS):
+        installed = subprocess.run(
+            [str(peers / "bin" / "python"), "-c", f"import {name}"], capture_output=True, check=False
+        )
+        if installed.returncode:
+            print(f"{name} is not installed in {peers}")
+            continue
+        port = 21_000 + 10 * number + psutil.Process().pid % 5_000
+        pid = stack.enter_context(_peer(peers, name, model, port))
+        taken = {encoding: each for encoding, each in sent.items() if _takes(port, *bodies[encoding])}
+        yield Way(name, port, pid, taken)
+
+
+@contextmanager
+def _peer(peers: Path, name: str, model: Path, port: int) -> Iterator[int]:
+    command = [str(peers / "bin" / "python"), str(ROOT / "bench" / "serving_peers.py"), name, str(model), str(port)]
+    environment = {"OMP_NUM_THREADS": "1", "PATH": f"{peers / 'bin'}:/usr/bin:/bin", "HOME": str(Path.home())}
+    environment |= {"BENTOML_DO_NOT_TRACK": "True", "LITSERVE_DISABLE_TELEMETRY": "1"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + _LONGEST_START_S
+        while not _takes(port, b"application/json", _NUMBERS):
+            if process.poll() is not None or time.monotonic() > until:
+                raise RuntimeError(f"{name} did not start")
+            time.sleep(0.2)
+        yield process.pid
+    finally:
+        family: list[psutil.Process] = []
+        with suppress(psutil.NoSuchProcess):  # it has ended by itself
+            family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+        for each in family:
+            with suppress(psutil.NoSuchProcess):
+                each.terminate()
+        _, left = psutil.wait_procs(family, timeout=20)
+        for each in left:
+            each.kill()
+        process.wait(20)
+
+
+def _takes(port: int, kind: bytes, body: bytes) -> bool:
+    """Whether the server answers such a request with ten scores."""
+    asked = urllib.request.Request(f"http://127.0.0.1:{port}/predict", body, {"Content-Type": kind.decode()})
+    with suppress(OSError, ValueError), urllib.request.urlopen(asked, timeout=20) as answer:
+        data = answer.read()
+        return len(data) == 40 or len(np.ravel(json.loads(data))) == 10
+    return False
+
+
+def _best_size(alone: Switcher, variant: str) -> int:
+    """The batch of which the engine computes most images a second."""
+    return max(_BATCHES, key=lambda size: max(_bare(alone, variant, size, 0.3) for _ in range(3)))
+
+
+def _bare(alone: Switcher, variant: str, size: int, seconds: float) -> float:
+    """Images per second of the engine in a loop."""
+    x_BCHW = np.random.default_rng(0).standard_normal((size, *SHAPE), dtype=np.float32)
+    began, count = time.perf_counter(), 0
+    while (now := time.perf_counter()) < began + seconds:
+        alone.run(x_BCHW, variant)
+        count += size
+    return count / (now - began)
+
+
+def _asked(place: Path, way: Way, encoding: str, connections: int, seconds: float) -> dict[str, Any]:
+    sent = place / "sent"
+    sent.write_bytes(way.sent[encoding])
+    before = _cpu_s(way.pid)
+    asked = {"kind": "lean", "port": way.port, "sent": str(sent), "connections": connections, "seconds": seconds}
+    found = in_a_child(asked)
+    if found["failed"]:
+        raise RuntimeError(f"{way.name}: {found}")
+    return {**found, "cpu_us": 1e6 * (_cpu_s(way.pid) - before) / found["answered"]}
+
+
+def _cpu_s(pid: int) -> float:
+    """What a server and its children have computed so far."""
+    whole = psutil.Process(pid)
+    times = [each.cpu_times() for each in (whole, *whole.children(recursive=True))]
+    return sum(each.user + each.system for each in times)
+
+
+def _row(found: Sequence[dict[str, Any]], bare_per_s: float) -> dict[str, Any]:
+    per_s = [one["per_s"] for one in found]
+    return {
+        "per_s": spread(per_s),
+        "share": statistics.median(per_s) / bare_per_s,
+        "ms": {p: statistics.median(one["ms"][p] for one in found) for p in ("p50", "p99")},
+        "cpu_us": statistics.median(one["cpu_us"] for one in found),
+    }
+
+
+def versions_of(peers: Path | None) -> dict[str, str]:
+    """Of the other servers."""
+    if peers is None:
+        return {}
+    places = [str(place) for place in peers.glob("lib/python*/site-packages")]
+    found = importlib.metadata.distributions(path=places)
+    return {each.name.lower(): each.version for each in found if each.name.lower() in PEERS}

@@ -1,0 +1,116 @@
+"""Other servers with the same model: `VENV/bin/python bench/serving_peers.py litserve|bentoml MODEL.onnx PORT`.
+
+Run by bench/serving_front.py with the Python of a virtual environment that has them, and not prunit. Each has one
+worker and one thread for the engine, takes up to 16 requests together and waits for none, as prunit does.
+
+`POST /predict` with `{"data": [numbers]}` gives the scores as JSON; LitServe's also takes the raw numbers as a form's
+file, which is how it takes what is no JSON.
+"""
+
+import importlib
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_SHAPE = (3, 32, 32)
+_BATCH = 16
+_MODEL = "PRUNIT_BENCH_MODEL"
+
+
+def session(model: Path) -> Any:
+    """The model in ONNX Runtime with one thread, as prunit opens it."""
+    engine: Any = importlib.import_module("onnxruntime")
+    options = engine.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return engine.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+
+
+def run(opened: Any, x_BCHW: Any) -> Any:
+    """The scores of a batch."""
+    return opened.run(None, {opened.get_inputs()[0].name: x_BCHW})[0]
+
+
+def _imported(name: str) -> Any:
+    return importlib.import_module(name) if importlib.util.find_spec(name) else None
+
+
+_LIT: Any = _imported("litserve")
+
+
+class LitApi(_LIT.LitAPI if _LIT else object):  # pyright: ignore[reportGeneralTypeIssues]
+    """What LitServe asks, in a process of its own: so it stands in the module."""
+
+    model = ""
+
+    def setup(self, device: str) -> None:
+        """In the worker."""
+        self.opened = session(Path(self.model))
+
+    def decode_request(self, request: Any) -> Any:
+        """One image."""
+        data = request["data"]
+        flat = np.frombuffer(data.file.read(), "<f4") if hasattr(data, "file") else np.array(data, np.float32)
+        return flat.reshape(_SHAPE)
+
+    def batch(self, inputs: Any) -> Any:
+        """Images together."""
+        return np.stack(inputs)
+
+    def predict(self, x: Any) -> Any:
+        """Their scores."""
+        return run(self.opened, x)
+
+    def unbatch(self, output: Any) -> Any:
+        """The scores of each."""
+        return list(output)
+
+    def encode_response(self, output: Any) -> Any:
+        """As JSON."""
+        return output.tolist()
+
+
+if _LIT:
+    LitApi.decode_request.__annotations__["request"] = importlib.import_module("fastapi").Request
+
+
+def litserve(model: Path, port: int) -> None:
+    """Serve with LitServe."""
+    asked = LitApi(max_batch_size=_BATCH, batch_timeout=0.0)
+    asked.model = str(model)
+    made = _LIT.LitServer(asked, accelerator="cpu", workers_per_device=1)
+    made.run(port=port, host="127.0.0.1", num_api_servers=1, log_level="error", generate_client_file=False)
+
+
+def bentoml(model: Path, port: int) -> None:
+    """Serve with BentoML: its command reads the service from a module, which is this one."""
+    os.environ[_MODEL] = str(model)
+    here = Path(__file__)
+    command = [str(Path(sys.executable).parent / "bentoml"), "serve", f"{here.stem}:BENTO"]
+    os.execv(command[0], [*command, "--working-dir", str(here.parent), "--host", "127.0.0.1", "--port", str(port)])
+
+
+def bento(model: Path) -> Any:
+    """The service that BentoML runs."""
+    made: Any = importlib.import_module("bentoml")
+
+    class Bento:
+        def __init__(self) -> None:
+            self.opened = session(model)
+
+        def predict(self, data: Any) -> Any:
+            return run(self.opened, np.asarray(data, np.float32).reshape(-1, *_SHAPE))
+
+    Bento.predict.__annotations__.update({"data": np.ndarray, "return": np.ndarray})  # by which it reads requests
+    Bento.predict = made.api(batchable=True, max_batch_size=_BATCH, max_latency_ms=1000)(Bento.predict)
+    return made.service(workers=1, logging={"access": {"enabled": False}})(Bento)
+
+
+if _MODEL in os.environ:
+    BENTO = bento(Path(os.environ[_MODEL]))
+
+if __name__ == "__main__":
+    {"litserve": litserve, "bentoml": bentoml}[sys.argv[1]](Path(sys.argv[2]), int(sys.argv[3]))
