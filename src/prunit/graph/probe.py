@@ -59,7 +59,7 @@ def _differs(model: nn.Module, graph: ChannelGraph, run: "_Narrow", passes: Sequ
                 sizes, views = split_views(model, cut_sizes(model, graph.code_sizes, keep))
                 set_sizes(model, sizes)
                 as_cut = _as_cut(run, views)
-                with as_cut, following(model, run), run, told:
+                with as_cut, told, following(model, run), run:
                     try:
                         model(*args, **kwargs)
                     except Exception:
@@ -152,15 +152,19 @@ class _Narrow(MetaMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        return self.run(func, args, None, kwargs or {})
+
+    def run(self, func: Any, args: tuple[Any, ...], inputs: list[Tensor] | None, kwargs: Mapping[str, Any]) -> Any:
+        """What the operator gives, if it is the one that was predicted."""
         if self.at >= self.end:
             raise _Differs
         step = self.steps[self.at]
-        numbers = numbers_of(step.name, args, kwargs or {}, constants=not self.on_values)
+        numbers = numbers_of(step.name, args, kwargs, constants=not self.on_values)
         if func is not step.operator or numbers != step.numbers:
             raise _Differs
         self.inside = True
         if step.seen is None:
-            out, *_ = self.answered(func, args, kwargs or {})
+            out, *_ = self.answered(func, args, kwargs, inputs)
         else:
             out = told_of(step.seen, self._expected(*step.outputs[0]) if step.outputs else ())
         self.inside = False

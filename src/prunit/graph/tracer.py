@@ -6,7 +6,7 @@ that it touches and says so, instead of cutting wrongly. What a second pass find
 the first one did: a parameter has the same ids in both.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 from typing import Any, cast
@@ -316,13 +316,17 @@ class Tracer(MetaMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        name, kwargs = func.overloadpacket.__name__, kwargs or {}
+        return self.run(func, args, None, kwargs or {})
+
+    def run(self, func: Any, args: tuple[Any, ...], inputs: list[Tensor] | None, kwargs: Mapping[str, Any]) -> Any:
+        """Run an operator and follow its rule; `inputs` are the tensors among `args`, None: not known yet."""
+        name = func.overloadpacket.__name__
         numbers = numbers_of(name, args, kwargs, constants=not self.on_values)
         if self.module is not None:
             self.findings.ran.add(self.module)
         if not self.findings.gives_values and gives_values(name, func, args, kwargs, self.module):
             self.findings.gives_values = True
-        out, args, named, inputs = self.answered(func, args, kwargs)
+        out, args, named, inputs = self.answered(func, args, kwargs, inputs)
         rule = rules.rule_for(func)
         for tensor in inputs:
             labels: Labels | None = getattr(tensor, self._mark, None)  # a parameter gets its own from the rule
