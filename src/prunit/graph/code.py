@@ -46,6 +46,8 @@ _SAME_IN_BOTH_MODES: Final = frozenset(
     | {("timm.layers.norm_act", name) for name in ("BatchNormAct2d", "SyncBatchNormAct", "FrozenBatchNormAct2d")}
 )
 """Layers that read their mode as torch's dropout and batch norm do: values differ then, channels do not."""
+_HAND_ON: Final = frozenset({("torchvision.ops.stochastic_depth", "StochasticDepth"), ("timm.layers.drop", "DropPath")})
+"""Layers that ask for a shape only where they run an operator."""
 _TAKE_MODE: Final = frozenset(
     "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout rrelu batch_norm drop_path"
     " drop_block_2d drop_block_fast_2d stochastic_depth".split()
@@ -102,7 +104,8 @@ def asks_for_shapes(ran: Iterable[nn.Module], called: Iterable[nn.Module] = ()) 
 
     Those that only call others count layers, too: there `len` says nothing.
     """
-    called = list(called)
+    ran = set(ran)
+    called = [m for m in called if m in ran or (type(m).__module__, type(m).__name__) not in _HAND_ON]
     seen: set[CodeType] = set()
     held = (h for m in called for h in m.__dict__.values() if type(h) is FunctionType)
     return (
