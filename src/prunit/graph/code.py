@@ -4,7 +4,7 @@ The compact model's widths are others. So a number that was computed from one is
 go the other way; the masked model, which has the old widths, would no longer be its equal.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cache, lru_cache
 from itertools import chain
 from types import CodeType, FunctionType, ModuleType
@@ -55,7 +55,7 @@ _TAKE_MODE: Final = frozenset(
 """Functions that do the same with what they are told of the mode."""
 
 
-def numbers_of(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, constants: bool = True) -> Numbers:
+def numbers_of(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], *, constants: bool = True) -> Numbers:
     """The numbers among an operator's arguments, but for sizes.
 
     Constants that the model makes as it runs and that are not on the meta device count as numbers, if they are short;
@@ -78,7 +78,7 @@ def _number(value: Any, whole: bool) -> Any:
 
 
 def gives_values(
-    name: str, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], module: nn.Module | None
+    name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], module: nn.Module | None
 ) -> bool:
     """Whether code outside of PyTorch's layers gives this operator a number to compute with, or writes out a width."""
     if type(module).__module__.startswith("torch.nn.") or name == "native_dropout":

@@ -7,22 +7,36 @@ another way than the plain one says None, and is run as ever. `tests/graph/test_
 arguments of both ways.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from prunit.graph.code import Numbers
+
 aten = torch.ops.aten
-Run = Callable[..., Any]
-"""`run(func, args, inputs, kwargs)` gives what an operator does; `inputs` are the tensors among its arguments."""
-Leaf = Callable[[dict[str, Any], Tensor, Run], Tensor | None]
+
+
+class Runner(Protocol):
+    """Who runs operators on plain tensors of the meta device."""
+
+    def run(self, func: Any, args: tuple[Any, ...], inputs: list[Tensor], numbers: Numbers) -> Any:
+        """What an operator gives; `inputs` are the tensors among `args`, and `numbers` what `numbers_of` finds there."""
+        ...
+
+    def reserve(self) -> None:
+        """An empty vector was asked for, as a batch norm does before it runs."""
+        ...
+
+
+Leaf = Callable[[dict[str, Any], Tensor, Runner], Tensor | None]
 """Runs a layer of these attributes on a tensor. None, before anything has run: it is not the plain case."""
 
-_NOTHING: Final[Mapping[str, Any]] = {}
-_RESERVE: Final = {"dtype": torch.uint8, "layout": torch.strided, "device": torch.device("meta")}
-"""What a batch norm asks for first."""
+_SIZES: Final[Numbers] = ((),)
+"""The numbers of an operator that is given a list of sizes, which count as none."""
+_OF_CONVOLUTION: Final[Numbers] = 4 * _SIZES
 
 
 def _plain(*tensors: Any) -> bool:
@@ -33,23 +47,23 @@ def _plain(*tensors: Any) -> bool:
     return True
 
 
-def _convolution(own: dict[str, Any], x: Tensor, run: Run) -> Tensor | None:
+def _convolution(own: dict[str, Any], x: Tensor, by: Runner) -> Tensor | None:
     stride, padding, dilation, groups = own["stride"], own["padding"], own["dilation"], own["groups"]
     w, bias = own["_parameters"].get("weight"), own["_parameters"].get("bias")
     inputs = [x, w] if bias is None else [x, w, bias]
     if not type(stride) is type(padding) is type(dilation) is tuple or own["padding_mode"] != "zeros":
         return None
-    if not _plain(*inputs) or not all([type(n) is int for n in (*stride, *padding, *dilation, groups)]):
+    if not _plain(*inputs[1:]) or not all([type(n) is int for n in (*stride, *padding, *dilation, groups)]):
         return None
     space = x.ndim - 2
     if not len(stride) == len(padding) == len(dilation) == space or x.shape[1] != w.shape[1] * groups:
         return None
     how = ([*stride], [*padding], [*dilation], False, [0] * space, groups)
-    return run(aten.convolution.default, (x, w, bias, *how), inputs, _NOTHING)
+    return by.run(aten.convolution.default, (x, w, bias, *how), inputs, _OF_CONVOLUTION)
 
 
 def _batch_norm(*ranks: int) -> Leaf:
-    def leaf(own: dict[str, Any], x: Tensor, run: Run) -> Tensor | None:
+    def leaf(own: dict[str, Any], x: Tensor, by: Runner) -> Tensor | None:
         """In evaluation mode, by the statistics that it keeps."""
         eps, momentum, buffers = own["eps"], own["momentum"], own["_buffers"]
         if own["training"] or x.ndim not in ranks or type(eps) is not float or type(momentum) is not float or eps < 0:
@@ -63,39 +77,39 @@ def _batch_norm(*ranks: int) -> Leaf:
         for v in vectors:
             if v.numel() != each:
                 return None
-        run(aten.empty.memory_format, ([0],), [], _RESERVE)
+        by.reserve()
         args = (x, w, bias, mean, var, False, momentum, eps)
-        return run(aten.native_batch_norm.default, args, [x, *vectors], _NOTHING)[0]
+        return by.run(aten.native_batch_norm.default, args, [x, *vectors], (momentum, eps))[0]
 
     return leaf
 
 
-def _linear(own: dict[str, Any], x: Tensor, run: Run) -> Tensor | None:
+def _linear(own: dict[str, Any], x: Tensor, by: Runner) -> Tensor | None:
     """Of rows, or of what lies in memory as rows do."""
     w, bias = own["_parameters"].get("weight"), own["_parameters"].get("bias")
     if not _plain(w) or (bias is not None and not _plain(bias)) or x.ndim < 2 or x.shape[-1] != w.shape[1]:
         return None
     if x.ndim == 2:
-        turned = run(aten.t.default, (w,), [w], _NOTHING)
+        turned = by.run(aten.t.default, (w,), [w], ())
         if bias is None:
-            return run(aten.mm.default, (x, turned), [x, turned], _NOTHING)
-        return run(aten.addmm.default, (bias, x, turned), [bias, x, turned], _NOTHING)
+            return by.run(aten.mm.default, (x, turned), [x, turned], ())
+        return by.run(aten.addmm.default, (bias, x, turned), [bias, x, turned], ())
     if not x.is_contiguous() or not x.numel():
         return None
     *outer, width = x.shape
     rows, wide = [x.numel() // width, width], [*outer, w.shape[0]]
     if bias is None:
-        turned = run(aten.t.default, (w,), [w], _NOTHING)
-        flat = run(aten.view.default, (x, rows), [x], _NOTHING)
-        out = run(aten.mm.default, (flat, turned), [flat, turned], _NOTHING)
-        return run(aten._unsafe_view.default, (out, wide), [out], _NOTHING)
-    flat = run(aten.view.default, (x, rows), [x], _NOTHING)
-    turned = run(aten.t.default, (w,), [w], _NOTHING)
-    out = run(aten.addmm.default, (bias, flat, turned), [bias, flat, turned], _NOTHING)
-    return run(aten.view.default, (out, wide), [out], _NOTHING)
+        turned = by.run(aten.t.default, (w,), [w], ())
+        flat = by.run(aten.view.default, (x, rows), [x], _SIZES)
+        out = by.run(aten.mm.default, (flat, turned), [flat, turned], ())
+        return by.run(aten._unsafe_view.default, (out, wide), [out], _SIZES)
+    flat = by.run(aten.view.default, (x, rows), [x], _SIZES)
+    turned = by.run(aten.t.default, (w,), [w], ())
+    out = by.run(aten.addmm.default, (bias, flat, turned), [bias, flat, turned], ())
+    return by.run(aten.view.default, (out, wide), [out], _SIZES)
 
 
-def _layer_norm(own: dict[str, Any], x: Tensor, run: Run) -> Tensor | None:
+def _layer_norm(own: dict[str, Any], x: Tensor, by: Runner) -> Tensor | None:
     shape, eps = own["normalized_shape"], own["eps"]
     w, bias = own["_parameters"].get("weight"), own["_parameters"].get("bias")
     inputs = [v for v in (x, w, bias) if v is not None]
@@ -103,23 +117,23 @@ def _layer_norm(own: dict[str, Any], x: Tensor, run: Run) -> Tensor | None:
         return None
     if not _plain(*inputs) or any([v.shape != shape for v in inputs[1:]]) or not x.numel():
         return None
-    return run(aten.native_layer_norm.default, (x, [*shape], w, bias, eps), inputs, _NOTHING)[0]
+    return by.run(aten.native_layer_norm.default, (x, [*shape], w, bias, eps), inputs, ((), eps))[0]
 
 
-def _mean(own: dict[str, Any], x: Tensor, run: Run) -> Tensor | None:
+def _mean(own: dict[str, Any], x: Tensor, by: Runner) -> Tensor | None:
     """An adaptive pooling to one pixel."""
     if own["output_size"] not in (1, (1, 1)) or x.ndim != 4 or not x.numel() or not x.is_contiguous():
         return None
     if x.is_contiguous(memory_format=torch.channels_last):  # the order of dimensions is handed on, where there is one
         return None
-    return run(aten.mean.dim, (x, [-1, -2], True), [x], _NOTHING)
+    return by.run(aten.mean.dim, (x, [-1, -2], True), [x], ((-1, -2),))
 
 
-def _same(own: dict[str, Any], x: Tensor, run: Run) -> Tensor | None:
+def _same(own: dict[str, Any], x: Tensor, by: Runner) -> Tensor | None:
     return x
 
 
-def _dropout(own: dict[str, Any], x: Tensor, run: Run) -> Tensor | None:
+def _dropout(own: dict[str, Any], x: Tensor, by: Runner) -> Tensor | None:
     return None if own["training"] or not 0 <= own["p"] <= 1 else x
 
 
@@ -127,17 +141,17 @@ def _activation(name: str, *numbers: float) -> Leaf:
     plain = getattr(aten, name).default
     written = getattr(getattr(aten, f"{name}_", None), "default", None)
 
-    def leaf(own: dict[str, Any], x: Tensor, run: Run) -> Tensor | None:
+    def leaf(own: dict[str, Any], x: Tensor, by: Runner) -> Tensor | None:
         if not own.get("inplace"):
-            return run(plain, (x, *numbers), [x], _NOTHING)
-        run(written, (x, *numbers), [x], _NOTHING)
+            return by.run(plain, (x, *numbers), [x], numbers)
+        by.run(written, (x, *numbers), [x], numbers)
         return x
 
     return leaf
 
 
-def _gelu(own: dict[str, Any], x: Tensor, run: Run) -> Tensor | None:
-    return run(aten.gelu.default, (x,), [x], _NOTHING) if own["approximate"] == "none" else None
+def _gelu(own: dict[str, Any], x: Tensor, by: Runner) -> Tensor | None:
+    return by.run(aten.gelu.default, (x,), [x], ()) if own["approximate"] == "none" else None
 
 
 LEAVES: Final[dict[type[nn.Module], Leaf]] = {

@@ -5,7 +5,7 @@ most of a trace. A shortcut answers plain cases only, with the shape, strides an
 (`tests/graph/test_meta.py` compares them). To all else, also to what is wrong, it says None, and PyTorch is asked.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from typing import Any
 
@@ -20,7 +20,7 @@ aten = torch.ops.aten
 _META = torch.device("meta")
 
 
-def shortcut(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], inputs: Sequence[Tensor]) -> Any:
+def shortcut(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: Sequence[Tensor]) -> Any:
     """What `func(*args, **kwargs)` gives, `inputs` being the tensors in its arguments; None: ask PyTorch."""
     known = _SHORTCUTS.get(func)
     if known is None:
@@ -42,21 +42,22 @@ class MetaMode(TorchDispatchMode):
     def _should_skip_dynamo(cls) -> bool:
         return False  # the wrapper that this saves costs as much as a rule; nothing is compiled here
 
-    def answered(
-        self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], inputs: list[Tensor] | None = None
-    ) -> tuple[Any, Any, Any, list[Tensor]]:
-        """What the operator gives, the arguments that it was computed from, and the tensors among those.
-
-        Those `inputs` are given where they are known to be meta tensors.
-        """
-        if inputs is None:
+    def answered(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any, list[Tensor]]:
+        """What the operator gives, the arguments that it was computed from, and the tensors among those."""
+        inputs = operands(args, kwargs)
+        # A constant that the model keeps or makes on another device.
+        if len(inputs) > 1 and len({x.is_meta for x in inputs}) > 1:
+            args, kwargs = to_meta(args), to_meta(kwargs)
             inputs = operands(args, kwargs)
-            # A constant that the model keeps or makes on another device.
-            if len(inputs) > 1 and len({x.is_meta for x in inputs}) > 1:
-                args, kwargs = to_meta(args), to_meta(kwargs)
-                inputs = operands(args, kwargs)
         out = shortcut(func, args, kwargs, inputs)
         return func(*args, **kwargs) if out is None else out, args, kwargs, inputs
+
+
+def on_meta(func: Any, args: tuple[Any, ...]) -> Any:
+    """What the operator gives, all its tensors being plain ones on the meta device."""
+    known = _SHORTCUTS.get(func)
+    out = None if known is None else known(*args)
+    return func(*args) if out is None else out
 
 
 def _row_major(shape: Sequence[int], dtype: torch.dtype) -> Tensor:

@@ -21,7 +21,7 @@ from torch.nn.modules.module import (
     register_module_forward_pre_hook,
 )
 
-from prunit.graph.leaves import Leaf, leaf_of, untouched
+from prunit.graph.leaves import Runner, leaf_of, untouched
 from prunit.graph.rules.seam import tensors
 from prunit.graph.running import named_modules
 
@@ -34,7 +34,7 @@ _OWN_HOOKS: Final = ("_forward_pre_hooks", "_forward_hooks", "_backward_hooks", 
 _HOOKS_OF_ALL: Final = tuple(f"_global{name}" for name in _OWN_HOOKS)
 
 
-class Follower(Protocol):
+class Follower(Runner, Protocol):
     """Kept up to date with the innermost module that is running: its path, itself, the tensors that it was given."""
 
     module_path: str
@@ -43,10 +43,6 @@ class Follower(Protocol):
 
     def left(self, module: nn.Module, passed: Any) -> None:
         """`module` has run; `passed` is what went in and came out."""
-        ...
-
-    def run(self, func: Any, args: tuple[Any, ...], inputs: list[Tensor], kwargs: Mapping[str, Any]) -> Any:
-        """What an operator gives on meta tensors, as if PyTorch had asked; `inputs` are the tensors in `args`."""
         ...
 
 
@@ -80,7 +76,7 @@ def following(model: nn.Module, follower: Follower, *, short: bool = True) -> It
         out = None
         if leaf is not None and type(x) is Tensor and is_alone(x):
             with _C._DisableTorchDispatch():
-                out = leaf(own, x, follower.run)
+                out = leaf(own, x, follower)
         if out is None:
             out = module.forward(*args, **kwargs)
         follower.left(module, (args, kwargs, out))

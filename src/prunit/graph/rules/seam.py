@@ -130,6 +130,7 @@ def dims_of(dim: Any, ndim: int) -> list[int]:
     return sorted({d % max(ndim, 1) for d in (dim if isinstance(dim, Sequence) else [dim])})
 
 
+@cache
 def name_of(func: Any) -> str:
     """The operator's plain name: 'add_' of aten.add_.Tensor."""
     return func.overloadpacket.__name__
