@@ -6,7 +6,6 @@ go the other way; the masked model, which has the old widths, would no longer be
 
 from collections.abc import Iterable
 from functools import cache, lru_cache
-from itertools import chain
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, Final
 
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from prunit.graph.held import code_held_by, functions_of
 from prunit.graph.keeping import is_foreign
-from prunit.graph.modes import only_hands_on, sets_mode
+from prunit.graph.modes import any_sets_mode, only_hands_on
 from prunit.graph.sizes import LAYERS
 
 Numbers = tuple[Any, ...]
@@ -128,10 +127,10 @@ def asks_for_mode(modules: Iterable[nn.Module]) -> bool:
     modules = [m for m in modules if (type(m).__module__, type(m).__name__) not in _SAME_IN_BOTH_MODES]
     hooks = [h for m in modules for held in (m._forward_hooks, m._forward_pre_hooks) for h in held.values()]
     seen: set[CodeType] = set()
-    held = list(chain.from_iterable(map(code_held_by, modules)))
+    held = [code for m in modules for code in code_held_by(m)]
     kinds = {type(m) for m in modules}.union(h for h in held if isinstance(h, type))
     return (
-        any(map(sets_mode, modules))
+        any_sets_mode(modules)
         or any(not _OF_MODES.isdisjoint(_names_of(h, seen)) for h in held if isinstance(h, FunctionType))
         or not _OF_MODES.isdisjoint(_names_run(frozenset(kinds)))
         or any(not isinstance(h, FunctionType) and _is_users(h) for h in hooks)

@@ -23,8 +23,10 @@ _DEEP: Final = 3
 def code_held_by(module: nn.Module) -> Iterator[FunctionType | type]:
     """Functions in the attributes of a module, and the classes of the objects there."""
     for name, value in module.__dict__.items():
-        if name not in _MODULE_OWN and type(value) not in PLAIN:
-            yield from _code_of(value, _DEEP)
+        kind = type(value)
+        if kind in PLAIN or name in _MODULE_OWN or (kind is tuple and PLAIN.issuperset(map(type, value))):
+            continue
+        yield from _code_of(value, _DEEP)
 
 
 def functions_of(value: Any) -> Iterator[FunctionType]:

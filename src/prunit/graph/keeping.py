@@ -106,10 +106,11 @@ class Kept:
             if type(module) is not kind:
                 module.__class__ = kind
         for store, before in self._stores:
-            store.clear()
-            store.update(before)
+            if store or before:
+                store.clear()
+                store.update(before)
         for attributes in self._empty:
-            if any(_own_containers(attributes)):
+            if any(_own_containers(attributes)):  # put back with all else, so that they are all there
                 for held in _own_containers(attributes):
                     held.clear()
         for now, attributes in self._attributes:
@@ -130,7 +131,7 @@ class Kept:
             store = attributes.get(name)
             if store is not None:
                 self._stores.append((store, store.copy()))
-                if path is None:
+                if path is None and store:
                     self._waiting += [(held, ()) for held in store.values()]
         try:
             empty = not any(_own_containers(attributes))

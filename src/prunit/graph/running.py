@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from prunit.graph.keeping import Kept, Place
-from prunit.graph.modes import set_flags, set_mode, sets_mode
+from prunit.graph.modes import any_sets_mode, set_flags, set_mode, sets_mode
 
 _NOTED: ContextVar[tuple[nn.Module, Kept] | None] = ContextVar("noted", default=None)
 _LISTED: ContextVar["_Listed | None"] = ContextVar("listed", default=None)
@@ -168,7 +168,9 @@ def standing_in(
     noted = _NOTED.get()
     kept = noted[1] if noted and noted[0] is model and not written else Kept(modules, written)
     every = [module for _, module in modules]
-    moody = [(m, m.training) for m in every if sets_mode(m)] if training is not None else []
+    moody = []
+    if training is not None and any_sets_mode(every):
+        moody = [(m, m.training) for m in every if sets_mode(m)]
     filled: list[Place] = []
     try:
         _install(modules, tensors)
