@@ -11,9 +11,11 @@ from typing import Any, Final
 
 from torch import Tensor, nn
 
+from prunit.graph.attributes import telling
 from prunit.graph.held import code_held_by, functions_of
 from prunit.graph.keeping import is_foreign
 from prunit.graph.modes import any_sets_mode, only_hands_on
+from prunit.graph.rules.seam import by_operator
 from prunit.graph.sizes import LAYERS
 
 Numbers = tuple[Any, ...]
@@ -91,7 +93,7 @@ def gives_values(
     )
 
 
-@cache
+@by_operator
 def _values_at(func: Any) -> tuple[int, ...]:
     """Which arguments of an operator are, or may be, numbers to compute with: no dimensions, sizes or tolerances."""
     kinds = ("number", "Optional[number]", "Tensor")
@@ -106,7 +108,7 @@ def asks_for_shapes(ran: Iterable[nn.Module], called: Iterable[nn.Module] = ()) 
     ran = set(ran)
     called = [m for m in called if m in ran or (type(m).__module__, type(m).__name__) not in _HAND_ON]
     seen: set[CodeType] = set()
-    held = (h for m in called for h in m.__dict__.values() if type(h) is FunctionType)
+    held = [h for m in called for _, h in telling(m) if type(h) is FunctionType]
     return (
         not _ASKING.isdisjoint(_names_used(ran))
         or not _SHAPES.isdisjoint(_names_run(frozenset(type(m) for m in called)))
@@ -127,7 +129,7 @@ def asks_for_mode(modules: Iterable[nn.Module]) -> bool:
     modules = [m for m in modules if (type(m).__module__, type(m).__name__) not in _SAME_IN_BOTH_MODES]
     hooks = [h for m in modules for held in (m._forward_hooks, m._forward_pre_hooks) for h in held.values()]
     seen: set[CodeType] = set()
-    held = [code for m in modules for code in code_held_by(m)]
+    held = [code for m in modules if telling(m) for code in code_held_by(m)]
     kinds = {type(m) for m in modules}.union(h for h in held if isinstance(h, type))
     return (
         any_sets_mode(modules)
@@ -163,7 +165,7 @@ def _names_used(modules: Iterable[nn.Module]) -> set[str]:
     kinds: set[type] = set()
     for module in modules:
         kinds.add(type(module))
-        for held in code_held_by(module):
+        for held in code_held_by(module) if telling(module) else ():
             if isinstance(held, FunctionType):
                 found |= _names_of(held, seen)
             else:

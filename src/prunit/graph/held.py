@@ -10,22 +10,19 @@ from typing import Any, Final
 
 from torch import Tensor, nn
 
+from prunit.graph.attributes import PLAIN, telling
 from prunit.graph.functions import CACHE_TYPE
-from prunit.graph.keeping import CONTAINERS, PLAIN, is_foreign
+from prunit.graph.keeping import CONTAINERS, is_foreign
 
 _FEW: Final = 64
 """A container of more entries is data, no table of functions."""
-_MODULE_OWN: Final = frozenset(vars(nn.Module()))
 _DEEP: Final = 3
 """Containers and objects inside of one another that are looked into."""
 
 
 def code_held_by(module: nn.Module) -> Iterator[FunctionType | type]:
     """Functions in the attributes of a module, and the classes of the objects there."""
-    for name, value in module.__dict__.items():
-        kind = type(value)
-        if kind in PLAIN or name in _MODULE_OWN or (kind is tuple and PLAIN.issuperset(map(type, value))):
-            continue
+    for _, value in telling(module):
         yield from _code_of(value, _DEEP)
 
 

@@ -19,14 +19,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from prunit.graph.attributes import PLAIN, telling
 from prunit.graph.functions import CACHE_TYPE, cells_of, defaults_of, globals_of
 from prunit.graph.kept_tensors import LARGE, KeptTensor
 
 Place = tuple[Any, ...]
 """Where a container is: the module's path, the attribute's name, and keys (or further names) inside of that."""
 
-_MODULE_OWN: Final = frozenset(vars(nn.Module()))
-"""Attributes that every module has."""
 _STORES: Final = ("_parameters", "_buffers", "_modules")
 OWN_CONTAINERS: Final = tuple(
     name for name, held in vars(nn.Module()).items() if isinstance(held, dict | set) and name not in _STORES
@@ -34,13 +33,6 @@ OWN_CONTAINERS: Final = tuple(
 """Its hooks, mostly empty."""
 _own_containers: Final = itemgetter(*OWN_CONTAINERS)
 CONTAINERS: Final = (OrderedDict, dict, list, tuple, deque, set, frozenset)
-PLAIN: Final = frozenset(
-    [
-        *(bool, int, float, complex, str, bytes, range, slice, type, type(None), type(Ellipsis), ModuleType),
-        *(torch.Size, torch.dtype, torch.device, torch.layout, torch.memory_format),
-    ]
-)
-"""Kinds of values that hold nothing that changes."""
 _OTHERS: Final = frozenset(
     "torch numpy logging threading _thread enum re pathlib typing inspect importlib multiprocessing concurrent asyncio"
     " socket io _io prunit".split()
@@ -145,10 +137,7 @@ class Kept:
                 if held is not None:
                     self._contents.append((held, _content(held), ()))
                     self._hooks += [(hook, ()) for hook in (held.values() if isinstance(held, dict) else ())]
-        for name, value in attributes.items():
-            of = type(value)
-            if of in PLAIN or name in _MODULE_OWN or (of is tuple and PLAIN.issuperset(map(type, value))):
-                continue
+        for name, value in telling(module):
             if not (name.startswith("_flat_weight") and kind.__module__.startswith("torch.")):
                 self._waiting.append((value, () if path is None else (path, name)))
         if kind not in self._classes:

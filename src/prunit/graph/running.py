@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from prunit.graph import attributes
 from prunit.graph.keeping import Kept, Place
 from prunit.graph.modes import any_sets_mode, set_flags, set_mode, sets_mode
 
@@ -54,11 +55,12 @@ class _Listed:
 @contextmanager
 def listed(model: nn.Module) -> Iterator[None]:
     """Meanwhile the model has the modules and tensors that it has now, whenever somebody asks for all of them."""
-    before = _LISTED.set(_Listed(model))
+    before, known = _LISTED.set(_Listed(model)), attributes.KNOWN.set({})
     try:
         yield
     finally:
         _LISTED.reset(before)
+        attributes.KNOWN.reset(known)
 
 
 def named_modules(model: nn.Module, *, now: bool = False) -> list[tuple[str, nn.Module]]:
