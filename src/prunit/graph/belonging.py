@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from prunit.graph.attributes import PLAIN
 from prunit.graph.functions import CACHE_TYPE, cells_of, defaults_of, globals_of
-from prunit.graph.keeping import CONTAINERS, MANY, PLAIN, is_foreign, slots_of
+from prunit.graph.keeping import CONTAINERS, MANY, is_foreign, slots_of
 from prunit.graph.running import named_modules
 
 _FUNCTIONS = (FunctionType, MethodType, BuiltinFunctionType, MethodWrapperType, partial, CACHE_TYPE)

@@ -63,6 +63,11 @@ class Choices:
     def __getitem__(self, key: Key) -> int:
         return self._taken.get(key, 0)
 
+    @property
+    def any_taken(self) -> bool:
+        """Whether anything is read in another way than the first."""
+        return bool(self._taken)
+
     def as_tuple(self) -> tuple[tuple[str, str, int], ...]:
         """All readings other than the first ones, as plain data."""
         return tuple((*key, n) for key, n in sorted(self._taken.items()) if n)

@@ -6,15 +6,16 @@ go the other way; the masked model, which has the old widths, would no longer be
 
 from collections.abc import Iterable
 from functools import cache, lru_cache
-from itertools import chain
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, Final
 
 from torch import Tensor, nn
 
+from prunit.graph.attributes import telling
 from prunit.graph.held import code_held_by, functions_of
 from prunit.graph.keeping import is_foreign
-from prunit.graph.modes import only_hands_on, sets_mode
+from prunit.graph.modes import any_sets_mode, only_hands_on
+from prunit.graph.rules.seam import by_operator
 from prunit.graph.sizes import LAYERS
 
 Numbers = tuple[Any, ...]
@@ -46,6 +47,8 @@ _SAME_IN_BOTH_MODES: Final = frozenset(
     | {("timm.layers.norm_act", name) for name in ("BatchNormAct2d", "SyncBatchNormAct", "FrozenBatchNormAct2d")}
 )
 """Layers that read their mode as torch's dropout and batch norm do: values differ then, channels do not."""
+_HAND_ON: Final = frozenset({("torchvision.ops.stochastic_depth", "StochasticDepth"), ("timm.layers.drop", "DropPath")})
+"""Layers that ask for a shape only where they run an operator."""
 _TAKE_MODE: Final = frozenset(
     "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout rrelu batch_norm drop_path"
     " drop_block_2d drop_block_fast_2d stochastic_depth".split()
@@ -75,7 +78,9 @@ def _number(value: Any, whole: bool) -> Any:
     return None
 
 
-def gives_values(name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], module: nn.Module | None) -> bool:
+def gives_values(
+    name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], module: nn.Module | None
+) -> bool:
     """Whether code outside of PyTorch's layers gives this operator a number to compute with, or writes out a width."""
     if type(module).__module__.startswith("torch.nn.") or name == "native_dropout":
         return False
@@ -88,7 +93,7 @@ def gives_values(name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
     )
 
 
-@cache
+@by_operator
 def _values_at(func: Any) -> tuple[int, ...]:
     """Which arguments of an operator are, or may be, numbers to compute with: no dimensions, sizes or tolerances."""
     kinds = ("number", "Optional[number]", "Tensor")
@@ -100,9 +105,10 @@ def asks_for_shapes(ran: Iterable[nn.Module], called: Iterable[nn.Module] = ()) 
 
     Those that only call others count layers, too: there `len` says nothing.
     """
-    called = list(called)
+    ran = set(ran)
+    called = [m for m in called if m in ran or (type(m).__module__, type(m).__name__) not in _HAND_ON]
     seen: set[CodeType] = set()
-    held = (h for m in called for h in m.__dict__.values() if type(h) is FunctionType)
+    held = [h for m in called for _, h in telling(m) if type(h) is FunctionType]
     return (
         not _ASKING.isdisjoint(_names_used(ran))
         or not _SHAPES.isdisjoint(_names_run(frozenset(type(m) for m in called)))
@@ -123,10 +129,10 @@ def asks_for_mode(modules: Iterable[nn.Module]) -> bool:
     modules = [m for m in modules if (type(m).__module__, type(m).__name__) not in _SAME_IN_BOTH_MODES]
     hooks = [h for m in modules for held in (m._forward_hooks, m._forward_pre_hooks) for h in held.values()]
     seen: set[CodeType] = set()
-    held = list(chain.from_iterable(map(code_held_by, modules)))
+    held = [code for m in modules if telling(m) for code in code_held_by(m)]
     kinds = {type(m) for m in modules}.union(h for h in held if isinstance(h, type))
     return (
-        any(map(sets_mode, modules))
+        any_sets_mode(modules)
         or any(not _OF_MODES.isdisjoint(_names_of(h, seen)) for h in held if isinstance(h, FunctionType))
         or not _OF_MODES.isdisjoint(_names_run(frozenset(kinds)))
         or any(not isinstance(h, FunctionType) and _is_users(h) for h in hooks)
@@ -159,7 +165,7 @@ def _names_used(modules: Iterable[nn.Module]) -> set[str]:
     kinds: set[type] = set()
     for module in modules:
         kinds.add(type(module))
-        for held in code_held_by(module):
+        for held in code_held_by(module) if telling(module) else ():
             if isinstance(held, FunctionType):
                 found |= _names_of(held, seen)
             else:

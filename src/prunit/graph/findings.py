@@ -106,7 +106,8 @@ class Findings:
     _parent: list[int] = field(default_factory=list)
     _edges: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     _buffers: list[tuple[Sequence[np.ndarray], int, int, int, int]] = field(default_factory=list)
-    _last_use: list[int] = field(default_factory=list)
+    last_use: list[int] = field(default_factory=list)
+    """By the number of an activation, the last step that has read or written it."""
 
     def new_axis(self, tensor: str, dim: int, size: int) -> np.ndarray:
         """Fresh ids for one axis of a parameter."""
@@ -166,13 +167,8 @@ class Findings:
         It has so many elements for each position, of so many examples.
         """
         self._buffers.append((wheres, per_position, batch, element_bytes, len(self.steps)))
-        self._last_use.append(len(self.steps))
+        self.last_use.append(len(self.steps))
         return len(self._buffers) - 1
-
-    def touch(self, buffer: int) -> None:
-        """The activation is read or written now."""
-        if buffer >= 0:
-            self._last_use[buffer] = len(self.steps)
 
     def root(self, axis: int) -> int:
         """The first of the axes that were unified whole with this one."""
@@ -214,5 +210,5 @@ class Findings:
                     found[id(ids)] = where_of[ids]
         return tuple(
             Activation(found[id(first)], per, size, born, last, tuple([found[id(ids)] for ids in others]), batch)
-            for ((first, *others), per, batch, size, born), last in zip(self._buffers, self._last_use, strict=True)
+            for ((first, *others), per, batch, size, born), last in zip(self._buffers, self.last_use, strict=True)
         )

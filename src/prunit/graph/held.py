@@ -10,21 +10,20 @@ from typing import Any, Final
 
 from torch import Tensor, nn
 
+from prunit.graph.attributes import PLAIN, telling
 from prunit.graph.functions import CACHE_TYPE
-from prunit.graph.keeping import CONTAINERS, PLAIN, is_foreign
+from prunit.graph.keeping import CONTAINERS, is_foreign
 
 _FEW: Final = 64
 """A container of more entries is data, no table of functions."""
-_MODULE_OWN: Final = frozenset(vars(nn.Module()))
 _DEEP: Final = 3
 """Containers and objects inside of one another that are looked into."""
 
 
 def code_held_by(module: nn.Module) -> Iterator[FunctionType | type]:
     """Functions in the attributes of a module, and the classes of the objects there."""
-    for name, value in module.__dict__.items():
-        if name not in _MODULE_OWN and type(value) not in PLAIN:
-            yield from _code_of(value, _DEEP)
+    for _, value in telling(module):
+        yield from _code_of(value, _DEEP)
 
 
 def functions_of(value: Any) -> Iterator[FunctionType]:

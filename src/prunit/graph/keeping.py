@@ -19,14 +19,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from prunit.graph.attributes import PLAIN, telling
 from prunit.graph.functions import CACHE_TYPE, cells_of, defaults_of, globals_of
 from prunit.graph.kept_tensors import LARGE, KeptTensor
 
 Place = tuple[Any, ...]
 """Where a container is: the module's path, the attribute's name, and keys (or further names) inside of that."""
 
-_MODULE_OWN: Final = frozenset(vars(nn.Module()))
-"""Attributes that every module has."""
 _STORES: Final = ("_parameters", "_buffers", "_modules")
 OWN_CONTAINERS: Final = tuple(
     name for name, held in vars(nn.Module()).items() if isinstance(held, dict | set) and name not in _STORES
@@ -34,13 +33,6 @@ OWN_CONTAINERS: Final = tuple(
 """Its hooks, mostly empty."""
 _own_containers: Final = itemgetter(*OWN_CONTAINERS)
 CONTAINERS: Final = (OrderedDict, dict, list, tuple, deque, set, frozenset)
-PLAIN: Final = frozenset(
-    [
-        *(bool, int, float, complex, str, bytes, range, slice, type, type(None), type(Ellipsis), ModuleType),
-        *(torch.Size, torch.dtype, torch.device, torch.layout, torch.memory_format),
-    ]
-)
-"""Kinds of values that hold nothing that changes."""
 _OTHERS: Final = frozenset(
     "torch numpy logging threading _thread enum re pathlib typing inspect importlib multiprocessing concurrent asyncio"
     " socket io _io prunit".split()
@@ -106,10 +98,11 @@ class Kept:
             if type(module) is not kind:
                 module.__class__ = kind
         for store, before in self._stores:
-            store.clear()
-            store.update(before)
+            if store or before:
+                store.clear()
+                store.update(before)
         for attributes in self._empty:
-            if any(_own_containers(attributes)):
+            if any(_own_containers(attributes)):  # put back with all else, so that they are all there
                 for held in _own_containers(attributes):
                     held.clear()
         for now, attributes in self._attributes:
@@ -130,7 +123,7 @@ class Kept:
             store = attributes.get(name)
             if store is not None:
                 self._stores.append((store, store.copy()))
-                if path is None:
+                if path is None and store:
                     self._waiting += [(held, ()) for held in store.values()]
         try:
             empty = not any(_own_containers(attributes))
@@ -144,10 +137,7 @@ class Kept:
                 if held is not None:
                     self._contents.append((held, _content(held), ()))
                     self._hooks += [(hook, ()) for hook in (held.values() if isinstance(held, dict) else ())]
-        for name, value in attributes.items():
-            of = type(value)
-            if of in PLAIN or name in _MODULE_OWN or (of is tuple and PLAIN.issuperset(map(type, value))):
-                continue
+        for name, value in telling(module):
             if not (name.startswith("_flat_weight") and kind.__module__.startswith("torch.")):
                 self._waiting.append((value, () if path is None else (path, name)))
         if kind not in self._classes:

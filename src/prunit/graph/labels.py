@@ -47,8 +47,10 @@ class Labels(NamedTuple):
 
     def ids(self, dim: int) -> np.ndarray | None:
         """The ids along `dim` if it is labelled alone (not jointly with another dimension)."""
-        block = self.at(dim)
-        return block.ids if block is not None and len(block.dims) == 1 else None
+        for dims, ids in self.blocks:
+            if dim in dims:
+                return ids if len(dims) == 1 else None
+        return None
 
 
 def all_ids(labels: Labels) -> np.ndarray:
@@ -58,7 +60,8 @@ def all_ids(labels: Labels) -> np.ndarray:
 
 def ordered(blocks: Iterable[Block]) -> tuple[Block, ...]:
     """The blocks in the order of their dimensions."""
-    return tuple(sorted(blocks, key=lambda block: block.dims[0]))
+    blocks = tuple(blocks)
+    return blocks if len(blocks) < 2 else tuple(sorted(blocks, key=lambda block: block.dims[0]))
 
 
 def permuted(labels: Labels, order: list[int]) -> Labels:

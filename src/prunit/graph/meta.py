@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from prunit.graph.rules.seam import operands
+from prunit.graph.rules.seam import by_operator, operands
 from prunit.graph.running import to_meta
 
 aten = torch.ops.aten
@@ -22,7 +22,7 @@ _META = torch.device("meta")
 
 def shortcut(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: Sequence[Tensor]) -> Any:
     """What `func(*args, **kwargs)` gives, `inputs` being the tensors in its arguments; None: ask PyTorch."""
-    known = _SHORTCUTS.get(func)
+    known = _shortcut_of(func)
     if known is None:
         return None
     for x in inputs:
@@ -33,6 +33,11 @@ def shortcut(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: S
             return _empty(*args, **kwargs)
         return known(*args) if func in _GELU and kwargs in _APPROXIMATIONS else None
     return known(*args)
+
+
+@by_operator
+def _shortcut_of(func: Any) -> Callable[..., Any] | None:
+    return _SHORTCUTS.get(func)
 
 
 class MetaMode(TorchDispatchMode):
@@ -51,6 +56,13 @@ class MetaMode(TorchDispatchMode):
             inputs = operands(args, kwargs)
         out = shortcut(func, args, kwargs, inputs)
         return func(*args, **kwargs) if out is None else out, args, kwargs, inputs
+
+
+def on_meta(func: Any, args: tuple[Any, ...]) -> Any:
+    """What the operator gives, all its tensors being plain ones on the meta device."""
+    known = _shortcut_of(func)
+    out = None if known is None else known(*args)
+    return func(*args) if out is None else out
 
 
 def _row_major(shape: Sequence[int], dtype: torch.dtype) -> Tensor:

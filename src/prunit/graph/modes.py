@@ -17,6 +17,14 @@ def sets_mode(module: nn.Module) -> bool:
     return kind.train is not nn.Module.train or kind.eval is not nn.Module.eval or "train" in module.__dict__
 
 
+def any_sets_mode(modules: Iterable[nn.Module]) -> bool:
+    """Whether some of these do."""
+    modules = list(modules)
+    kinds = {type(m) for m in modules}
+    own = any([k.train is not nn.Module.train or k.eval is not nn.Module.eval for k in kinds])
+    return own or any(["train" in m.__dict__ for m in modules])
+
+
 def set_mode(model: nn.Module, modules: Iterable[nn.Module], training: bool) -> None:
     """Put a model and all its `modules` into a mode, by its own `train` or `eval` where there is one.
 
@@ -24,7 +32,7 @@ def set_mode(model: nn.Module, modules: Iterable[nn.Module], training: bool) -> 
     take time, as nn.Module is slow to set an attribute.
     """
     modules = list(modules)
-    if any(map(sets_mode, modules)):
+    if any_sets_mode(modules):
         with suppress(NotImplementedError):  # of an exported model, whose modules have flags but one graph for both
             model.train() if training else model.eval()
             return

@@ -45,7 +45,7 @@ class Passes:
     def __init__(self, model: nn.Module, named: dict[str, Tensor], example: Any, training_example: Any) -> None:
         self.model, self.named, self._example = model, named, example
         self.inputs: Inputs = as_inputs(example)
-        self.trains = training_example is not None or asks_for_mode(model.modules())
+        self.trains = training_example is not None or asks_for_mode(module for _, module in named_modules(model))
         given = self.inputs if training_example is None else as_inputs(training_example)
         self.training_inputs = [given, *_doubled(given)]
         """What to try training mode on, the first that works."""

@@ -11,10 +11,10 @@ from torch.overrides import TorchFunctionMode
 
 from prunit.errors import SurgeryError
 from prunit.graph.choices import Difference, Step
-from prunit.graph.code import makes_tensors, numbers_of
+from prunit.graph.code import Numbers, makes_tensors, numbers_of
 from prunit.graph.findings import Pass
 from prunit.graph.looking import told as told_of
-from prunit.graph.meta import MetaMode
+from prunit.graph.meta import MetaMode, on_meta
 from prunit.graph.modules import following
 from prunit.graph.records import ChannelGraph
 from prunit.graph.rules.seam import tensors as tensors_of
@@ -59,7 +59,7 @@ def _differs(model: nn.Module, graph: ChannelGraph, run: "_Narrow", passes: Sequ
                 sizes, views = split_views(model, cut_sizes(model, graph.code_sizes, keep))
                 set_sizes(model, sizes)
                 as_cut = _as_cut(run, views)
-                with as_cut, following(model, run), run, told:
+                with as_cut, told, following(model, run), run:
                     try:
                         model(*args, **kwargs)
                     except Exception:
@@ -152,23 +152,49 @@ class _Narrow(MetaMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if self.at >= self.end:
-            raise _Differs
-        step = self.steps[self.at]
-        numbers = numbers_of(step.name, args, kwargs or {}, constants=not self.on_values)
-        if func is not step.operator or numbers != step.numbers:
+        step, kwargs = self._next(func), kwargs or {}
+        if numbers_of(step.name, args, kwargs, constants=not self.on_values) != step.numbers:
             raise _Differs
         self.inside = True
         if step.seen is None:
-            out, *_ = self.answered(func, args, kwargs or {})
+            out, *_ = self.answered(func, args, kwargs)
         else:
             out = told_of(step.seen, self._expected(*step.outputs[0]) if step.outputs else ())
+        self._ran(step, out)
+        return out
+
+    def run(self, func: Any, args: tuple[Any, ...], inputs: list[Tensor], numbers: Numbers) -> Any:
+        """What an operator of a layer of torch.nn gives on meta tensors, as if PyTorch had asked."""
+        step = self._next(func)
+        if numbers != step.numbers:
+            raise _Differs
+        self.inside = True
+        out = on_meta(func, args)
+        self._ran(step, out)
+        return out
+
+    def reserve(self) -> None:
+        """A layer asks for an empty vector."""
+        self._next(torch.ops.aten.empty.memory_format)
+        self.at += 1
+
+    def _next(self, func: Any) -> Step:
+        """The step that comes now, which must be of this operator."""
+        if self.at >= self.end:
+            raise _Differs
+        step = self.steps[self.at]
+        if func is not step.operator:
+            raise _Differs
+        return step
+
+    def _ran(self, step: Step, out: Any) -> None:
+        """What came out must be as it was predicted."""
         self.inside = False
-        for tensor, (shape, blocks) in zip(tensors_of(out), step.outputs, strict=True):
-            if tuple(tensor.shape) != (self._expected(shape, blocks) if blocks else shape):
+        outputs = [out] if type(out) is Tensor else tensors_of(out)
+        for tensor, (shape, blocks) in zip(outputs, step.outputs, strict=True):
+            if tensor.shape != (self._expected(shape, blocks) if blocks else shape):
                 raise _Differs
         self.at += 1
-        return out
 
     def _expected(self, shape: tuple[int, ...], blocks: Iterable[tuple[int, np.ndarray]]) -> tuple[int, ...]:
         expected = list(shape)

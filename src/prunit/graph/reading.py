@@ -23,7 +23,7 @@ from prunit.graph.passes import Passes
 from prunit.graph.probe import first_difference, reach
 from prunit.graph.records import ChannelGraph, TensorInfo
 from prunit.graph.resolve import resolve
-from prunit.graph.running import collecting_later, first_names, named_tensors, noted
+from prunit.graph.running import collecting_later, first_names, listed, named_tensors, noted
 from prunit.graph.wrappers import unwrapped
 
 _MOST_TRIES = 64
@@ -40,12 +40,13 @@ def trace(model: nn.Module, example: Any, *, pin: Sequence[str] = (), training_e
     Raises `ModelError` if the model fails on its example, or either is of a kind that cannot be traced.
     """
     model = unwrapped(model)
-    check(model, example)
-    if training_example is not None:
-        check(model, training_example)
-    # In inference mode operators come whole (a conv2d, say), and so they do on tensors made there.
-    with torch.inference_mode(False), collecting_later(), noted(model):
-        graph = _traced(model, example, training_example, pin)
+    with listed(model):
+        check(model, example)
+        if training_example is not None:
+            check(model, training_example)
+        # In inference mode operators come whole (a conv2d, say), and so they do on tensors made there.
+        with torch.inference_mode(False), collecting_later(), noted(model):
+            graph = _traced(model, example, training_example, pin)
     training_inputs = None if training_example is None else describe(training_example)
     return replace(graph, inputs=describe(example), training_inputs=training_inputs)
 

@@ -118,7 +118,19 @@ def _read(
     axes = [a for i, a in enumerate(findings.axes) if roles.get(i) in ("in", "both")]
     ids = [np.arange(a.start, a.start + a.size) for a in axes] + [ids.reshape(-1) for ids, _ in findings.mixed]
     numbers = where_of[classes[np.concatenate([np.empty(0, np.int64), *ids])]]
-    return set(np.searchsorted(np.cumsum(sizes), np.unique(numbers[numbers >= 0]), side="right").tolist())
+    return set(_groups_of(numbers, np.repeat(np.arange(len(sizes)), sizes), len(sizes)))
+
+
+def _groups_of(numbers: np.ndarray, group_of: np.ndarray, count: int) -> list[int]:
+    """Which of so many groups these flat channel numbers are of, in order; -1 is of none."""
+    return _present(group_of[numbers[numbers >= 0]], count)
+
+
+def _present(numbers: np.ndarray, count: int) -> list[int]:
+    """The different ones among numbers below `count`, in order; that `np.unique` sorts them takes longer."""
+    found = np.zeros(count, bool)
+    found[numbers] = True
+    return np.flatnonzero(found).tolist()
 
 
 def _wheres(findings: Findings, where_of_id: np.ndarray) -> list[np.ndarray]:
@@ -179,9 +191,11 @@ def _number_groups(
     signature = np.zeros(count, dtype=np.uint64)
     np.add.at(signature, classes[1:], np.repeat(codes, [a.size for a in axes]))
     made = [classes[a.start : a.start + a.size] for a in outs]
-    found, first = np.unique(np.concatenate([np.empty(0, np.int64), *made]), return_index=True)
-    order = np.argsort(first)
-    found = found[order]  # the classes that are produced, in the order of their producers
+    every = np.concatenate([np.empty(0, np.int64), *made])
+    first = np.full(count, len(every))
+    first[every[::-1]] = np.arange(len(every))[::-1]  # of several places the last one written holds: the first
+    found = np.argsort(first, kind="stable")[: np.count_nonzero(first < len(every))]
+    # So these are the classes that are produced, in the order of their producers.
     _, first, group = np.unique(signature[found], return_index=True, return_inverse=True)
     group = np.argsort(np.argsort(first))[group]  # groups in that order too
     where_of = np.full(count, -1, dtype=np.int64)
@@ -191,8 +205,8 @@ def _number_groups(
     members: list[list[RawAxis]] = [[] for _ in first]
     if outs:
         count = len(members)
-        places = np.repeat(np.arange(len(outs)) * count, [a.size for a in outs]) + group_of[np.concatenate(made)]
-        for place in np.unique(places).tolist():  # by axis, then by group
+        places = np.repeat(np.arange(len(outs)) * count, [a.size for a in outs]) + group_of[every]
+        for place in _present(places, len(outs) * count):  # by axis, then by group
             members[place % count].append(outs[place // count])
     return where_of, members, np.bincount(group, minlength=len(first)).tolist()
 
@@ -201,12 +215,13 @@ def _reasons(
     noted: list[tuple[np.ndarray, Pin]], classes: np.ndarray, where_of: np.ndarray, sizes: list[int]
 ) -> dict[int, str]:
     """What was first noted about each group that anything was noted about."""
-    ends = np.cumsum(sizes)
+    group_of = np.repeat(np.arange(len(sizes)), sizes)
+    where_of_id = where_of[classes] if noted else where_of
     found: dict[int, str] = {}
     for ids, pin in noted:
-        numbers = where_of[classes[ids.reshape(-1)]]
-        for group in np.unique(np.searchsorted(ends, numbers[numbers >= 0], side="right")):
-            found.setdefault(int(group), str(pin))
+        for group in _groups_of(where_of_id[ids.reshape(-1)], group_of, len(sizes)):
+            if group not in found:
+                found[group] = str(pin)
     return found
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,20 +19,60 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from prunit.graph import attributes
 from prunit.graph.keeping import Kept, Place
-from prunit.graph.modes import set_flags, set_mode, sets_mode
+from prunit.graph.modes import any_sets_mode, set_flags, set_mode, sets_mode
 
 _NOTED: ContextVar[tuple[nn.Module, Kept] | None] = ContextVar("noted", default=None)
+_LISTED: ContextVar["_Listed | None"] = ContextVar("listed", default=None)
 _META: Final = torch.device("meta")
 _OURS: Final = tuple(f"{folder}{os.sep}" for folder in (Path(torch.__file__).parent, Path(__file__).parents[1]))
 """Where code lies that is not the user's."""
 
 
-def named_modules(model: nn.Module, *, again: bool = False) -> list[tuple[str, nn.Module]]:
+class _Listed:
+    """The modules and tensors of a model whose structure nobody changes meanwhile, found when first asked for."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    @cached_property
+    def modules(self) -> list[tuple[str, nn.Module]]:
+        """Each once."""
+        return _walked(self.model, again=False)
+
+    @cached_property
+    def again(self) -> list[tuple[str, nn.Module]]:
+        """Those of several names under each of them."""
+        return _walked(self.model, again=True)
+
+    @cached_property
+    def tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Parameters and buffers."""
+        return _tensors_of(self.again)
+
+
+@contextmanager
+def listed(model: nn.Module) -> Iterator[None]:
+    """Meanwhile the model has the modules and tensors that it has now, whenever somebody asks for all of them."""
+    before, known = _LISTED.set(_Listed(model)), attributes.KNOWN.set({})
+    try:
+        yield
+    finally:
+        _LISTED.reset(before)
+        attributes.KNOWN.reset(known)
+
+
+def named_modules(model: nn.Module, *, now: bool = False) -> list[tuple[str, nn.Module]]:
     """`model.named_modules()`, which asks one generator within the other for each module.
 
-    With `again`, a module that has several names comes under each of them.
+    With `now` also where the model is `listed`: it may have changed.
     """
+    known = _LISTED.get()
+    return known.modules if known and known.model is model and not now else _walked(model, again=False)
+
+
+def _walked(model: nn.Module, *, again: bool) -> list[tuple[str, nn.Module]]:
     found: list[tuple[str, nn.Module]] = []
     seen: set[int] = set()
     waiting: list[tuple[str, nn.Module]] = [("", model)]
@@ -56,9 +97,14 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 def parameters_and_buffers(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """As `named_tensors`, apart."""
+    known = _LISTED.get()
+    return known.tensors if known and known.model is model else _tensors_of(_walked(model, again=True))
+
+
+def _tensors_of(modules: list[tuple[str, nn.Module]]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     parameters: dict[str, Tensor] = {}
     buffers: dict[str, Tensor] = {}
-    for path, module in named_modules(model, again=True):  # PyTorch's own two functions each walk all of it
+    for path, module in modules:  # PyTorch's own two functions each walk all of it
         for store, found in ((module._parameters, parameters), (module._buffers, buffers)):
             if store:
                 prefix = f"{path}." if path else ""
@@ -124,14 +170,16 @@ def standing_in(
     noted = _NOTED.get()
     kept = noted[1] if noted and noted[0] is model and not written else Kept(modules, written)
     every = [module for _, module in modules]
-    moody = [(m, m.training) for m in every if sets_mode(m)] if training is not None else []
+    moody = []
+    if training is not None and any_sets_mode(every):
+        moody = [(m, m.training) for m in every if sets_mode(m)]
     filled: list[Place] = []
     try:
         _install(modules, tensors)
         if training is not None:
             with torch.no_grad():
                 set_mode(model, every, training)
-            if moody and [m for _, m in named_modules(model)] != every:
+            if moody and [m for _, m in named_modules(model, now=True)] != every:
                 # It becomes another model with its mode (branches are fused, say): this one is the user's.
                 kept.put_back()
                 _install(modules, tensors)

@@ -18,16 +18,16 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from prunit.graph import rules
 from prunit.graph.choices import COMPARED, Choices, Site, Step
-from prunit.graph.code import gives_values, numbers_of
+from prunit.graph.code import Numbers, gives_values, numbers_of
 from prunit.graph.computed import Computed
 from prunit.graph.findings import Findings, HeldSize, Pin, Use
 from prunit.graph.labels import Block, Labels, all_ids
 from prunit.graph.looking import seen_of
-from prunit.graph.meta import MetaMode
+from prunit.graph.meta import MetaMode, on_meta
 from prunit.graph.modules import following
 from prunit.graph.records import Geometry
+from prunit.graph.rules.seam import name_of, tie
 from prunit.graph.rules.seam import tensors as tensors_of
-from prunit.graph.rules.seam import tie
 from prunit.graph.running import calling_line, first_names, standing_in
 from prunit.graph.sizes import LAYERS, holders
 from prunit.graph.weights import computing, following_weights
@@ -39,6 +39,9 @@ _NUMBERS = count()
 _NONE = Labels()
 _NO_CHANNELS = (np.zeros(1, np.int64),)
 """One position that is never cut."""
+_EMPTY = torch.ops.aten.empty.memory_format
+_NO_ELEMENTS = ((torch.Size([0]), ()),)
+_NO_KEYWORDS: dict[str, Any] = {}
 _UNCOUNTED = 1 << 30
 """The activation memory of tensors in a pass that is not counted."""
 _FIXED_SIZE = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
@@ -151,16 +154,20 @@ class Tracer(MetaMode):
             *_, out = passed
             self.computed(self.lists[self.module_path], out)
         self.findings.called.add(module)
-        given = tensors_of(passed[:2])
+        if self.choices.any_taken:
+            self._read_otherwise(tensors_of(passed[:2]))
+        if isinstance(module, _FIXED_SIZE):
+            for tensor in (*module.parameters(), *tensors_of(passed)):
+                self.pin_tensor(tensor, f"{type(module).__name__} fixes its sizes")
+
+    def _read_otherwise(self, given: list[Tensor]) -> None:
+        """What was found of the code of the module that has run, when it was read before: these are its inputs."""
         for tensor in given if self.choices[self.module_path, COMPARED] else ():
             for block in (b for b in self.labels(tensor).blocks if b.ids.ndim == 1):
                 self.size(block.ids.size, block.ids)
         line = self.choices.avoided(self.module_path, "*")  # code that runs no operator itself is met here alone
         for tensor in given if line is not None else ():
             self.pin_tensor(tensor, f"the model's code depends on its size{line}")
-        if isinstance(module, _FIXED_SIZE):
-            for tensor in (*module.parameters(), *tensors_of(passed)):
-                self.pin_tensor(tensor, f"{type(module).__name__} fixes its sizes")
 
     def computed(self, item: Computed, weight: Tensor) -> None:
         """A layer has computed a weight: from now on it is the parameter that stands for it.
@@ -316,37 +323,57 @@ class Tracer(MetaMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        name, kwargs = func.overloadpacket.__name__, kwargs or {}
+        name, kwargs = name_of(func), kwargs or {}
         numbers = numbers_of(name, args, kwargs, constants=not self.on_values)
-        if self.module is not None:
-            self.findings.ran.add(self.module)
         if not self.findings.gives_values and gives_values(name, func, args, kwargs, self.module):
             self.findings.gives_values = True
-        out, args, named, inputs = self.answered(func, args, kwargs)
-        rule = rules.rule_for(func)
+        if self.module is not None:
+            self.findings.ran.add(self.module)
+        out, args, kwargs, inputs = self.answered(func, args, kwargs)
+        seen = seen_of(func, args, out) if self.on_values else None
+        self._follow(func, args, kwargs, inputs, out, numbers, seen)
+        return out
+
+    def run(self, func: Any, args: tuple[Any, ...], inputs: list[Tensor], numbers: Numbers) -> Any:
+        """What an operator of a layer of torch.nn gives on meta tensors, as if PyTorch had asked."""
+        self.findings.ran.add(cast(nn.Module, self.module))
+        out = on_meta(func, args)
+        self._follow(func, args, _NO_KEYWORDS, inputs, out, numbers, None)
+        return out
+
+    def reserve(self) -> None:
+        """A layer asks for an empty vector, which has no rule to follow."""
+        self.findings.ran.add(cast(nn.Module, self.module))
+        kind = type(self.module).__name__
+        self.findings.steps.append(Step(_EMPTY, "empty", self.module_path, kind, ((),), _NO_ELEMENTS))
+
+    def _follow(
+        self, func: Any, args: Any, kwargs: Any, inputs: list[Tensor], out: Any, numbers: Numbers, seen: Any
+    ) -> None:
+        """Note a step and what its rule says; `inputs` are the tensors among the arguments."""
+        findings, rule, now = self.findings, rules.rule_for(func), len(self.findings.steps)
         for tensor in inputs:
             labels: Labels | None = getattr(tensor, self._mark, None)  # a parameter gets its own from the rule
             if labels is None:
                 continue
             if labels.buffer >= 0 and self._counts:
-                self.findings.touch(labels.buffer)
+                findings.last_use[labels.buffer] = now
             if labels.counts is not None and rule is not rules.like_first:
                 self._counted(labels)
-        rule(self, func, args, named, out)
+        rule(self, func, args, kwargs, out)
         outputs = [out] if type(out) is Tensor else tensors_of(out)
-        line = self.choices.avoided(self.module_path, name)
-        if line is not None:
-            self._pin_around(inputs + outputs, f"the model's code depends on its size{line}")
-        shapes = tuple(
-            [
-                (leaf.shape, tuple([(b.dims[0], b.ids) for b in self.labels(leaf).blocks if len(b.dims) == 1]))
-                for leaf in outputs
-            ]
-        )
-        kind = type(self.module).__name__
-        seen = seen_of(func, args, out) if self.on_values else None
-        self.findings.steps.append(Step(func, name, self.module_path, kind, numbers, shapes, seen))
-        return out
+        name, path = name_of(func), self.module_path
+        if self.choices.any_taken:
+            line = self.choices.avoided(path, name)
+            if line is not None:
+                self._pin_around(inputs + outputs, f"the model's code depends on its size{line}")
+        shapes = tuple([(leaf.shape, self._ids_along(leaf)) for leaf in outputs])
+        findings.steps.append(Step(func, name, path, type(self.module).__name__, numbers, shapes, seen))
+
+    def _ids_along(self, tensor: Tensor) -> tuple[tuple[int, np.ndarray], ...]:
+        """The dimensions that are labelled alone, and their ids."""
+        blocks = self.labels(tensor).blocks
+        return tuple([(dims[0], ids) for dims, ids in blocks if len(dims) == 1]) if blocks else ()
 
     def _pin_around(self, tensors: list[Tensor], why: str) -> None:
         """Pin all channels of these tensors, and those of the module's inputs of which there are as many.

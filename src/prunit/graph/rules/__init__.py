@@ -6,7 +6,6 @@ Operators that PyTorch tags as pointwise need no entry, nor do in-place forms of
 """
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import torch
@@ -26,7 +25,7 @@ from prunit.graph.rules.elementwise import (
 )
 from prunit.graph.rules.parts import embedding, gathered, index, part, pieces, written_to
 from prunit.graph.rules.quantised import fake_quantised, observed
-from prunit.graph.rules.seam import TracerLike, tensors
+from prunit.graph.rules.seam import TracerLike, by_operator, tensors
 from prunit.graph.rules.shapes import (
     channel_shuffle,
     concatenate,
@@ -142,7 +141,7 @@ _BY_PACKET: dict[Any, Rule] = {
 }
 
 
-@cache
+@by_operator
 def rule_for(func: Any) -> Rule:
     """The rule of an operator; one that pins all it touches if there is none."""
     packet = func.overloadpacket

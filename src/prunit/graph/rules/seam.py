@@ -1,8 +1,7 @@
 """What a rule may ask of the tracer, and the small helpers that rules share."""
 
-from collections.abc import Sequence
-from functools import cache
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -11,6 +10,25 @@ from prunit.graph.labels import Block, Labels
 from prunit.graph.records import Geometry
 
 _PLAIN = frozenset((int, float, bool, str, type(None)))
+
+
+T = TypeVar("T")
+
+
+def by_operator(find: Callable[[Any], T]) -> Callable[[Any], T]:
+    """A function of an operator that is asked once for each: PyTorch's operators are there for good.
+
+    They are known by identity, as PyTorch hashes them in Python, which takes as long as a small rule.
+    """
+    known: dict[int, tuple[Any, T]] = {}
+
+    def found(func: Any) -> T:
+        hit = known.get(id(func))
+        if hit is None:
+            hit = known[id(func)] = func, find(func)
+        return hit[1]
+
+    return found
 
 
 class TracerLike(Protocol):
@@ -117,7 +135,7 @@ def argument(func: Any, args: Any, kwargs: Any, *names: str) -> Any:
     return None
 
 
-@cache
+@by_operator
 def _declared(func: Any) -> list[tuple[str, int, Any]]:
     """Name, place and default of each argument; asked of the schema itself they take longer than a rule."""
     return [(declared.name, i, declared.default_value) for i, declared in enumerate(func._schema.arguments)]
@@ -130,6 +148,7 @@ def dims_of(dim: Any, ndim: int) -> list[int]:
     return sorted({d % max(ndim, 1) for d in (dim if isinstance(dim, Sequence) else [dim])})
 
 
+@by_operator
 def name_of(func: Any) -> str:
     """The operator's plain name: 'add_' of aten.add_.Tensor."""
     return func.overloadpacket.__name__

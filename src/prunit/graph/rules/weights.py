@@ -18,26 +18,19 @@ WITH_BIAS = {aten.addmm, aten.baddbmm}
 def convolution(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:
     """w_OIHW sums over x's channels and makes the output's; transposed weights are w_IOHW."""
     x, w, bias, stride, padding, dilation, transposed, _, groups = args
-    labels = t.labels(w)
+    labels, theirs = t.labels(w), t.labels(x)
+    shape, kernel = x.shape, w.shape
     out_dim, in_dim = (1, 0) if transposed else (0, 1)
     made = x if transposed else out
-    if groups == 1 and w.shape[in_dim] > 1:  # its channels are the second dimension, if there is a choice
+    plain = all([b.dims == (1,) for b in theirs.blocks])
+    if groups == 1 and kernel[in_dim] > 1 and not plain:  # its channels are the second dimension, if there is a choice
         for block in others(t, x, 0, 1):
             t.reject(block.ids)
-    theirs = t.labels(x)
-    kept = _beside_channels(t, x, w, stride, padding, dilation, transposed)
-    flat = (
-        Geometry(
-            size=(x.shape[2], x.shape[3]),
-            kernel=(w.shape[2], w.shape[3]),
-            stride=(stride[0], stride[-1]),
-            padding=(padding[0], padding[-1]),
-            dilation=(dilation[0], dilation[-1]),
-            groups=groups,
-        )
-        if x.ndim == 4 and not transposed
-        else None
-    )
+    kept = [] if plain else _beside_channels(t, x, w, stride, padding, dilation, transposed)
+    flat = None
+    if len(shape) == 4 and not transposed:
+        ways = (stride[0], stride[-1]), (padding[0], padding[-1]), (dilation[0], dilation[-1])
+        flat = Geometry((shape[2], shape[3]), (kernel[2], kernel[3]), *ways, groups)
     t.use(w, "conv", made.numel() // made.shape[1] * w.numel(), [b.ids for b in kept], flat)
     for block in others(t, w, 0, 1) if not t.is_named(w) else ():
         t.reject(block.ids)
@@ -45,7 +38,7 @@ def convolution(t: TracerLike, func: Any, args: Any, kwargs: Any, out: Tensor) -
     x_ids, i_ids, o_ids = theirs.ids(1), labels.ids(in_dim), labels.ids(out_dim)
     if groups == 1:
         t.contract(i_ids)
-        tie(t, x_ids, i_ids, f"reads an input of {x.shape[1]} fixed channels")
+        tie(t, x_ids, i_ids, f"reads an input of {shape[1]} fixed channels")
         _summed(t, w, i_ids)
         t.produce(o_ids)
     elif transposed:
