@@ -5,6 +5,7 @@ reconvene  unstructured pruning at initialisation -> sensitivity evaluator -> st
 global     channels of all layers ranked together by their score (as SNAP, 3SP and PreCrop-like methods do)
 complexity layers lose channels by their share of the parameters, multiply-adds or memory (Zawish et al. 2024)
 uniform    every layer keeps the same share: the baseline
+balanced   no layer is thin: the largest product of what layers keep, steps priced by what the budget limits
 """
 
 import time
@@ -17,7 +18,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from prunit.allocate import MEASURED, Budget, Constraints, Densities, Meter, Target, global_threshold, uniform
+from prunit.allocate import (
+    MEASURED,
+    Budget,
+    Constraints,
+    Densities,
+    Meter,
+    Target,
+    balanced,
+    global_threshold,
+    uniform,
+)
 from prunit.batches import Batch
 from prunit.cut.plans import Plan, choose
 from prunit.errors import BudgetError, ConfigError, ModelError, PlanError, ScoreError, unknown
@@ -74,6 +85,8 @@ class Recipe:
     """What every layer keeps at least, where the user does not say."""
     switches: tuple[str, ...] = ()
     """Settings of this recipe alone, which a plan tells of."""
+    frees_streams: bool = False
+    """Residual streams are free to shrink where the user leaves it open: the recipe knows what they are worth."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -96,13 +109,14 @@ class Scored(Shown):
     def decide(self, budget: Budget, config: PruneConfig, *, target: Target | None = None) -> Decision:
         """The plan of `config.recipe` within a budget; `target` is that budget on the graph, if it is there already."""
         started = time.perf_counter()
+        config = _as_meant(config)
         target = target or first_reachable(self.graph, budget, config, self.meters)
         case = Case(
             *(self.model, target.graph, target, self.method, self.score, self.weights, self.batches, config),
             meters=self.meters,
             densities=lambda: self.densities,
         )
-        found = settled(case, _recipe_of(config).widths, lambda asked: _asked(self.graph, budget, asked, self.meters))
+        found = settled(case, recipe_of(config).widths, lambda asked: _asked(self.graph, budget, asked, self.meters))
         case = found.case
         plan = choose(case.graph, found.scores, named_widths(case.graph, found.widths))
         return _decision(plan, case, found.why, cost_of(self.graph), time.perf_counter() - started)
@@ -192,12 +206,19 @@ def sparsest(target: Target) -> float:
 
 def method_of(config: PruneConfig, score: Score | Saliency | None = None) -> tuple[Recipe, Score]:
     """The recipe and the score that a configuration names, or the score given; `UnknownNameError` if one is unknown."""
-    recipe = _recipe_of(config)
+    recipe = recipe_of(config)
     method = find(score or config.score or recipe.score)
     return recipe, method if config.rounds is None else replace(method, rounds=config.rounds)
 
 
-def _recipe_of(config: PruneConfig) -> Recipe:
+def _as_meant(config: PruneConfig) -> PruneConfig:
+    """With what `residual=auto` means to a recipe that weighs streams itself."""
+    if config.residual == "auto" and recipe_of(config).frees_streams:
+        return config.model_copy(update={"residual": "prune"})
+    return config
+
+
+def recipe_of(config: PruneConfig) -> Recipe:
     if config.recipe not in RECIPES:
         raise unknown("recipe", config.recipe, RECIPES)
     return RECIPES[config.recipe]
@@ -209,7 +230,7 @@ def constraints_of(config: PruneConfig, meters: Mapping[str, Meter] | None = Non
     Where a device's profile or a part tells what widths take (`meters`), it does so better than the general table of an
     engine. An accelerator computes blocks of channels, and its widths go in these.
     """
-    recipe = _recipe_of(config)
+    recipe = recipe_of(config)
     own = max((step_of(meter) for meter in (meters or {}).values()), default=0)
     return Constraints(
         round_to=own if own and config.round_to == "auto" else config.round_to,
@@ -226,6 +247,7 @@ def narrowest(
     graph: ChannelGraph, budget: Budget, config: PruneConfig, meters: Mapping[str, Meter] | None = None
 ) -> Target:
     """The budget on the graph, every group as narrow as the configuration lets it get; `BudgetError` beyond that."""
+    config = _as_meant(config)
     meters = meters_of(graph, budget, config) if meters is None else meters
     constraints = constraints_of(config, meters)
     if constraints.round_to == "auto":
@@ -242,6 +264,7 @@ def first_reachable(
 
     Where only ram is limited, groups are whole that are not alive at the peak.
     """
+    config = _as_meant(config)
     meters = meters_of(graph, budget, config) if meters is None else meters
     return first_narrowing(_asked(graph, budget, config, meters), config)
 
@@ -338,6 +361,14 @@ def _uniform(case: Case) -> Found:
     return scores, uniform(case.target, scores), why
 
 
+def _balanced(case: Case) -> Found:
+    scores = per_channel(case.graph, case.weights, case.method.gather)
+    why = {
+        g.name: "its step loses least of the product of all layers' shares for what it saves" for g in case.graph.groups
+    }
+    return scores, balanced(case.target, scores), why
+
+
 def _global(case: Case) -> Found:
     scores = per_channel(case.graph, case.weights, case.method.gather)
     widths = global_threshold(case.target, scores)
@@ -359,6 +390,12 @@ RECIPES: Final[Mapping[str, Recipe]] = {
         min_share=0.1,
         min_width=4,
         switches=("mode", "draw", "shares", "memory", "memory_batch"),
+    ),
+    "balanced": Recipe(
+        "the largest product of the shares of weights that layers keep, each step priced by what is limited",
+        "synflow",
+        _balanced,
+        frees_streams=True,
     ),
     "uniform": Recipe("every layer keeps the same share of its channels", "magnitude", _uniform),
 }
