@@ -47,6 +47,8 @@ from prunit.export import export_onnx
 from prunit.export.tflite import Twin, integer_twin
 from prunit.graph import ChannelGraph
 from prunit.mcu.litert import answers
+from prunit.mcu.micro import file_for
+from prunit.mcu.network import IntegerNetwork
 from prunit.mcu.numbers import quantised
 from prunit.mcu.parts import part
 from prunit.mcu.session import IntegerSession
@@ -94,9 +96,9 @@ Cell = dict[str, Any]
 Widths = Mapping[str, int]
 
 
-def figures(data: bytes) -> dict[str, float]:
-    """What a flatbuffer takes on the part, and as it is on a microcontroller."""
-    on_part, on_tflm = figures_of(data, part(PART)), figures_of(data, part("tflm"))
+def figures(network: IntegerNetwork) -> dict[str, float]:
+    """What a network of integers takes on the part, and on a microcontroller."""
+    on_part, on_tflm = (figures_of(file_for(network, part(name)), part(name)) for name in (PART, "tflm"))
     return {**on_part, "arena_bytes": on_tflm["arena_bytes"], "file_bytes": on_tflm["flash_bytes"]}
 
 
@@ -143,7 +145,7 @@ class Case:
     def told(self, widths: Widths) -> Cell:
         """What these widths take, untrained."""
         cost = cost_of(self.graph, choose_any(self.graph, widths))
-        found = figures(self.blueprint.file(width_array(self.graph, widths)))
+        found = figures(self.blueprint.at(width_array(self.graph, widths)))
         return {"widths": list(widths.values()), "macs": cost.macs, "params": cost.params, **found}
 
 
@@ -347,6 +349,10 @@ class Training:
             model = copy.deepcopy(self.theirs[way][share])
             return model, self.case.told(widths_of(model, self.case.graph))
         widths = self.case.widths(way, share)
+        return self.cut_to(widths), self.case.told(widths)
+
+    def cut_to(self, widths: Widths) -> nn.Module:
+        """The trained network at these widths: the channels stay that its weights score highest."""
         left = cost_of(self.case.graph, choose_any(self.case.graph, widths)).params / cost_of(self.case.graph).params
         dense = copy.deepcopy(self.dense)
         scores = channel_scores(
@@ -355,8 +361,7 @@ class Training:
             share=left,
             device=torch.device("cpu"),
         )
-        model = prunit.compact(dense, self.case.graph, choose(self.case.graph, scores, widths))
-        return model, self.case.told(widths)
+        return prunit.compact(dense, self.case.graph, choose(self.case.graph, scores, widths))
 
     def cells(self) -> Iterator[tuple[dict[str, str], Callable[[], Cell]]]:
         """The dense network and every way to cut it."""
@@ -415,7 +420,8 @@ def _beside(twin: Twin, real: Judged, dataset: Dataset) -> Cell:
 
 def _on_part(twin: Twin) -> Cell:
     """What the trained network takes, with its own weights and ranges."""
-    return {"left_to_cpu": len(compiled(twin.data, part(PART)).left_to_cpu), "final": figures(twin.data)}
+    left = compiled(file_for(twin.lowered, part(PART)), part(PART)).left_to_cpu
+    return {"left_to_cpu": len(left), "final": figures(twin.lowered)}
 
 
 # ── all of it ──

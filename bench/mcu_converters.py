@@ -179,13 +179,13 @@ def of_a_plan(rounds: int) -> dict[str, float]:
     graph = trace(model, example)
     start = time.perf_counter()
     blueprint = Blueprint(model.eval(), graph, example)
-    blueprint.file(graph.sizes)
+    blueprint.file(graph.sizes, part("tflm"))
     first = time.perf_counter() - start
     noise, seconds = np.random.default_rng(0), []
     for _ in range(rounds):
         widths = np.array([g.size if g.pinned else noise.integers(1, g.size + 1) for g in graph.groups], np.float64)
         start = time.perf_counter()
-        blueprint.file(widths)
+        blueprint.file(widths, part("tflm"))
         seconds.append(time.perf_counter() - start)
     return {"first_s": round(first, 2), "file_ms": round(1e3 * statistics.median(seconds), 1)}
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -10,13 +11,15 @@ from prunit.errors import FileError, PortfolioError
 
 
 @contextmanager
-def staged(path: Path) -> Generator[Path, None, None]:
+def staged(path: Path, *, shared: bool = False) -> Generator[Path, None, None]:
     """A path beside `path` to write to: it takes the place of `path` when the block ends well, and vanishes if not.
 
     So a reader finds the old file or the whole new one, after a kill or a power cut too. The staging name is fixed:
-    what a killed process left behind is overwritten by the next attempt.
+    what a killed process left behind is overwritten by the next attempt. With `shared` it is each process's own, for a
+    file that several write at the same time.
     """
-    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    own = f"{os.getpid()}-{threading.get_ident()}." if shared else ""
+    temporary = path.with_name(f".{path.stem}.{own}tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -72,7 +75,10 @@ def _flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomically(path: Path, data: bytes | str) -> None:
-    """Write the whole file or none of it; `FileError` in one line where the disk or the folder refuses."""
-    with staged(path) as temporary:
+def write_atomically(path: Path, data: bytes | str, *, shared: bool = False) -> None:
+    """Write the whole file or none of it; `FileError` in one line where the disk or the folder refuses.
+
+    With `shared` several processes may write it at the same time: it is that of the last one.
+    """
+    with staged(path, shared=shared) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)

@@ -80,6 +80,23 @@ def test_constants_behind_a_flatbuffer_are_warned_of(tmp_path: Path) -> None:
     assert "TensorFlow Lite Micro does not look behind the flatbuffer" in found.out
 
 
+def test_a_plan_of_an_arena_is_told_and_one_of_other_tensors_warned_of(tmp_path: Path) -> None:
+    schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
+    import flatbuffers
+
+    network = residual()
+    (tmp_path / "net.tflite").write_bytes(flatbuffer_of(network, offsets=dict.fromkeys(network.inputs, 0)))
+    found = json.loads(prunit("inspect", tmp_path / "net.tflite", "--json").out)
+    assert "says where tensors lie" in found["arena"]
+    assert "beware" not in found
+    model = schema.ModelT.InitFromPackedBuf((tmp_path / "net.tflite").read_bytes(), 0)
+    model.subgraphs[0].tensors.append(schema.TensorT())
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    (tmp_path / "net.tflite").write_bytes(bytes(builder.Output()))
+    assert "is of other tensors" in prunit("inspect", tmp_path / "net.tflite").out
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [(b"hello, I am text", "is not a TensorFlow Lite file"), (b"\x1c\0\0\0TFL3" + bytes(8), "cut short or damaged")],

@@ -11,6 +11,7 @@ from prunit.errors import ModelError
 from prunit.export.untrained import Untrained
 from prunit.graph import ChannelGraph, trace
 from prunit.mcu.network import IntegerNetwork
+from prunit.mcu.parts import part
 from prunit.prices.costs import width_array
 from prunit.recipe import blueprint as drawn
 from prunit.recipe.blueprint import Blueprint
@@ -74,7 +75,7 @@ def test_weights_are_made_up_where_they_count() -> None:
     made = next(t.values for t in narrow.tensors if t.kind == "int8" and t.values is not None and t.values.size > 100)
     assert not made.any()
     assert made.strides == (0,) * made.ndim  # of no memory
-    assert blueprint.file(graph.sizes) == blueprint.file(graph.sizes)
+    assert blueprint.file(graph.sizes, part("tflm")) == blueprint.file(graph.sizes, part("tflm"))
 
 
 def test_the_network_is_translated_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

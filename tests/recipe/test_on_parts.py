@@ -60,8 +60,9 @@ def decided(net: Net, budget: str, **settings: object) -> Decision:
 def told(net: Net, decision: Decision) -> dict[str, float]:
     """What the tools say of a plan's network, asked here anew."""
     _, graph, blueprint = net
-    data = blueprint.file(width_array(graph, decision.plan.widths))
-    found = compiled(data, part(NPU)).check()
+    widths = width_array(graph, decision.plan.widths)
+    data = blueprint.file(widths, part("tflm"))
+    found = compiled(blueprint.file(widths, part(NPU)), part(NPU)).check()
     return {
         "arena": arena(data).total_bytes,
         "flash": len(data),
@@ -104,7 +105,7 @@ def test_every_recipe_meets_them(net: Net, recipe: str) -> None:
 
 def dense_cycles(net: Net) -> float:
     _, graph, blueprint = net
-    return compiled(blueprint.file(graph.sizes), part(NPU)).check().cycles
+    return compiled(blueprint.file(graph.sizes, part(NPU)), part(NPU)).check().cycles
 
 
 def test_a_mode_of_times_shares_the_parts_own(net: Net) -> None:
@@ -132,7 +133,7 @@ def test_a_budget_out_of_reach_names_the_nearest_figure(net: Net) -> None:
     ) as raised:
         decided(net, f"cycles=3k@{NPU}")
     _, graph, blueprint = net
-    least = compiled(blueprint.file(np.where(graph.free, 1, graph.sizes)), part(NPU)).check().cycles
+    least = compiled(blueprint.file(np.where(graph.free, 1, graph.sizes), part(NPU)), part(NPU)).check().cycles
     assert raised.value.closest["cycles"] == least  # the compiler's own word
 
 
@@ -189,7 +190,7 @@ def test_channels_up_to_a_whole_block_are_free(net: Net) -> None:
 def test_all_cycles_are_some_operators(net: Net) -> None:
     _, graph, blueprint = net
     network = blueprint.at(graph.sizes)
-    found = compiled(blueprint.file(graph.sizes), part(NPU))
+    found = compiled(blueprint.file(graph.sizes, part(NPU)), part(NPU))
     assert sum(cycles_by_operator(network, found).values()) == found.cycles
 
 

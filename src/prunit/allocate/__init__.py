@@ -8,6 +8,7 @@ An allocator sees a graph, scores, a budget and constraints, never a model. To a
 from collections.abc import Mapping
 from typing import Final, Protocol
 
+from prunit.allocate.balanced import balance, balanced
 from prunit.allocate.budget import KEYS, MEASURED, ON_PARTS, Budget, Limit
 from prunit.allocate.by_complexity import Complexity, by_complexity
 from prunit.allocate.by_density import Densities, by_density
@@ -31,6 +32,8 @@ __all__ = [
     "Limit",
     "Meter",
     "Target",
+    "balance",
+    "balanced",
     "by_complexity",
     "by_density",
     "closer",
@@ -45,4 +48,8 @@ class Allocator(Protocol):
     def __call__(self, target: Target, scores: Scores, /) -> Widths: ...
 
 
-ALLOCATORS: Final[Mapping[str, Allocator]] = {"uniform": uniform, "global": global_threshold}
+ALLOCATORS: Final[Mapping[str, Allocator]] = {
+    "uniform": uniform,
+    "global": global_threshold,
+    "balanced": balanced,
+}

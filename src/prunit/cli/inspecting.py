@@ -143,6 +143,10 @@ def _tflite(file: Path, *, as_json: bool) -> None:
         "operators": dict(read.operators),
         "variant of": _variant_of(file),
     }
+    if read.placed:
+        facts["arena"] = "a plan in the file says where tensors lie"
+    if read.misplaced:
+        facts["beware"] = "its plan of an arena is of other tensors: compile it again from a file without such a plan"
     if read.outside:
         facts["beware"] = "TensorFlow Lite Micro does not look behind the flatbuffer and would answer nonsense"
     facts |= _embedded(file)

@@ -179,7 +179,10 @@ LEAVES: Final[dict[type[nn.Module], Leaf]] = {
 _CALLED: Final = "conv1d conv2d conv3d batch_norm linear layer_norm adaptive_avg_pool2d dropout relu relu_ relu6 silu"
 _SEEN: Final[list[tuple[Any, str, Any]]] = [
     *((F, name, getattr(F, name)) for name in f"{_CALLED} hardswish hardsigmoid mish gelu _verify_batch_size".split()),
-    *((torch, name, getattr(torch, name)) for name in "conv1d conv2d conv3d batch_norm layer_norm relu sigmoid".split()),
+    *(
+        (torch, name, getattr(torch, name))
+        for name in "conv1d conv2d conv3d batch_norm layer_norm relu sigmoid".split()
+    ),
     *(
         (kind, name, vars(kind)[name])
         for leaf in LEAVES

@@ -16,6 +16,11 @@ from prunit.mcu.network import IntegerNetwork, Operator, Tensor
 _SCHEMA: Final = "ai_edge_litert.schema_py_generated"
 _IDENTIFIER: Final = b"TFL3"
 _VERSION: Final = 3
+PLACES: Final = "OfflineMemoryAllocation"
+"""The metadata in which TensorFlow Lite Micro looks for where tensors lie in its arena."""
+_PLAN: Final = 1
+"""The version of such a plan."""
+_UNPLACED: Final = -1
 _OLD_CODES: Final = 127
 """The largest code that the field holds in which old readers look."""
 
@@ -45,11 +50,11 @@ _OPTIONS: Final[Mapping[str, str]] = {
 _ENUMS: Final[Mapping[str, str]] = {"padding": "Padding", "fusedActivationFunction": "ActivationFunctionType"}
 
 
-def flatbuffer_of(network: IntegerNetwork) -> bytes:
-    """The file of a network.
+def flatbuffer_of(network: IntegerNetwork, *, offsets: Mapping[str, int] | None = None) -> bytes:
+    """The file of a network, with `offsets` in bytes at which its tensors lie in an arena (`placing.offsets_of`).
 
-    Raises `ModelError` for an operator or an option that the schema does not have, and `MissingExtraError` without the
-    extra `mcu`.
+    Tensors that are not named there TensorFlow Lite Micro places by itself. Raises `ModelError` for an operator or an
+    option that the schema does not have, and `MissingExtraError` without the extra `mcu`.
     """
     flatbuffers: Any = engine("flatbuffers", extra="mcu")
     schema: Any = engine(_SCHEMA, extra="mcu")
@@ -67,9 +72,43 @@ def flatbuffer_of(network: IntegerNetwork) -> bytes:
     graph.operators = [_operator(schema, operator, codes, places) for operator in network.operators]
     graph.inputs = [places[name] for name in network.inputs]
     graph.outputs = [places[name] for name in network.outputs]
+    if offsets:
+        model.metadata = [_placed(schema, model, network, offsets)]
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), _IDENTIFIER)
     return bytes(builder.Output())
+
+
+def without_places(data: bytes) -> bytes:
+    """A file without the plan of an arena that stands in it; the same bytes where there is none."""
+    flatbuffers: Any = engine("flatbuffers", extra="mcu")
+    schema: Any = engine(_SCHEMA, extra="mcu")
+    model = schema.ModelT.InitFromPackedBuf(data, 0)
+    plans = [each for each in model.metadata or () if each.name == PLACES.encode()]
+    if not plans:
+        return data
+    model.metadata = [each for each in model.metadata if each not in plans] or None
+    for plan in plans:
+        model.buffers[plan.buffer] = schema.BufferT()
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), _IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def _placed(schema: Any, model: Any, network: IntegerNetwork, offsets: Mapping[str, int]) -> Any:
+    """The plan of an arena as TensorFlow Lite Micro reads it: version, graph, and an offset for each tensor, or -1."""
+    each = [offsets.get(tensor.name, _UNPLACED) for tensor in network.tensors]
+    made = schema.MetadataT()
+    made.name, made.buffer = PLACES, len(model.buffers)
+    model.buffers.append(_buffer(schema, np.array([_PLAN, 0, len(each), *each], np.int32)))
+    return made
+
+
+def _buffer(schema: Any, values: np.ndarray) -> Any:
+    held = schema.BufferT()
+    little = np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False)
+    held.data = np.frombuffer(little.tobytes(), np.uint8)
+    return held
 
 
 def _tensor(schema: Any, model: Any, tensor: Tensor) -> Any:
@@ -77,11 +116,8 @@ def _tensor(schema: Any, model: Any, tensor: Tensor) -> Any:
     made.name, made.shape = tensor.name, list(tensor.shape)
     made.type = getattr(schema.TensorType, tensor.kind.upper())
     if tensor.values is not None:
-        held = schema.BufferT()
-        little = np.ascontiguousarray(tensor.values).astype(tensor.values.dtype.newbyteorder("<"), copy=False)
-        held.data = np.frombuffer(little.tobytes(), np.uint8)
         made.buffer = len(model.buffers)
-        model.buffers.append(held)
+        model.buffers.append(_buffer(schema, tensor.values))
     if tensor.scales:
         made.quantization = schema.QuantizationParametersT()
         made.quantization.scale = np.array(tensor.scales, np.float32)

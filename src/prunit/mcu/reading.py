@@ -7,9 +7,12 @@ from typing import Any, Final
 
 from prunit.edge.session import engine
 from prunit.errors import FileError
+from prunit.mcu.flatbuffer import PLACES
 
 _SCHEMA: Final = "ai_edge_litert.schema_py_generated"
 _IDENTIFIER: Final = b"TFL3"
+_PLAN_HEAD: Final = 3
+"""Numbers before the offsets in a plan of an arena."""
 _AT: Final = slice(4, 8)
 """Where a flatbuffer says what it is."""
 
@@ -38,7 +41,9 @@ class End:
 class Content:
     """What a file holds. `operators` counts them by name; those in `custom` are none of TensorFlow Lite's.
 
-    `outside`: some constants stand behind the flatbuffer, where TensorFlow Lite Micro does not look.
+    `placed`: a plan says where tensors lie in an arena; `misplaced`: of another number of tensors than there are, as in
+    files that Vela made of one with a plan. `outside`: some constants stand behind the flatbuffer, where TensorFlow
+    Lite Micro does not look.
     """
 
     inputs: tuple[End, ...]
@@ -46,6 +51,8 @@ class Content:
     operators: Mapping[str, int]
     custom: frozenset[str]
     constant_bytes: int
+    placed: bool
+    misplaced: bool
     outside: bool
 
 
@@ -60,12 +67,17 @@ def content_of(data: bytes, what: str = "the file") -> Content:
         names = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
         kinds = {value: name.lower() for name, value in vars(schema.TensorType).items() if isinstance(value, int)}
         codes = [_code(names, code) for code in model.operatorCodes]
+        told = {each.buffer: bytes(each.name) for each in model.metadata or ()}
+        plans = [model.buffers[place].data for place, name in told.items() if name == PLACES.encode()]
+        held_as_constants = [held for place, held in enumerate(model.buffers) if place not in told]
         return Content(
             inputs=tuple(_end(kinds, graph.tensors[place]) for place in graph.inputs),
             outputs=tuple(_end(kinds, graph.tensors[place]) for place in graph.outputs),
             operators=dict(Counter(codes[operator.opcodeIndex] for operator in graph.operators).most_common()),
             custom=frozenset(bytes(c.customCode).decode(errors="replace") for c in model.operatorCodes if c.customCode),
-            constant_bytes=sum(len(held.data) if held.data is not None else held.size for held in model.buffers),
+            constant_bytes=sum(len(held.data) if held.data is not None else held.size for held in held_as_constants),
+            placed=bool(plans),
+            misplaced=any(len(plan) != 4 * (_PLAN_HEAD + len(graph.tensors)) for plan in plans),
             outside=any(held.offset > 1 for held in model.buffers),
         )
     except Exception as error:  # what flatbuffers raises for bytes that are cut short shares no base class

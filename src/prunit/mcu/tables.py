@@ -82,7 +82,7 @@ class CycleTable:
         if missing:
             # another process may have measured others meanwhile
             self._cycles = {**_read(self.file), **self._cycles}
-            write_atomically(self.file, _written(self._cycles))
+            write_atomically(self.file, _written(self._cycles), shared=True)
         return len(missing)
 
 

@@ -18,8 +18,9 @@ from prunit.export.tflite import integer_network, stand_in_spans
 from prunit.export.translation import Translation
 from prunit.export.untrained import Untrained, spread_plan
 from prunit.graph import ChannelGraph
-from prunit.mcu.flatbuffer import flatbuffer_of
+from prunit.mcu.micro import file_for
 from prunit.mcu.network import IntegerNetwork
+from prunit.mcu.parts import Part
 from prunit.mcu.resizing import resized
 from prunit.prices.costs import cost_model, width_array
 
@@ -51,9 +52,9 @@ class Blueprint:
         """The same with weights of zeros, which is faster: for what goes by shapes."""
         return resized(self._dense, self._sides(widths), drawn=False)
 
-    def file(self, widths: np.ndarray) -> bytes:
-        """The flatbuffer of the network at these widths."""
-        return flatbuffer_of(self.at(widths))
+    def file(self, widths: np.ndarray, on: Part) -> bytes:
+        """The flatbuffer of the network at these widths, as it is for a part."""
+        return file_for(self.at(widths), on)
 
     def _sides(self, widths: np.ndarray) -> dict[str, tuple[int, int]]:
         inputs, outputs = self._model.channels_at(widths)

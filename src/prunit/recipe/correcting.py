@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from prunit.allocate import Budget, Limit, Meter
+from prunit.allocate import Budget, Limit, Meter, balance
 from prunit.errors import BudgetError
 from prunit.prices.costs import width_array
 from prunit.recipe.config import PruneConfig
@@ -32,13 +32,14 @@ _STRICTER: Final = 1.01
 def met_by_tools(scored: Scored, budget: Budget, config: PruneConfig) -> Decision:
     """The widest plan found whose figures are within the budget as the parts' own tools report them.
 
-    An accelerator's whole blocks of channels suit wide layers. Where a budget leaves layers about a block, half blocks
-    may hold much more: both are tried, and the plan is taken that holds more, multiply-adds and parameters alike.
+    Where time on an accelerator is limited and nobody named a recipe, widths are balanced: steps are priced by that
+    very time. Whole blocks of channels suit wide layers. Where a budget leaves layers about a block, half blocks may
+    hold much more: both are tried, and the better balanced plan is taken.
     Raises `BudgetError` with the closest reachable figures, which are those of the tools too.
     """
     found: list[Decision] = []
     refused: BudgetError | None = None
-    for each in _roundings(scored, config):
+    for each in _roundings(scored, _balanced(scored, config)):
         try:
             found.append(_met(scored, budget, each))
         except BudgetError as error:
@@ -46,12 +47,21 @@ def met_by_tools(scored: Scored, budget: Budget, config: PruneConfig) -> Decisio
     if not found:
         assert refused is not None
         raise refused
-    return max(found, key=lambda decision: decision.cost.macs * decision.cost.params)
+    return max(found, key=lambda decision: balance(scored.graph, decision.plan.widths))
+
+
+def _balanced(scored: Scored, config: PruneConfig) -> PruneConfig:
+    """Unless a recipe was asked for by name, or an evaluator, which is a part of one."""
+    named = {"recipe", "evaluator", "tau"} & config.model_fields_set
+    return config if named or not _timed(scored) else config.model_copy(update={"recipe": "balanced"})
+
+
+def _timed(scored: Scored) -> bool:
+    return any(meter.predicts and name in _OF_TIME for name, meter in _of(scored))
 
 
 def _roundings(scored: Scored, config: PruneConfig) -> list[PruneConfig]:
-    timed = any(meter.predicts and name in _OF_TIME for name, meter in _of(scored))
-    if config.round_to != "auto" or not timed:
+    if config.round_to != "auto" or not _timed(scored):
         return [config]
     return [config, config.model_copy(update={"round_to": BLOCK // 2})]
 
@@ -72,7 +82,7 @@ def _met(scored: Scored, budget: Budget, config: PruneConfig) -> Decision:
         widths = width_array(scored.graph, decision.plan.widths)
         used, told = _told(scored, budget, widths)
         worst = max(used.values(), default=0.0)
-        if worst <= 1 and (best is None or decision.cost.macs > best.cost.macs):
+        if worst <= 1 and (best is None or _better(scored, decision, best)):
             best = replace(
                 decision, used={**decision.used, **used}, predicted={**decision.predicted, **_pairs(scored, told)}
             )
@@ -90,6 +100,10 @@ def _met(scored: Scored, budget: Budget, config: PruneConfig) -> Decision:
             budget.on_parts, closest[1], {name: meter.exact(scored.graph.sizes) for name, meter in _of(scored)}
         )
     return best
+
+
+def _better(scored: Scored, one: Decision, other: Decision) -> bool:
+    return balance(scored.graph, one.plan.widths) > balance(scored.graph, other.plan.widths)
 
 
 def _of(scored: Scored) -> list[tuple[str, PartMeter]]:

@@ -26,6 +26,7 @@ from prunit.export.tflite import Twin, integer_twin
 from prunit.files import inside, staged, write_atomically
 from prunit.mcu.csource import ARENA_NOTE, c_source
 from prunit.mcu.litert import Kernels, answers
+from prunit.mcu.micro import file_for
 from prunit.mcu.network import Tensor
 from prunit.mcu.numbers import quantised
 from prunit.mcu.parts import Part
@@ -62,11 +63,11 @@ def embedded(work: Work, variants: Sequence[Variant], parts: Sequence[Part]) -> 
     if not parts:
         return list(variants)
     found: list[Variant] = []
-    dense: Mapping[str, float] = {}
+    dense: Mapping[str, Mapping[str, float]] = {}
     for variant in variants:
         try:
             made = _Embedding(work, variant, parts, Beside(work, variant), dense).made()
-            dense = dense or {name: value for on in made.parts for name, value in on.figures.items()}
+            dense = dense or {on.part: on.figures for on in made.parts}
         except _CANNOT as error:
             logging.getLogger(__name__).warning("%s is not made for %s: %s", variant.name, _names(parts), error)
             made = None
@@ -101,8 +102,8 @@ class _Embedding:
     variant: Variant
     parts: Sequence[Part]
     beside: Beside
-    dense: Mapping[str, float]
-    """By figure what the dense variant takes, of which a budget may ask a share; empty where that is not known."""
+    dense: Mapping[str, Mapping[str, float]]
+    """By part what the dense variant takes of it, of which a budget may ask a share; empty where that is not known."""
 
     def made(self) -> Embedded:
         """Its record; what stands in the folder is not made again where the same was asked for."""
@@ -226,7 +227,7 @@ class _Embedding:
             figures = figures_of(data, on)
             tool = named("tflite-micro")
         else:
-            found = compiled(data, on)
+            found = compiled(file_for(twin.lowered, on), on)
             figures, data = figures_by_compiler(found), found.data
             write_atomically(folder / FOLDER / f"{name}-{on.name}.tflite", data)
             file = StoredFile.of(folder, f"{FOLDER}/{name}-{on.name}.tflite")
@@ -269,8 +270,8 @@ class _Embedding:
     def _limits(self, on: Part) -> dict[str, float]:
         budget = [f"{key}={text}" for key, text in self.variant.budget.items()]
         limits = Budget.parse(budget).on_parts if budget else ()
-        known = [limit for limit in limits if limit.part == on.name and (limit.share is None or self.dense)]
-        return {limit.figure: limit.of(self.dense) for limit in known}
+        known = [limit for limit in limits if limit.part == on.name and (limit.share is None or on.name in self.dense)]
+        return {limit.figure: limit.of(self.dense.get(on.name, {})) for limit in known}
 
 
 def _numbers(tensor: Tensor) -> Numbers:

@@ -21,6 +21,8 @@ class Recipe:
     """What every layer keeps at least, where the user does not say."""
     switches: tuple[str, ...] = ()
     """Settings of this recipe alone, which a plan tells of."""
+    frees_streams: bool = False
+    """Residual streams are free to shrink where the user leaves it open: the recipe knows what they are worth."""
 
 
 RECIPES: Final[Mapping[str, Recipe]] = {
@@ -38,6 +40,11 @@ RECIPES: Final[Mapping[str, Recipe]] = {
         switches=("mode", "draw", "shares", "memory", "memory_batch"),
     ),
     "uniform": Recipe("every layer keeps the same share of its channels", "magnitude"),
+    "balanced": Recipe(
+        "the largest product of the shares of weights that layers keep, each step priced by what is limited",
+        "synflow",
+        frees_streams=True,
+    ),
 }
 
 

@@ -42,7 +42,7 @@ class Asked:
         """What the part's own tools report when group i keeps `widths[i]` channels."""
         key = tuple(map(int, widths))
         if key not in self.reports:
-            self.reports[key] = figures_of(self.blueprint.file(widths), self.part)
+            self.reports[key] = figures_of(self.blueprint.file(widths, self.part), self.part)
         return self.reports[key]
 
     @cached_property

@@ -5,6 +5,7 @@ reconvene  unstructured pruning at initialisation -> sensitivity evaluator -> st
 global     channels of all layers ranked together by their score (as SNAP, 3SP and PreCrop-like methods do)
 complexity layers lose channels by their share of the parameters, multiply-adds or memory (Zawish et al. 2024)
 uniform    every layer keeps the same share: the baseline
+balanced   no layer is thin: the largest product of what layers keep, steps priced by what the budget limits
 """
 
 import time
@@ -17,7 +18,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from prunit.allocate import MEASURED, Budget, Constraints, Densities, Meter, Target, global_threshold, uniform
+from prunit.allocate import (
+    MEASURED,
+    Budget,
+    Constraints,
+    Densities,
+    Meter,
+    Target,
+    balanced,
+    global_threshold,
+    uniform,
+)
 from prunit.batches import Batch
 from prunit.cut.plans import Plan, choose
 from prunit.errors import BudgetError, ConfigError, ModelError, PlanError
@@ -87,6 +98,7 @@ class Scored(Shown):
     def decide(self, budget: Budget, config: PruneConfig, *, target: Target | None = None) -> Decision:
         """The plan of `config.recipe` within a budget; `target` is that budget on the graph, if it is there already."""
         started = time.perf_counter()
+        config = _as_meant(config)
         target = target or first_reachable(self.graph, budget, config, self.meters)
         case = Case(
             *(self.model, target.graph, target, self.method, self.score, self.weights, self.batches, config),
@@ -186,6 +198,13 @@ def method_of(config: PruneConfig, score: Score | Saliency | None = None) -> tup
     return recipe, method if config.rounds is None else replace(method, rounds=config.rounds)
 
 
+def _as_meant(config: PruneConfig) -> PruneConfig:
+    """With what `residual=auto` means to a recipe that weighs streams itself."""
+    if config.residual == "auto" and recipe_of(config).frees_streams:
+        return config.model_copy(update={"residual": "prune"})
+    return config
+
+
 def constraints_of(config: PruneConfig, meters: Mapping[str, Meter] | None = None) -> Constraints:
     """What a configuration asks of widths; `ConfigError` for what can never hold.
 
@@ -199,6 +218,7 @@ def narrowest(
     graph: ChannelGraph, budget: Budget, config: PruneConfig, meters: Mapping[str, Meter] | None = None
 ) -> Target:
     """The budget on the graph, every group as narrow as the configuration lets it get; `BudgetError` beyond that."""
+    config = _as_meant(config)
     meters = meters_of(graph, budget, config) if meters is None else meters
     constraints = constraints_of(config, meters)
     if constraints.round_to == "auto":
@@ -215,6 +235,7 @@ def first_reachable(
 
     Where only ram is limited, groups are whole that are not alive at the peak.
     """
+    config = _as_meant(config)
     meters = meters_of(graph, budget, config) if meters is None else meters
     return first_narrowing(_asked(graph, budget, config, meters), config)
 
@@ -311,6 +332,12 @@ def _uniform(case: Case) -> Found:
     return scores, uniform(case.target, scores), why
 
 
+def _balanced(case: Case) -> Found:
+    scores = per_channel(case.graph, case.weights, case.method.gather)
+    why = {g.name: "its steps lose least of the layers' product for what they save" for g in case.graph.groups}
+    return scores, balanced(case.target, scores), why
+
+
 def _global(case: Case) -> Found:
     scores = per_channel(case.graph, case.weights, case.method.gather)
     widths = global_threshold(case.target, scores)
@@ -322,5 +349,6 @@ WAYS: Final[Mapping[str, Way]] = {
     "global": _global,
     "complexity": complexity,
     "uniform": _uniform,
+    "balanced": _balanced,
 }
 """The way to widths of each of the recipes in `recipe.offered`."""

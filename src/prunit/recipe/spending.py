@@ -51,9 +51,9 @@ def spent_on(on: Part, blueprint: Blueprint, plan: Plan) -> Spent:
     graph = blueprint.graph
     widths = width_array(graph, plan.widths)
     if on.kind == "tflm":
-        own, dense = (figures_of(blueprint.file(each), on) for each in (widths, graph.sizes))
+        own, dense = (figures_of(blueprint.file(each, on), on) for each in (widths, graph.sizes))
         return Spent(on, "tflite-micro", own, dense)
-    own, dense = (compiled(blueprint.file(each), on) for each in (widths, graph.sizes))
+    own, dense = (compiled(blueprint.file(each, on), on) for each in (widths, graph.sizes))
     network = blueprint.shapes_at(widths)
     now, before = (cycles_by_operator(network, found) for found in (own, dense))
     layers = tuple(

@@ -10,7 +10,7 @@ from prunit.export.quantising.choosing import METHODS, answers, error_of
 from prunit.export.quantising.network import Network
 from prunit.export.quantising.ranges import Batches, images_of, observed, span
 from prunit.export.tflite.lowering import integer_network
-from prunit.mcu.flatbuffer import flatbuffer_of
+from prunit.mcu.micro import for_tflm, tflm_file
 from prunit.mcu.network import IntegerNetwork
 from prunit.mcu.session import IntegerSession
 
@@ -19,11 +19,14 @@ from prunit.mcu.session import IntegerSession
 class Twin:
     """A network of integers and the bytes of its file, and how they came about.
 
-    `method` says how ranges were found on so many `images`; `error` is that of the output which is worst, as a share of
-    how much it varies from image to image (`choosing.error_of`).
+    `network` is what the file holds, for a small arena of TensorFlow Lite Micro; `lowered` is the same with all
+    paddings of the float file, for the compiler of an NPU. Their answers are the same to the bit. `method` says how
+    ranges were found on so many `images`; `error` is that of the worst output, as a share of how much it varies from
+    image to image (`choosing.error_of`).
     """
 
     network: IntegerNetwork
+    lowered: IntegerNetwork
     data: bytes
     method: str
     images: int
@@ -61,8 +64,9 @@ def integer_twin(
     twins: list[Twin] = []
     for method in methods:
         made = integer_network(network, {tensor: span(one, method) for tensor, one in seen.items()}, name=name)
-        data = flatbuffer_of(made)
-        found = IntegerSession(made, data, kernels="reference").run_all(held_BCHW)
+        small = for_tflm(made)
+        data = tflm_file(small)
+        found = IntegerSession(small, data, kernels="reference").run_all(held_BCHW)
         error = max(error_of(a, b) for a, b in zip(found, expected, strict=True))
-        twins.append(Twin(made, data, method, len(x_BCHW), error))
+        twins.append(Twin(small, made, data, method, len(x_BCHW), error))
     return min(twins, key=lambda twin: twin.error)
