@@ -78,9 +78,7 @@ def _number(value: Any, whole: bool) -> Any:
     return None
 
 
-def gives_values(
-    name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], module: nn.Module | None
-) -> bool:
+def gives_values(name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], module: nn.Module | None) -> bool:
     """Whether code outside of PyTorch's layers gives this operator a number to compute with, or writes out a width."""
     if type(module).__module__.startswith("torch.nn.") or name == "native_dropout":
         return False

@@ -122,9 +122,7 @@ def following(model: nn.Module, follower: Follower, *, short: bool = True) -> It
     plain = [m for _, m in modules if short and _is_plain(m)]
     odd = {id(m) for _, m in modules}.difference(map(id, plain))
     handles = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave, with_kwargs=True)]
-    handles += [
-        m.register_forward_pre_hook(given, prepend=True, with_kwargs=True) for _, m in modules if id(m) in odd
-    ]
+    handles += [m.register_forward_pre_hook(given, prepend=True, with_kwargs=True) for _, m in modules if id(m) in odd]
     for module in plain:
         module.__dict__["_call_impl"] = MethodType(call, module)
     try:
