@@ -22,11 +22,16 @@ T = TypeVar("T")
 
 def arguments(name: str, about: str | None, **numbers: int) -> argparse.Namespace:
     """The parsed command line of benchmark `name`: --json FILE and one whole number per name in `numbers`."""
+    return parser_of(name, about, **numbers).parse_args()
+
+
+def parser_of(name: str, about: str | None, **numbers: int) -> argparse.ArgumentParser:
+    """The same to be given further options."""
     parser = argparse.ArgumentParser(prog=f"python -m bench.{name}", description=about)
     parser.add_argument("--json", type=Path, default=RESULTS / f"{name}.json", metavar="FILE", help="where to write")
     for option, default in numbers.items():
         parser.add_argument(f"--{option}", type=int, default=default, help=f"default {default}")
-    return parser.parse_args()
+    return parser
 
 
 def take_turns(

@@ -7,20 +7,28 @@ Their dependency graph is built once more on its own, to hold against our trace.
 Torch-Pruning does in its constructor and again in a step; so trace is held against the constructor, too. Then residual
 networks of up to 1,000 convolutions, to see whether what prunit takes grows with the number of layers.
 
+With `--against SRC` the trace of another build of prunit, whose `src` that is, is held against this one's: each in a
+process of its own, as what runs before it in the same process decides what the processor's caches hold.
+
 Both keep the classifier's outputs and halve everything else, residual streams included. Torch-Pruning changes the
 model that it is given, so it gets a fresh copy each time, made before the clock starts.
 """
 
 import copy
 import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
-from bench._common import arguments, quotient, record, spread, take_turns, write
-from bench._nets import HALVED, MORE, Make, count, plan_at
+from bench._builds import NETS, Build
+from bench._common import ROOT, parser_of, quotient, record, spread, take_turns, write
+from bench._nets import Make, count, plan_at
 from prunit.cut.surgery import compact
 from prunit.graph import trace
 
@@ -81,8 +89,11 @@ def _parts(tool: str, times: list[tuple[float, float]]) -> Parts:
     return parts | {"cpu": times[-1][1] - times[0][1]}
 
 
-def measure(make: Make, rounds: int) -> dict[str, Any]:
-    """Both tools on one model: milliseconds by tool and part, their ratio, and the parameters that each leaves."""
+def measure(make: Make, rounds: int, builds: Mapping[str, Callable[[], float]] | None = None) -> dict[str, Any]:
+    """Both tools on one model: milliseconds by tool and part, their ratio, and the parameters that each leaves.
+
+    `builds` give the milliseconds of one trace by this build ("now") and by another ("earlier").
+    """
     model, example = make()
     params: dict[str, int] = {}
 
@@ -97,7 +108,9 @@ def measure(make: Make, rounds: int) -> dict[str, Any]:
         return parts
 
     turns = {"prunit": ours, "torch_pruning": theirs, "graph": lambda: {"graph": graph_alone(model, example)}}
+    turns |= {name: lambda trace=trace: {"trace": trace()} for name, trace in (builds or {}).items()}
     found = take_turns(turns, rounds)
+    by_build = {name: [run["trace"] for run in found.pop(name)] for name in builds or {}}
     alone = [run["graph"] for run in found.pop("graph")]
     totals = {tool: [sum(run[part] for part in PARTS[tool]) for run in runs] for tool, runs in found.items()}
     traced = [run["trace"] for run in found["prunit"]]
@@ -107,6 +120,10 @@ def measure(make: Make, rounds: int) -> dict[str, Any]:
     planned = [run["plan"] + run["compact"] for run in found["prunit"]]
     if not 0.8 < params["prunit"] / params["torch_pruning"] < 1.25:
         raise SystemExit(f"the two tools left different networks: {params} parameters")
+    compared: dict[str, Any] = {}
+    if by_build:
+        compared["trace_ms_by_build"] = {name: spread(times) for name, times in by_build.items()}
+        compared["trace_times_earlier"] = quotient(by_build["earlier"], by_build["now"])
     return {
         "params": {"dense": count(model), **params},
         "total_ms": {tool: spread(times) for tool, times in totals.items()},
@@ -120,6 +137,7 @@ def measure(make: Make, rounds: int) -> dict[str, Any]:
         "trace_times_faster_than_constructor": quotient(built, traced),
         "cut_times_faster": quotient(step, cut),
         "plan_and_cut_times_faster": quotient(step, planned),
+        **compared,
     }
 
 
@@ -158,22 +176,37 @@ def growth(layers: int, rounds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    options = arguments("speed", __doc__, rounds=9, threads=2)
+    parser = parser_of("speed", __doc__, rounds=9, threads=2)
+    parser.add_argument("--against", type=Path, metavar="SRC", help="the `src` of another build, to compare its trace")
+    options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    rows = []
-    for key, net in (HALVED | MORE).items():
-        row = {"model": key, "title": net.title, **measure(net.make, options.rounds)}
-        total, ratio = row["total_ms"], row["times_faster"]
-        print(
-            f"{net.title}: prunit {total['prunit']['median']:.0f} ms, Torch-Pruning"
-            f" {total['torch_pruning']['median']:.0f} ms, {ratio['of_medians']:.1f} times; trace"
-            f" {row['trace_times_faster']['of_medians']:.1f}, cut {row['cut_times_faster']['of_medians']:.1f} times"
-        )
-        rows.append(row)
+    with ExitStack() as open_processes:
+        sources = {"now": ROOT / "src", "earlier": options.against} if options.against else {}
+        builds = {n: open_processes.enter_context(Build(source, options.threads)) for n, source in sources.items()}
+        rows = [_row(key, options.rounds, builds) for key in NETS]
     config = {"width": "1/2 of every free group", "score": "magnitude", "batch": 1, "warm_up": 1, "order": "ABAB"}
     result = record("speed", rows, config=config, n=options.rounds, percentile="median (p50)", threads=options.threads)
     result["growth"] = [growth(layers, 5) for layers in (10, 30, 100, 300, 1000)]
     write(result, options.json)
+
+
+def _row(key: str, rounds: int, builds: Mapping[str, Build]) -> dict[str, Any]:
+    """One network measured, and said in a line."""
+    net = NETS[key]
+    found = measure(net.make, rounds, {name: partial(build.trace, key) for name, build in builds.items()})
+    total, ratio = found["total_ms"], found["times_faster"]
+    print(
+        f"{net.title}: prunit {total['prunit']['median']:.0f} ms, Torch-Pruning"
+        f" {total['torch_pruning']['median']:.0f} ms, {ratio['of_medians']:.1f} times; trace"
+        f" {found['trace_times_faster']['of_medians']:.1f}, cut {found['cut_times_faster']['of_medians']:.1f} times"
+    )
+    if builds:
+        by_build, times = found["trace_ms_by_build"], found["trace_times_earlier"]["of_medians"]
+        print(
+            f"    trace alone: {by_build['now']['median']:.1f} ms, the other build"
+            f" {by_build['earlier']['median']:.1f} ms, {times:.2f} times"
+        )
+    return {"model": key, "title": net.title, **found}
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ from prunit.graph.choices import Choices
 from prunit.graph.labels import Block
 from prunit.graph.records import ChannelGraph
 from prunit.graph.running import copied, example_tensors, named_tensors, own_twins
-from prunit.graph.tracer import Tracer, tracing
+from prunit.graph.tracer import Tracer
+from prunit.graph.tracing import tracing
 
 _WITH_SHAPE = {F.layer_norm, F.rms_norm, torch.layer_norm, torch.rms_norm}
 """Functions whose second argument repeats the sizes of the last dimensions."""

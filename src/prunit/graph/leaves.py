@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prunit.graph.code import Numbers
+from prunit.graph.meta import in_rows
 
 aten = torch.ops.aten
 
@@ -23,7 +24,7 @@ class Runner(Protocol):
     """Who runs operators on plain tensors of the meta device."""
 
     def run(self, func: Any, args: tuple[Any, ...], inputs: list[Tensor], numbers: Numbers) -> Any:
-        """What an operator gives; `inputs` are the tensors among `args`, and `numbers` what `numbers_of` finds there."""
+        """What an operator gives; `inputs` are the tensors among `args`, `numbers` what `numbers_of` finds there."""
         ...
 
     def reserve(self) -> None:
@@ -94,7 +95,7 @@ def _linear(own: dict[str, Any], x: Tensor, by: Runner) -> Tensor | None:
         if bias is None:
             return by.run(aten.mm.default, (x, turned), [x, turned], ())
         return by.run(aten.addmm.default, (bias, x, turned), [bias, x, turned], ())
-    if not x.is_contiguous() or not x.numel():
+    if not in_rows(x) or not x.numel():  # by its strides, as PyTorch goes by those of dimensions of size 1 too
         return None
     *outer, width = x.shape
     rows, wide = [x.numel() // width, width], [*outer, w.shape[0]]
@@ -122,7 +123,7 @@ def _layer_norm(own: dict[str, Any], x: Tensor, by: Runner) -> Tensor | None:
 
 def _mean(own: dict[str, Any], x: Tensor, by: Runner) -> Tensor | None:
     """An adaptive pooling to one pixel."""
-    if own["output_size"] not in (1, (1, 1)) or x.ndim != 4 or not x.numel() or not x.is_contiguous():
+    if own["output_size"] not in (1, (1, 1)) or x.ndim != 4 or not x.numel() or not in_rows(x):
         return None
     if x.is_contiguous(memory_format=torch.channels_last):  # the order of dimensions is handed on, where there is one
         return None
@@ -176,13 +177,14 @@ LEAVES: Final[dict[type[nn.Module], Leaf]] = {
 }
 """The plain ways, by class; subclasses may do as they like."""
 
-_CALLED: Final = "conv1d conv2d conv3d batch_norm linear layer_norm adaptive_avg_pool2d dropout relu relu_ relu6 silu"
+_FUNCTIONS: Final = (
+    "conv1d conv2d conv3d batch_norm linear layer_norm adaptive_avg_pool2d dropout relu relu6 silu hardswish"
+    " hardsigmoid mish gelu"
+).split()
+_OF_TORCH: Final = "conv1d conv2d conv3d batch_norm layer_norm relu relu_ sigmoid tanh dropout".split()
 _SEEN: Final[list[tuple[Any, str, Any]]] = [
-    *((F, name, getattr(F, name)) for name in f"{_CALLED} hardswish hardsigmoid mish gelu _verify_batch_size".split()),
-    *(
-        (torch, name, getattr(torch, name))
-        for name in "conv1d conv2d conv3d batch_norm layer_norm relu sigmoid".split()
-    ),
+    *((F, name, getattr(F, name)) for name in _FUNCTIONS),
+    *((torch, name, getattr(torch, name)) for name in _OF_TORCH),
     *(
         (kind, name, vars(kind)[name])
         for leaf in LEAVES
@@ -200,7 +202,7 @@ def untouched() -> bool:
 
 
 def leaf_of(module: nn.Module) -> Leaf | None:
-    """The plain way of a layer; None where it has none, or has attributes of its own that its class's code would see."""
+    """The plain way of a layer; None where it has none, or attributes of its own hide those of its class."""
     leaf = LEAVES.get(type(module))
     if leaf is None or not _OVERLAID.isdisjoint(module.__dict__):
         return None

@@ -69,7 +69,7 @@ def _row_major(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     return torch.empty(shape, dtype=dtype, device=_META)
 
 
-def _in_rows(x: Tensor) -> bool:
+def in_rows(x: Tensor) -> bool:
     """The strides are row-major, those of dimensions of size 1 too."""
     return x.stride() == _strides(x.shape)
 
@@ -124,20 +124,20 @@ def _element_wise(x: Tensor, *others: Any) -> Tensor | None:
                 whole = y
         elif isinstance(y, complex):
             return None
-    in_rows = _in_rows(whole)
-    if not in_rows and not _is_dense(whole):
+    lies_in_rows = in_rows(whole)
+    if not lies_in_rows and not _is_dense(whole):
         return None
     for y in tensors:
-        if y is not whole and not _follows(y, whole, in_rows):
+        if y is not whole and not _follows(y, whole, lies_in_rows):
             return None
-    if in_rows:
+    if lies_in_rows:
         return _row_major(whole.shape, x.dtype)
     return torch.empty_strided(whole.shape, whole.stride(), dtype=x.dtype, device=_META)
 
 
 def _all_alike(x: Tensor, others: Sequence[Any]) -> bool:
     """All are row-major tensors of one shape and dtype."""
-    if not _in_rows(x):
+    if not in_rows(x):
         return False
     for y in others:
         if type(y) is not Tensor or y.shape != x.shape or y.dtype != x.dtype or y.stride() != x.stride():
@@ -145,12 +145,12 @@ def _all_alike(x: Tensor, others: Sequence[Any]) -> bool:
     return True
 
 
-def _follows(y: Tensor, whole: Tensor, in_rows: bool) -> bool:
+def _follows(y: Tensor, whole: Tensor, lies_in_rows: bool) -> bool:
     """y broadcasts to the shape of `whole`, and has no order of dimensions of its own."""
     if y.shape == whole.shape and y.stride() == whole.stride():
         return True
     fits = all(n in (1, m) for n, m in zip(reversed(y.shape), reversed(whole.shape), strict=False))
-    return fits and _in_rows(y) and (in_rows or y.numel() == max(y.shape, default=1))
+    return fits and in_rows(y) and (lies_in_rows or y.numel() == max(y.shape, default=1))
 
 
 def _in_place(x: Tensor, *others: Any) -> Tensor | None:
@@ -197,11 +197,11 @@ def _batch_norm(
     """The statistics that it saves for training are those of each channel; empty in evaluation, as the CPU's are."""
     if training:
         # Those that it keeps are written to, which changes nothing here.
-        if not _in_rows(x) or x.numel() <= x.shape[1] or not _single_kind(x, weight, bias):
+        if not in_rows(x) or x.numel() <= x.shape[1] or not _single_kind(x, weight, bias):
             return None
         each = (x.shape[1],)
         return _row_major(x.shape, x.dtype), _row_major(each, x.dtype), _row_major(each, x.dtype)
-    if _in_rows(x):
+    if in_rows(x):
         out = _row_major(x.shape, x.dtype)
     else:
         out, *_ = aten.native_batch_norm.default(x, weight, bias, mean, var, training, *rest)
@@ -240,7 +240,7 @@ def _layer_norm(
     left = x.ndim - len(shape)
     if not shape or tuple(x.shape[left:]) != tuple(shape) or not _single_kind(x, weight, bias):
         return None
-    if not _in_rows(x) and not _is_dense(x):
+    if not in_rows(x) and not _is_dense(x):
         return None
     places = (*x.shape[:left], *[1] * len(shape))
     return _row_major(x.shape, x.dtype), _row_major(places, x.dtype), _row_major(places, x.dtype)
@@ -251,7 +251,7 @@ def _group_norm(
 ) -> tuple[Tensor, Tensor, Tensor] | None:
     """Of a row-major tensor, with a mean and a deviation for each group."""
     fits = x.ndim > 1 and x.shape[:2] == (batch, channels) and x.numel() == batch * channels * space > 0
-    if not fits or channels % groups or not _single_kind(x, weight, bias) or not _in_rows(x):
+    if not fits or channels % groups or not _single_kind(x, weight, bias) or not in_rows(x):
         return None
     each = (batch, groups)
     return _row_major(x.shape, x.dtype), _row_major(each, x.dtype), _row_major(each, x.dtype)
@@ -264,7 +264,7 @@ def _single_kind(x: Tensor, *vectors: Tensor | None) -> bool:
 
 def _softmax(x: Tensor, dim: int, convert: Any = None) -> Tensor | None:
     """In the dtype of a row-major tensor of floating point."""
-    if convert or not x.is_floating_point() or not -x.ndim <= dim < x.ndim or not x.numel() or not _in_rows(x):
+    if convert or not x.is_floating_point() or not -x.ndim <= dim < x.ndim or not x.numel() or not in_rows(x):
         return None
     return _row_major(x.shape, x.dtype)
 
@@ -292,7 +292,7 @@ def _cat(parts: Sequence[Tensor], dim: int = 0) -> Tensor | None:
             if shape[:dim] != before or shape[dim + 1 :] != after or not shape[dim]:
                 return None
             last = shape
-        if x.dtype != dtype or not _in_rows(x):
+        if x.dtype != dtype or not in_rows(x):
             return None
         total += shape[dim]
     return _row_major((*before, total, *after), dtype)
@@ -302,7 +302,7 @@ def _pooled(
     x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
 ) -> Tensor | None:
     """Pairs for height and width, padding of at most half a kernel, a row-major tensor of floating point."""
-    if x.ndim not in (3, 4) or not x.is_floating_point() or not x.numel() or not _in_rows(x):
+    if x.ndim not in (3, 4) or not x.is_floating_point() or not x.numel() or not in_rows(x):
         return None
     if not all(len(pair) == 2 for pair in (kernel, stride, padding, dilation)):
         return None
@@ -343,7 +343,7 @@ def _avg_pool(
 
 def _upsampled(x: Tensor, size: Sequence[int], *how: Any) -> Tensor | None:
     """A row-major batch of images of floating point at another size."""
-    if x.ndim != 4 or len(size) != 2 or min(size) < 1 or not x.is_floating_point() or not x.numel() or not _in_rows(x):
+    if x.ndim != 4 or len(size) != 2 or min(size) < 1 or not x.is_floating_point() or not x.numel() or not in_rows(x):
         return None
     return _row_major((*x.shape[:2], *size), x.dtype)
 

@@ -31,7 +31,8 @@ from prunit.graph.running import (
     tensors_in,
     to_meta,
 )
-from prunit.graph.tracer import Tracer, tracing
+from prunit.graph.tracer import Tracer
+from prunit.graph.tracing import tracing
 from prunit.graph.written import sizes_of_view
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]

@@ -6,8 +6,7 @@ that it touches and says so, instead of cutting wrongly. What a second pass find
 the first one did: a parameter has the same ids in both.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any, cast
 
@@ -24,13 +23,12 @@ from prunit.graph.findings import Findings, HeldSize, Pin, Use
 from prunit.graph.labels import Block, Labels, all_ids
 from prunit.graph.looking import seen_of
 from prunit.graph.meta import MetaMode, on_meta
-from prunit.graph.modules import following
 from prunit.graph.records import Geometry
 from prunit.graph.rules.seam import name_of, tie
 from prunit.graph.rules.seam import tensors as tensors_of
-from prunit.graph.running import calling_line, first_names, standing_in
+from prunit.graph.running import calling_line, first_names
 from prunit.graph.sizes import LAYERS, holders
-from prunit.graph.weights import computing, following_weights
+from prunit.graph.weights import computing
 from prunit.graph.written import name_of_view
 
 _TAKES_SHAPES = (nn.Linear, nn.Flatten, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
@@ -65,13 +63,13 @@ class Tracer(MetaMode):
         self.on_values = False
         """The tensors are no meta tensors."""
         self._counts = True
-        self._mark = f"_prunit_labels_{next(_NUMBERS)}"  # what a cache outside keeps has none for the next tracer
+        self.mark = f"_prunit_labels_{next(_NUMBERS)}"  # what a cache outside keeps has none for the next tracer
         self._names = first_names(tensors)
         self._of_named: dict[str, Labels] = {}
         self.lists: dict[str, Computed] = {}
         """By the path of their parametrizations what layers compute; `hooked` is what a hook computes now."""
         self.hooked: Computed | None = None
-        self._labelled: list[Tensor] = []
+        self.labelled: list[Tensor] = []
         self._tensors = tensors
         self._batch = max(batch, 1)
 
@@ -84,7 +82,7 @@ class Tracer(MetaMode):
 
     def labels(self, tensor: Tensor) -> Labels:
         """Labels of a tensor; a parameter or buffer gets fresh ones when it is first seen."""
-        found = getattr(tensor, self._mark, None)
+        found = getattr(tensor, self.mark, None)
         if found is not None:
             return found
         name = self._names.get(id(tensor))
@@ -102,7 +100,7 @@ class Tracer(MetaMode):
         """A vector holds one value for each of these channels, or for fixed ones (None); the ids along it."""
         name = self._names.get(id(vector))
         if name is not None and ids is not None and vector.shape == ids.shape:
-            fresh = name not in self._of_named and not hasattr(vector, self._mark)
+            fresh = name not in self._of_named and not hasattr(vector, self.mark)
             mine = self.findings.new_axis_like(name, ids) if fresh else None
             if mine is not None:
                 self._of_named[name] = Labels((Block((0,), mine),), -1, name)
@@ -118,10 +116,10 @@ class Tracer(MetaMode):
     def set(self, tensor: Tensor, labels: Labels) -> None:
         """Give `tensor` its labels; without a buffer it is taken as a new activation, unless it holds nothing."""
         if id(tensor) in self._names:
-            self._labelled.append(tensor)
+            self.labelled.append(tensor)
         elif labels.buffer == -1 and not labels.weight and tensor.numel():
             labels = labels._replace(buffer=self._new_activation(tensor, labels))
-        setattr(tensor, self._mark, labels)
+        setattr(tensor, self.mark, labels)
 
     def unify(self, a: np.ndarray, b: np.ndarray, why: str) -> None:
         """The ids in `a` and `b` (same shape) are the same channels, position by position."""
@@ -353,7 +351,7 @@ class Tracer(MetaMode):
         """Note a step and what its rule says; `inputs` are the tensors among the arguments."""
         findings, rule, now = self.findings, rules.rule_for(func), len(self.findings.steps)
         for tensor in inputs:
-            labels: Labels | None = getattr(tensor, self._mark, None)  # a parameter gets its own from the rule
+            labels: Labels | None = getattr(tensor, self.mark, None)  # a parameter gets its own from the rule
             if labels is None:
                 continue
             if labels.buffer >= 0 and self._counts:
@@ -399,29 +397,3 @@ class Tracer(MetaMode):
         if per % batch == 0:
             per, batch = per // batch, 1
         return self.findings.new_buffer(wheres, per, batch, tensor.element_size())
-
-
-@contextmanager
-def tracing(
-    model: nn.Module,
-    tracer: Tracer,
-    tensors: dict[str, Tensor],
-    inputs: Sequence[Tensor],
-    *,
-    training: bool | None = False,
-) -> Iterator[None]:
-    """The model on `tensors` while `tracer` looks on; then all is as it was. `training` as in `standing_in`.
-
-    Training on meta tensors runs as trainers do it, with gradients enabled: some code asks for that, not for the mode.
-    """
-    gradients = bool(training) and all(t.is_meta for t in tensors.values())
-    for leaf in inputs:
-        tracer.set(leaf, Labels())
-    try:
-        with standing_in(model, tensors, training=training, guarded=True) as filled:
-            with torch.set_grad_enabled(gradients), following_weights(model, tracer), following(model, tracer), tracer:
-                yield
-        tracer.findings.caches = tuple(dict.fromkeys((*tracer.findings.caches, *filled)))
-    finally:
-        for leaf in (*inputs, *tracer._labelled):
-            cast("dict[str, Any]", leaf.__dict__).pop(tracer._mark, None)
