@@ -8,7 +8,9 @@ import asyncio
 import json
 from typing import Any, Final, cast
 
+from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
 
 from prunit.edge.serve.direct import LONGEST_HEAD, Direct, Exchange
 from prunit.edge.serve.settings import Settings
@@ -37,8 +39,14 @@ class Guard(HttpToolsProtocol):
     cycle: Any
     """The request that is answered, None before the first; an `Exchange` if it goes the direct way."""
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
         state = cast("Any", self.app).state
         self._limits: Settings = state.settings
         self._direct: Direct = state.direct
