@@ -1,10 +1,11 @@
 """What budgets in cycles bring on an Ethos-U, beside budgets in multiply-adds: `python -m bench.mcu --data-dir DATA`.
 
-Four networks (`bench/_tiny_nets.py`) on one part, cells of five kinds, written one by one; a cell that is there is not
+Four networks (`bench/_tiny_nets.py`) on one part, cells of six kinds, written one by one; a cell that is there is not
 done again:
 
 plan     what an untrained plan takes by Vela and TensorFlow Lite Micro, of each way to prune and each budget
 budget   how much of a limit the plan uses, and how long deciding takes
+arena    what a dense network takes of an arena, and plans within a budget of it: as it was lowered and as it is written
 decide   where the time of a decision goes, with tables of layers empty and filled
 dense    a network trained as it is
 trained  a network cut after that by one of the ways and trained further, the same for all ways: float and int8 on the
@@ -46,13 +47,16 @@ from prunit.errors import BudgetError, PrunitError
 from prunit.export import export_onnx
 from prunit.export.tflite import Twin, integer_twin
 from prunit.graph import ChannelGraph
+from prunit.mcu.flatbuffer import flatbuffer_of
 from prunit.mcu.litert import answers
-from prunit.mcu.micro import file_for
+from prunit.mcu.memory import ALIGNED, lives, most_at_once
+from prunit.mcu.micro import file_for, for_tflm, tflm_file
 from prunit.mcu.network import IntegerNetwork
 from prunit.mcu.numbers import quantised
 from prunit.mcu.parts import part
+from prunit.mcu.placing import offsets_of
 from prunit.mcu.session import IntegerSession
-from prunit.mcu.tflm import tflm_answers
+from prunit.mcu.tflm import arena, tflm_answers
 from prunit.mcu.tools import named
 from prunit.mcu.vela import compiled, version
 from prunit.prices.costs import cost_of, width_array
@@ -234,6 +238,34 @@ def budgets(case: Case) -> Iterator[tuple[dict[str, str], Callable[[], Cell]]]:
 
     for limit in LIMITS:
         yield {"limit": limit}, lambda limit=limit: met(limit)
+
+
+def arenas(case: Case) -> Iterator[tuple[dict[str, str], Callable[[], Cell]]]:
+    """Arenas of files as they were lowered, with places of tensors, and without paddings too."""
+
+    def both(share: str) -> Cell:
+        widths = case.graph.sizes
+        if share != "1":
+            widths = width_array(case.graph, case.decided(f"macs={share}")[0])
+        lowered = case.blueprint.at(widths)
+        small = for_tflm(lowered)
+        files = {
+            "lowered": flatbuffer_of(lowered),
+            "placed": flatbuffer_of(lowered, offsets=offsets_of(lowered)),
+            "written": tflm_file(small),
+        }
+        x = np.random.default_rng(0).integers(-128, 128, (8, *lowered.by_name[lowered.inputs[0]].shape[1:]))
+        told = {name: tflm_answers(data, x.astype(np.int8))[0].tobytes() for name, data in files.items()}
+        return {
+            "arena_bytes": {name: arena(data).total_bytes for name, data in files.items()},
+            "file_bytes": {name: len(data) for name, data in files.items()},
+            "alive_bytes": most_at_once(lives(small).values(), aligned=ALIGNED),
+            "paddings": [sum(o.code == "PAD" for o in net.operators) for net in (lowered, small)],
+            "equal": len(set(told.values())) == 1,
+        }
+
+    for share in ("1", "1/2", "1/4"):
+        yield {"share": share}, lambda share=share: both(share)
 
 
 def deciding(case: Case) -> Cell:
@@ -438,6 +470,9 @@ def cells_of(
     if "budget" in kinds:
         for key, measure in budgets(case):
             yield {"kind": "budget", "net": name, "seed": 0, **key}, measure
+    if "arena" in kinds:
+        for key, measure in arenas(case):
+            yield {"kind": "arena", "net": name, "seed": 0, **key}, measure
     if "decide" in kinds:
         yield {"kind": "decide", "net": name, "seed": 0}, lambda: deciding(case)
     if "trained" in kinds:
@@ -478,7 +513,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=RESULTS / "mcu.json", metavar="FILE", help="where to write")
     parser.add_argument("--folder", type=Path, default=None, help="where trained dense networks are kept; default: no")
     parser.add_argument("--nets", nargs="*", default=list(NETS))
-    parser.add_argument("--kinds", nargs="*", default=["plan", "budget", "decide", "trained"])
+    parser.add_argument("--kinds", nargs="*", default=["plan", "budget", "arena", "decide", "trained"])
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1])
     options = parser.parse_args()
     config = {"part": part(PART).described, "vela": version(), "tflm": named("tflite-micro")}

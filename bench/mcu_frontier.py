@@ -10,6 +10,7 @@ chosen   the first of the fit within a number of cycles, and each way's plan wit
 """
 
 import argparse
+import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,12 +19,13 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from bench._common import RESULTS
+from bench._common import RESULTS, write
 from bench._tiny_nets import NETS
 from bench.mcu import EVEN, PART, Case, Cell, Training, run, torch_pruning, widths_of
+from prunit.allocate import balance
 from prunit.mcu.parts import part
 from prunit.prices.costs import width_array
-from prunit.recipe.on_parts import Asked
+from prunit.recipe.on_parts import Asked, PartMeter
 from prunit.train.accuracy import evaluate
 
 STEP: Final = 4
@@ -66,8 +68,23 @@ def fitted(case: Case, rows: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, f
     The share is of plans left out of the fit, each in turn.
     """
     sizes = case.graph.sizes
-    x = np.array([[*np.log(np.array(row["widths"]) / sizes)[case.graph.free], 1.0] for row in rows])
-    y = np.array([row["accuracy"] for row in rows])
+    return _line(np.array([np.log(np.array(row["widths"]) / sizes)[case.graph.free] for row in rows]), rows)
+
+
+def explained(case: Case, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """What share of the variance of accuracy single figures of a plan tell, of plans left out of the fit."""
+    names = [group.name for group in case.graph.groups]
+    figures = {
+        "balance": [balance(case.graph, dict(zip(names, row["widths"], strict=True))) for row in rows],
+        **{name: [float(np.log(row[name])) for row in rows] for name in ("cycles", "macs", "params")},
+    }
+    found = {name: _line(np.array(values)[:, None], rows)[1] for name, values in figures.items()}
+    both = np.array([figures["macs"], figures["params"]]).T
+    return {**found, "macs and params": _line(both, rows)[1], "widths": fitted(case, rows)[1]}
+
+
+def _line(x: np.ndarray, rows: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, float]:
+    x, y = np.c_[x, np.ones(len(x))], np.array([row["accuracy"] for row in rows])
     ridge = 1e-3 * np.eye(x.shape[1])
     weights = np.linalg.solve(x.T @ x + ridge, x.T @ y)
     hat = x @ np.linalg.solve(x.T @ x + ridge, x.T)
@@ -78,8 +95,6 @@ def fitted(case: Case, rows: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, f
 def first(case: Case, weights: np.ndarray, share: float) -> dict[str, int]:
     """Of many plans within a share of the cycles the one that the fit ranks first, held by Vela's own word."""
     rng, asked = np.random.default_rng(1), Asked(part(PART), case.blueprint)
-    from prunit.recipe.on_parts import PartMeter
-
     meter, limit = PartMeter("cycles", asked), share * asked.figures(case.graph.sizes)["cycles"]
     ranked: list[tuple[float, tuple[int, ...]]] = []
     for widths in {tuple(map(int, _random(case, rng))) for _ in range(CANDIDATES)}:
@@ -184,12 +199,16 @@ def main() -> None:
         for name in options.nets:
 
             def rows() -> list[Cell]:
-                import json
-
                 return json.loads(options.json.read_text("utf-8"))["rows"] if options.json.exists() else []
 
             todo = cells(name, options.drawn, options.seeds, options.data_dir, folder, rows)
             run(todo, options.json, config)
+            known = [row for row in rows() if row["net"] == name and row["kind"] == "drawn"]
+            told = {key: round(share, 3) for key, share in explained(Case(name, 0), known).items()}
+            print(f"{name}: of the variance of accuracy, plans left out of the fit: {told}")
+            result = json.loads(options.json.read_text("utf-8"))
+            result["config"].setdefault("explained", {})[name] = told
+            write(result, options.json)
 
 
 if __name__ == "__main__":

@@ -235,6 +235,29 @@ def deciding(result: Result) -> str:
     return table(head, lines)
 
 
+def arenas(result: Result) -> str:
+    """Arenas as TensorFlow Lite Micro plans them, with the places of tensors, and without paddings at the peak too."""
+    lines = []
+    for row in _of(result, "arena"):
+        each, (lowered, written) = row["arena_bytes"], row["paddings"]
+        lines.append(
+            (
+                *(
+                    _title(row["net"]),
+                    row["share"],
+                    *(f"{each[n] / 1e3:.1f}" for n in ("lowered", "placed", "written")),
+                ),
+                f"{1 - each['written'] / each['lowered']:.0%}",
+                f"{row['alive_bytes'] / 1e3:.1f}",
+                f"{lowered} → {written}",
+                f"{row['file_bytes']['written'] - row['file_bytes']['lowered']:+,}",
+                "yes" if row["equal"] else "no",
+            )
+        )
+    head = ("network", "macs", "as lowered, kB", "tensors placed, kB", "as written, kB", "less", "alive at once, kB")
+    return table((*head, "PAD operators", "file, bytes", "same answers"), lines)
+
+
 TABLES: Final[Mapping[str, Callable[[Result], str]]] = {
     "mcu.plans": plans,
     "mcu.accuracy": accuracy,
@@ -243,5 +266,6 @@ TABLES: Final[Mapping[str, Callable[[Result], str]]] = {
     "mcu.int8": int8,
     "mcu.final": final,
     "mcu.deciding": deciding,
+    "mcu.arenas": arenas,
 }
 """By the name between the markers."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -133,6 +133,18 @@ def test_residual_blocks_take_a_smaller_arena_and_answer_the_same() -> None:
     assert same_answers(plain, placed, images(network))
     found = answers(placed, images(network), kernels="reference")[0]
     assert np.array_equal(found, tflm_answers(placed, images(network))[0])
+
+
+def test_a_chain_that_it_would_place_badly_is_placed() -> None:
+    sizes = [8, 8, 4, 12, 12, 4]  # large ones first: the two largest meet, and neither finds room beside smaller ones
+    tensors, operators = [image("x0", 8, sizes[0])], []
+    for i, (inputs, outputs) in enumerate(pairwise(sizes), 1):
+        tensors += [*weights(f"c{i}", (outputs, 1, 1, inputs), 0), image(f"x{i}", 8, outputs)]
+        operators.append(layer(f"c{i}", f"x{i - 1}", f"x{i}", {}))
+    network = IntegerNetwork("chain", tensors, operators, ("x0",), (f"x{len(operators)}",))
+    least = most_at_once(lives(network).values(), aligned=ALIGNED)
+    assert arena(tflm_file(network)).head_bytes == least
+    assert arena(tflm_file(network)).total_bytes <= arena(flatbuffer_of(network)).total_bytes
 
 
 def test_a_chain_is_left_to_the_interpreter() -> None:

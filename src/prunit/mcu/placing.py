@@ -23,22 +23,22 @@ Offsets = Mapping[str, int]
 
 
 def offsets_of(network: IntegerNetwork) -> Offsets:
-    """The byte at which each tensor begins, by name; empty where every tensor is read by the next operator alone.
+    """The byte at which each tensor begins, by name; empty where TensorFlow Lite Micro does as well by itself.
 
-    Such a chain TensorFlow Lite Micro places as well as can be. Else the best of several orders in which tensors are
+    That is so where every tensor is read by the next operator alone, and large ones first take no more than is alive at
+    once. Else the best of several orders in which tensors are
     placed, each at the first gap that holds it (Pisarchyk and Lee, 2020), and of those that a search makes of the best
     by placing what lies on top earlier. It ends where no more is needed than is alive at once.
     """
     every = lives(network)
-    if all(life.last <= life.first + 1 for life in every.values()):
-        return {}
+    chain = all(life.last <= life.first + 1 for life in every.values())
     least = most_at_once(every.values(), aligned=ALIGNED)
     found: list[tuple[int, dict[str, int], list[str]]] = []
     for order in _orders(every):
         offsets = _placed(every, order)
         found.append((_top(every, offsets), offsets, order))
         if found[-1][0] <= least:
-            return offsets
+            return {} if chain and len(found) == 1 else offsets
     _, offsets, order = min(found, key=lambda each: each[0])
     best = offsets
     draws = random.Random(0)
