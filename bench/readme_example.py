@@ -23,9 +23,9 @@ BUDGETS: Final = ("macs=1/2", "macs=1/4")
 
 
 def command(data: str, epochs: int) -> list[str]:
-    """What the README shows, after `prunit`: variants are fine-tuned for two thirds of the dense model's epochs."""
+    """What the README shows, after `prunit`: variants are fine-tuned for as many epochs as the dense model trained."""
     budgets = [word for budget in BUDGETS for word in ("--budget", budget)]
-    start = ["--start", "trained", "--fine-tune", str(max(1, 2 * epochs // 3))]
+    start = ["--start", "trained", "--fine-tune", str(epochs)]
     return ["build", MODEL, "--data", data, *budgets, "--epochs", str(epochs), *start]
 
 
