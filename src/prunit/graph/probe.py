@@ -169,7 +169,7 @@ class _Narrow(MetaMode):
         if numbers != step.numbers:
             raise _Differs
         self.inside = True
-        out = on_meta(func, args)
+        out = on_meta(func, args, inputs)
         self._ran(step, out)
         return out
 

@@ -335,7 +335,7 @@ class Tracer(MetaMode):
     def run(self, func: Any, args: tuple[Any, ...], inputs: list[Tensor], numbers: Numbers) -> Any:
         """What an operator of a layer of torch.nn gives on meta tensors, as if PyTorch had asked."""
         self.findings.ran.add(cast(nn.Module, self.module))
-        out = on_meta(func, args)
+        out = on_meta(func, args, inputs)
         self._follow(func, args, _NO_KEYWORDS, inputs, out, numbers, None)
         return out
 
