@@ -30,7 +30,7 @@ _functions_watched, _operators_watched = _C._len_torch_function_stack, _C._len_t
 _transformed, _casting = _C._functorch.peek_interpreter_stack, _C._is_any_autocast_enabled
 _ASKS_FOR_HOOKS: Final = nn.TransformerEncoderLayer
 """Takes one operator for all that it does unless somebody has hooked into it."""
-_OWN_HOOKS: Final = ("_forward_pre_hooks", "_forward_hooks", "_backward_hooks", "_backward_pre_hooks")
+_OWN_HOOKS: Final = frozenset(("_forward_pre_hooks", "_forward_hooks", "_backward_hooks", "_backward_pre_hooks"))
 _HOOKS_OF_ALL: Final = tuple(f"_global{name}" for name in _OWN_HOOKS)
 
 
@@ -149,5 +149,6 @@ def _is_plain(module: nn.Module) -> bool:
         type(module)._call_impl is nn.Module._call_impl
         and "_call_impl" not in own
         and not isinstance(module, _ASKS_FOR_HOOKS)
-        and not any([own.get(name, True) for name in _OWN_HOOKS])
+        and own.keys() >= _OWN_HOOKS
+        and not _has_hooks(own)
     )

@@ -1,7 +1,11 @@
 """What operators have given on the meta device, to be given again: PyTorch finds many shapes there by decomposing.
 
 A clamp takes a millisecond so. As tensors hold no values there, what comes out follows from the shapes, strides and
+<<<<<<< HEAD
 dtypes that go in and from the other arguments. And the same is asked for again and again: in the blocks of a network,
+=======
+dtypes that go in, and from the other arguments. And the same is asked for again and again: in the blocks of a network,
+>>>>>>> h-trace
 in both modes, in each reading of its code.
 """
 
@@ -22,6 +26,8 @@ _OTHERS: Final = frozenset((str, type(None), torch.dtype, torch.layout, torch.de
 _TAGS: Final = frozenset(
     (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape, torch.Tag.nondeterministic_seeded)
 )
+_INDEX: Final = torch.ops.aten.index.Tensor
+"""Its shape depends on values only where it is asked by a mask, which fails on the meta device."""
 
 
 class _Made(NamedTuple):
@@ -32,8 +38,18 @@ class _Made(NamedTuple):
     dtype: torch.dtype
 
 
-Answer = _Made | tuple[type, list[_Made]] | bool
-"""A new tensor, a list or tuple of those, or True: the first argument, which was written to as it is."""
+class _Several(NamedTuple):
+    """A list or tuple of new tensors."""
+
+    kind: type
+    made: list[_Made]
+
+
+class _Written(NamedTuple):
+    """The first argument, which keeps its shape."""
+
+
+Answer = _Made | _Several | _Written
 _ANSWERS: Final[OrderedDict[Any, Answer]] = OrderedDict()
 
 
@@ -45,7 +61,8 @@ class _Unknown(Exception):
 def _way(func: Any) -> Callable[..., Answer | None] | None:
     """How to note what an operator gives: new tensors, or its first argument; None for all others."""
     arguments, returns = func._schema.arguments, func._schema.returns
-    if not _TAGS.isdisjoint(func.tags) or not arguments or not returns:
+    dynamic = not _TAGS.isdisjoint(func.tags) and func is not _INDEX
+    if dynamic or not arguments or not returns:
         return None
     written, given = [a.alias_info for a in arguments], [r.alias_info for r in returns]
     if not any(written) and not any(given):
@@ -94,17 +111,18 @@ def _noted(value: Any) -> Any:
 
 
 def _given(known: Answer, args: tuple[Any, ...]) -> Any:
-    if known is True:
-        return args[0]
     if isinstance(known, _Made):
-        return torch.empty_strided(known.shape, known.strides, dtype=known.dtype, device=_META)
-    kind, parts = known
-    return kind([torch.empty_strided(p.shape, p.strides, dtype=p.dtype, device=_META) for p in parts])
+        return _anew(known)
+    return known.kind(map(_anew, known.made)) if isinstance(known, _Several) else args[0]
+
+
+def _anew(made: _Made) -> Tensor:
+    return torch.empty_strided(made.shape, made.strides, dtype=made.dtype, device=_META)
 
 
 def _first(args: tuple[Any, ...], inputs: list[Tensor], before: Any, out: Any) -> Answer | None:
-    """True, if an operator has left the shape of what it wrote to."""
-    return True if out is args[0] and _noted(out) == before[0] else None
+    """An operator has left the shape of what it wrote to."""
+    return _Written() if out is args[0] and _noted(out) == before[0] else None
 
 
 def _new(args: tuple[Any, ...], inputs: list[Tensor], before: Any, out: Any) -> Answer | None:
@@ -119,4 +137,4 @@ def _new(args: tuple[Any, ...], inputs: list[Tensor], before: Any, out: Any) -> 
     if any(x.storage_offset() or x.is_complex() or x.requires_grad for x in parts):
         return None
     made = [_Made(tuple(x.shape), x.stride(), x.dtype) for x in parts]
-    return (type(out), made) if several else made[0]
+    return _Several(type(out), made) if several else made[0]
