@@ -1,11 +1,7 @@
 """What operators have given on the meta device, to be given again: PyTorch finds many shapes there by decomposing.
 
 A clamp takes a millisecond so. As tensors hold no values there, what comes out follows from the shapes, strides and
-<<<<<<< HEAD
 dtypes that go in and from the other arguments. And the same is asked for again and again: in the blocks of a network,
-=======
-dtypes that go in, and from the other arguments. And the same is asked for again and again: in the blocks of a network,
->>>>>>> h-trace
 in both modes, in each reading of its code.
 """
 
