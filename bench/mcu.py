@@ -496,7 +496,9 @@ def key_of(cell: Cell) -> tuple[str, ...]:
     return tuple(str(cell.get(name, "")) for name in _KEYS)
 
 
-def run(todo: Iterator[tuple[Cell, Callable[[], Cell]]], file: Path, config: Mapping[str, Any]) -> None:
+def run(
+    todo: Iterator[tuple[Cell, Callable[[], Cell]]], file: Path, config: Mapping[str, Any], *, name: str = "mcu"
+) -> None:
     """Measures what the file does not hold yet, and writes it after every cell."""
     rows: list[Cell] = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else []
     done = {key_of(row) for row in rows}
@@ -511,7 +513,7 @@ def run(todo: Iterator[tuple[Cell, Callable[[], Cell]]], file: Path, config: Map
         rows.append({**key, **found, "cell_s": round(time.perf_counter() - started, 2)})
         print({k: v for k, v in rows[-1].items() if k != "widths"}, flush=True)
         n = len({(row["net"], row["seed"]) for row in rows})
-        write(record("mcu", rows, config=config, n=n, percentile="networks and seeds", threads=1), file)
+        write(record(name, rows, config=config, n=n, percentile="networks and seeds", threads=1), file)
 
 
 def main() -> None:

@@ -202,7 +202,7 @@ def main() -> None:
                 return json.loads(options.json.read_text("utf-8"))["rows"] if options.json.exists() else []
 
             todo = cells(name, options.drawn, options.seeds, options.data_dir, folder, rows)
-            run(todo, options.json, config)
+            run(todo, options.json, config, name="mcu_frontier")
             known = [row for row in rows() if row["net"] == name and row["kind"] == "drawn"]
             told = {key: round(share, 3) for key, share in explained(Case(name, 0), known).items()}
             print(f"{name}: of the variance of accuracy, plans left out of the fit: {told}")
