@@ -11,8 +11,8 @@ dense    a network trained as it is
 trained  a network cut after that by one of the ways and trained further, the same for all ways: float and int8 on the
          same test images, answers of TensorFlow Lite Micro beside LiteRT's reference kernels, the compiled file
 
-Ways: `cycles` is prunit with budgets in cycles, `cycles-density` the same with the recipe named that it has for other
-budgets, `macs` that recipe with budgets in multiply-adds, `macs-1` that
+Ways: `cycles` is prunit with budgets in cycles, `cycles-balanced` the same with the recipe `balanced`, `macs`
+the default recipe with budgets in multiply-adds, `macs-1` that
 without rounding of widths, `torch-pruning` group norms over all layers, no rounding, `torch-pruning-even` the same with
 equal shares of every layer, which is its default. Widths of prunit's are decided before training, and the channels and
 weights that stay are those of the trained network (`--start trained`). Torch-Pruning decides on the trained network.
@@ -78,7 +78,7 @@ CYCLES: Final = ("3/4", "1/2", "1/3", "1/4")
 MACS: Final = ("3/4", "1/2", "1/3", "1/4", "1/6", "1/8", "1/16")
 TRAINED: Final[Mapping[str, Sequence[str]]] = {
     "cycles": ("3/4", "1/2", "1/3"),
-    "cycles-density": ("3/4", "1/2", "1/3"),
+    "cycles-balanced": ("3/4", "1/2", "1/3"),
     "macs": ("1/2", "1/4", "1/8"),
     "macs-1": ("1/2", "1/4", "1/8"),
     "torch-pruning": ("1/2", "1/4", "1/8"),
@@ -149,8 +149,8 @@ class Case:
         """Those that one of prunit's ways decides on."""
         if way == "cycles":
             return self.decided(f"cycles={share}@{PART}")[0]
-        if way == "cycles-density":
-            return self.decided(f"cycles={share}@{PART}", recipe="reconvene")[0]
+        if way == "cycles-balanced":
+            return self.decided(f"cycles={share}@{PART}", recipe="balanced")[0]
         return self.decided(f"macs={share}", round_to=1 if way == "macs-1" else "auto")[0]
 
     def told(self, widths: Widths) -> Cell:
@@ -219,7 +219,7 @@ def widths_of(model: nn.Module, graph: ChannelGraph) -> dict[str, int]:
 def plans(case: Case) -> Iterator[tuple[dict[str, str], Callable[[], Cell]]]:
     """Plans of every way, the dense network first."""
     yield {"way": "dense", "share": "1"}, lambda: case.told({g.name: g.size for g in case.graph.groups})
-    for way, shares in (("cycles", CYCLES), ("cycles-density", CYCLES), ("macs", MACS), ("macs-1", MACS)):
+    for way, shares in (("cycles", CYCLES), ("cycles-balanced", CYCLES), ("macs", MACS), ("macs-1", MACS)):
         for share in shares:
             yield {"way": way, "share": share}, lambda way=way, share=share: case.told(case.widths(way, share))
     made: dict[str, dict[str, nn.Module]] = {}

@@ -15,7 +15,7 @@ Point = tuple[float, float]
 
 WAYS: Final[Mapping[str, str]] = {
     "cycles": "prunit, cycles",
-    "cycles-density": "prunit, cycles, density",
+    "cycles-balanced": "prunit, cycles, balanced",
     "macs": "prunit, macs",
     "macs-1": "prunit, macs, round_to=1",
     "torch-pruning": "Torch-Pruning, macs, all layers",

@@ -209,7 +209,7 @@ class BuildConfig(_Section):
     def prune_of(self, variant: str) -> PruneConfig:
         """The settings of `prune` for a variant; `ConfigError` or `UnknownNameError` for its own that do not fit."""
         own = self.by_variant.get(variant, {})
-        return validated({"prune": {**self.prune.model_dump(exclude_unset=True), **own}}).prune if own else self.prune
+        return validated({"prune": {**self.prune.model_dump(), **own}}).prune if own else self.prune
 
     @model_validator(mode="before")
     @classmethod

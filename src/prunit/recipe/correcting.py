@@ -32,14 +32,13 @@ _STRICTER: Final = 1.01
 def met_by_tools(scored: Scored, budget: Budget, config: PruneConfig) -> Decision:
     """The widest plan found whose figures are within the budget as the parts' own tools report them.
 
-    Where time on an accelerator is limited and nobody named a recipe, widths are balanced: steps are priced by that
-    very time. Whole blocks of channels suit wide layers. Where a budget leaves layers about a block, half blocks may
-    hold much more: both are tried, and the better balanced plan is taken.
+    An accelerator's whole blocks of channels suit wide layers. Where a budget leaves layers about a block, half blocks
+    may hold much more: both are tried, and the better balanced plan is taken.
     Raises `BudgetError` with the closest reachable figures, which are those of the tools too.
     """
     found: list[Decision] = []
     refused: BudgetError | None = None
-    for each in _roundings(scored, _balanced(scored, config)):
+    for each in _roundings(scored, config):
         try:
             found.append(_met(scored, budget, each))
         except BudgetError as error:
@@ -48,12 +47,6 @@ def met_by_tools(scored: Scored, budget: Budget, config: PruneConfig) -> Decisio
         assert refused is not None
         raise refused
     return max(found, key=lambda decision: balance(scored.graph, decision.plan.widths))
-
-
-def _balanced(scored: Scored, config: PruneConfig) -> PruneConfig:
-    """Unless a recipe was asked for by name, or an evaluator, which is a part of one."""
-    named = {"recipe", "evaluator", "tau"} & config.model_fields_set
-    return config if named or not _timed(scored) else config.model_copy(update={"recipe": "balanced"})
 
 
 def _timed(scored: Scored) -> bool:
