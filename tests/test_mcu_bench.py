@@ -76,7 +76,7 @@ def test_tables_say_how_many_times_fewer_cycles_and_what_was_not_reached() -> No
         trained("torch-pruning", "1/2", 300, 84.5),
     ]
     line = mcu_page.equal_accuracy({"rows": rows}).splitlines()[-1]
-    assert line == "| ResNet-8, 32×32 | 1/2 | 82.00 | 100 | 2.00 | – | ≤ 3.00 | – |"
+    assert line == "| ResNet-8, 32×32 | 1/2 | 82.00 | 100 | – | 2.00 | – | ≤ 3.00 | – |"
     assert "| 64 | 0.5" not in mcu_page.int8({"rows": rows})
     assert "256 of 256" in mcu_page.int8({"rows": rows})
     assert "2.000 (2.000 to 2.000)" in mcu_page.final({"rows": rows})

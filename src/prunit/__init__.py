@@ -93,13 +93,13 @@ if not TYPE_CHECKING:  # to a type checker there are the names above, and no oth
         home, attribute = _HOMES[name]
         try:
             module = import_module(home)
+            return getattr(module, attribute) if attribute else module  # which may import too
         except ModuleNotFoundError as error:
             if error.name not in ("torch", "safetensors"):
                 raise
             from prunit.errors import MissingExtraError
 
             raise MissingExtraError(f"prunit.{name}", str(error.name), "train") from error
-        return getattr(module, attribute) if attribute else module
 
 
 def __dir__() -> list[str]:

@@ -251,7 +251,7 @@ def test_models_and_methods_are_listed() -> None:
     models, methods = parsed(prunit("models", "--json")), parsed(prunit("methods", "--json"))
     assert {"vgg16", "vgg11", "resnet20", "resnet56", "resnet18", "resnet50", "mobilenetv2"} <= models.keys()
     assert methods.keys() == {"recipe", "score", "evaluator", "rectifier", "mode"}
-    assert {"reconvene", "uniform", "global", "complexity"} == methods["recipe"].keys()
+    assert {"reconvene", "uniform", "global", "complexity", "balanced"} == methods["recipe"].keys()
     assert {"magnitude", "random", "snip", "grasp", "synflow", "iterative-snip", "force"} <= methods["score"].keys()
     for listing, command in ((models, "models"), ({k: v for m in methods.values() for k, v in m.items()}, "methods")):
         shown = prunit(command)

@@ -10,6 +10,10 @@ from torch import nn
 
 import prunit
 from prunit.allocate import Budget, Constraints, Target
+from prunit.mcu.parts import part
+from prunit.mcu.tflm import arena
+from prunit.prices.costs import width_array
+from prunit.recipe.blueprint import Blueprint
 from prunit.recipe.config import PruneConfig
 from prunit.recipe.deciding import decide_here
 from prunit.recipe.filling import filled
@@ -89,6 +93,12 @@ def test_a_budget_is_used_up_by_the_interpreters_word(limit: str) -> None:
     decision = decide_here(
         *(model, graph, image, [example_batch(image)], Budget.parse(limit), PruneConfig()), measure=False
     ).decision
-    assert 0.98 <= decision.used[limit] <= 1
+    assert 0.97 <= decision.used[limit] <= 1
     if limit.startswith("arena"):
+        # A channel of the largest images is 3 % of the arena: not one more fits.
+        blueprint, widths = Blueprint(model, graph, image), width_array(graph, decision.plan.widths)
+        most = arena(blueprint.file(graph.sizes, part("tflm"))).total_bytes / 2
+        for i in np.flatnonzero(widths < graph.sizes):
+            wider = widths + (np.arange(len(widths)) == i)
+            assert arena(blueprint.file(wider, part("tflm"))).total_bytes > most
         assert decision.plan.widths["9"] == 48  # images of 4 x 4, far from the peak
