@@ -51,7 +51,7 @@ from prunit.graph import ChannelGraph
 from prunit.mcu.flatbuffer import flatbuffer_of
 from prunit.mcu.litert import answers
 from prunit.mcu.memory import ALIGNED, lives, most_at_once
-from prunit.mcu.micro import file_for, for_tflm, tflm_file
+from prunit.mcu.micro import file_for, tflm_file
 from prunit.mcu.network import IntegerNetwork
 from prunit.mcu.numbers import quantised
 from prunit.mcu.parts import part
@@ -59,6 +59,7 @@ from prunit.mcu.placing import offsets_of
 from prunit.mcu.session import IntegerSession
 from prunit.mcu.tflm import arena, tflm_answers
 from prunit.mcu.tools import named
+from prunit.mcu.unpadding import unpadded
 from prunit.mcu.vela import compiled, version
 from prunit.prices.costs import cost_of, width_array
 from prunit.recipe.blueprint import Blueprint
@@ -195,14 +196,15 @@ def torch_pruning(
             pruner.step()
             macs = tp.utils.count_ops_and_params(model, net.example)[0]
             for share in shares:
-                if share not in found and macs <= dense * _number(share):
+                if share not in found and macs <= dense * number_of(share):
                     found[share] = copy.deepcopy(model)
             if len(found) == len(shares):
                 break
     return found
 
 
-def _number(share: str) -> float:
+def number_of(share: str) -> float:
+    """Of "1/2" a half."""
     above, below = share.split("/")
     return int(above) / int(below)
 
@@ -255,7 +257,7 @@ def arenas(case: Case) -> Iterator[tuple[dict[str, str], Callable[[], Cell]]]:
         if share != "1":
             widths = width_array(case.graph, case.decided(f"macs={share}")[0])
         lowered = case.blueprint.at(widths)
-        small = for_tflm(lowered)
+        small = unpadded(lowered)
         files = {
             "lowered": flatbuffer_of(lowered),
             "placed": flatbuffer_of(lowered, offsets=offsets_of(lowered)),

@@ -21,7 +21,7 @@ import torch
 
 from bench._common import RESULTS, write
 from bench._tiny_nets import NETS
-from bench.mcu import EVEN, PART, Case, Cell, Training, run, torch_pruning, widths_of
+from bench.mcu import EVEN, PART, Case, Cell, Training, number_of, run, torch_pruning, widths_of
 from prunit.allocate import balance
 from prunit.mcu.parts import part
 from prunit.prices.costs import width_array
@@ -110,7 +110,7 @@ def theirs(training: Training, level: str) -> Iterator[tuple[str, Callable[[], d
     """Each way's plan within the cycles of a level; of ways by multiply-adds the one that has most of them."""
     case = training.case
     asked = Asked(part(PART), case.blueprint)
-    limit = _number(level) * asked.figures(case.graph.sizes)["cycles"]
+    limit = number_of(level) * asked.figures(case.graph.sizes)["cycles"]
 
     def ours(round_to: int | str) -> dict[str, int]:
         low, high, found = 1, 64, None
@@ -141,11 +141,6 @@ def theirs(training: Training, level: str) -> Iterator[tuple[str, Callable[[], d
     yield EVEN, lambda: pruned(even=True)
 
 
-def _number(share: str) -> float:
-    above, below = share.split("/")
-    return int(above) / int(below)
-
-
 def trained_at(training: Training, widths: Mapping[str, int]) -> Cell:
     """The trained network cut to these widths and trained further: what it takes, how good it is."""
     model = training.cut_to(widths)
@@ -173,7 +168,7 @@ def cells(
         weights, explained = fitted(first_seed.case, known)
         named = [g.name for g in first_seed.case.graph.groups if not g.pinned]
         fit = {"points_per_e_fold": dict(zip(named, weights[:-1].tolist(), strict=True)), "explained": explained}
-        best = first(first_seed.case, weights, _number(level))
+        best = first(first_seed.case, weights, number_of(level))
         for seed in seeds:
             training = Training(Case(name, seed), data_dir, folder)
             key = {"kind": "chosen", "net": name, "seed": seed, "share": level}

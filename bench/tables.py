@@ -45,6 +45,10 @@ def render(
     return page
 
 
+def _counted(amount: object, what: str) -> str:
+    return f"{amount} {what}{'' if str(amount) == '1' else 's'}"
+
+
 def measured(result: Result, name: str = "") -> str:
     """One line: on what, how often, with what and when; `n_of` says of tables how often, where that differs."""
     device, versions = result["device"], result["versions"]
@@ -53,7 +57,7 @@ def measured(result: Result, name: str = "") -> str:
     of = " and ".join(map(str, threads)) if isinstance(threads, list | tuple) else threads
     packages = ", ".join(f"{name} {v}" for name, v in versions.items() if v and name != "commit")
     return (
-        f"*{device['cpu']}, {device['cores']} cores, {of} thread{'' if str(of) == '1' else 's'}; n = {n},"
+        f"*{device['cpu']}, {_counted(device['cores'], 'core')}, {_counted(of, 'thread')}; n = {n},"
         f" {result['percentile']}; {packages}, commit {versions['commit'] or 'unknown'}; {result['date'][:10]}*"
     )
 

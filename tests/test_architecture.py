@@ -62,10 +62,6 @@ def test_modules_and_what_they_offer_are_documented(path: Path) -> None:
     assert [node.name for node in definitions(tree) if not ast.get_docstring(node)] == []
 
 
-STANDS_IN = {("modules.py", "call")}
-"""In the place of torch's `Module._call_impl`, which takes whatever a model's `forward` does."""
-
-
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT / "src")))
 def test_signatures_are_explicit(path: Path) -> None:
     faults = []
@@ -75,7 +71,7 @@ def test_signatures_are_explicit(path: Path) -> None:
         named = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
         if any(a.annotation is None for a in named if a.arg not in ("self", "cls")) or node.returns is None:
             faults.append(f"{node.name}: not annotated")
-        if node.args.kwarg and (path.name, node.name) not in STANDS_IN:
+        if node.args.kwarg:
             faults.append(f"{node.name}: **{node.args.kwarg.arg}")
         if any(isinstance(d, ast.List | ast.Dict | ast.Set) for d in (*node.args.defaults, *node.args.kw_defaults)):
             faults.append(f"{node.name}: a mutable default")

@@ -10,7 +10,7 @@ import pytest
 from prunit.mcu.flatbuffer import PLACES, flatbuffer_of, without_places
 from prunit.mcu.litert import answers
 from prunit.mcu.memory import ALIGNED, lives, most_at_once
-from prunit.mcu.micro import file_for, for_tflm, tflm_file
+from prunit.mcu.micro import file_for, tflm_file
 from prunit.mcu.network import IntegerNetwork, Operator, Tensor
 from prunit.mcu.parts import part
 from prunit.mcu.placing import offsets_of
@@ -175,7 +175,7 @@ def test_paddings_become_part_of_the_kernel(
     size: int, kernel: int, pad: tuple[int, int], stride: int, dilation: int, depthwise: bool
 ) -> None:
     network = strided(size, kernel, pad, stride=stride, dilation=dilation, depthwise=depthwise)
-    found = for_tflm(network)
+    found = unpadded(network)
     assert [operator.code for operator in found.operators] == [network.operators[1].code]
     assert found.operators[0].options["padding"] == "SAME"
     x = images(network)

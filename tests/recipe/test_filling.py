@@ -93,9 +93,8 @@ def test_a_budget_is_used_up_by_the_interpreters_word(limit: str) -> None:
     decision = decide_here(
         *(model, graph, image, [example_batch(image)], Budget.parse(limit), PruneConfig()), measure=False
     ).decision
-    assert 0.97 <= decision.used[limit] <= 1
+    assert 0.98 <= decision.used[limit] <= 1
     if limit.startswith("arena"):
-        # A channel of the largest images is 3 % of the arena: not one more fits.
         blueprint, widths = Blueprint(model, graph, image), width_array(graph, decision.plan.widths)
         most = arena(blueprint.file(graph.sizes, part("tflm"))).total_bytes / 2
         for i in np.flatnonzero(widths < graph.sizes):

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from prunit.graph.records import Activation, Axis, ChannelGraph, Geometry, Group, Layer, Role, TensorInfo
+from prunit.later import resolver
 
 if TYPE_CHECKING:
     from prunit.graph.reading import trace
@@ -11,11 +12,5 @@ __all__ = ["Activation", "Axis", "ChannelGraph", "Geometry", "Group", "Layer", "
 
 
 if not TYPE_CHECKING:  # to a type checker there are the names above, and no others
-
-    def __getattr__(name: str) -> object:
-        # Resolved on first use: what only reads graphs (prices, budgets, plans) works without torch.
-        if name != "trace":
-            raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-        from prunit.graph.reading import trace
-
-        return trace
+    # Resolved on first use: what only reads graphs (prices, budgets, plans) works without torch.
+    __getattr__ = resolver(__name__, {"trace": "reading"})

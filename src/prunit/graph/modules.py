@@ -7,10 +7,10 @@ is compiled or made as the model runs, is told of by PyTorch.
 """
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from types import MethodType
-from typing import Any, Final, Protocol
+from types import FunctionType, MethodType
+from typing import Any, Final, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +64,7 @@ def following(model: nn.Module, follower: Follower, *, short: bool = True) -> It
     short = short and not any(getattr(of_modules, name) for name in _HOOKS_OF_ALL) and untouched()
     watched = _functions_watched()
 
-    def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    def call(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         place, own = known.get(id(module)), module.__dict__
         if place is None or _has_hooks(own) or _C._get_tracing_state():
             return in_full(module, args, kwargs)
@@ -118,13 +118,13 @@ def following(model: nn.Module, follower: Follower, *, short: bool = True) -> It
         stack.pop()
         follower.module_path, follower.module, follower.module_inputs = stack[-1]
 
-    call.__name__ = "_call_impl"  # so a module that is pickled as it runs is read as one without it
+    called = _as_torch_calls(call)
     plain = [m for _, m in modules if short and _is_plain(m)]
     odd = {id(m) for _, m in modules}.difference(map(id, plain))
     handles = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave, with_kwargs=True)]
     handles += [m.register_forward_pre_hook(given, prepend=True, with_kwargs=True) for _, m in modules if id(m) in odd]
     for module in plain:
-        module.__dict__["_call_impl"] = MethodType(call, module)
+        module.__dict__["_call_impl"] = MethodType(called, module)
     try:
         with _not_compiled():
             yield
@@ -134,6 +134,13 @@ def following(model: nn.Module, follower: Follower, *, short: bool = True) -> It
         for handle in handles:
             handle.remove()
             _global_forward_hooks_with_kwargs.pop(handle.id, None)  # torch leaves it behind
+
+
+def _as_torch_calls(call: Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]) -> FunctionType:
+    """What stands in the place of `Module._call_impl`, which takes whatever the module's `forward` does."""
+    found = cast("FunctionType", lambda module, *args, **kwargs: call(module, args, kwargs))
+    found.__name__ = "_call_impl"  # so a module that is pickled as it runs is read as one without it
+    return found
 
 
 def _has_hooks(own: Mapping[str, Any]) -> bool:

@@ -56,7 +56,6 @@ def flatbuffer_of(network: IntegerNetwork, *, offsets: Mapping[str, int] | None 
     Tensors that are not named there TensorFlow Lite Micro places by itself. Raises `ModelError` for an operator or an
     option that the schema does not have, and `MissingExtraError` without the extra `mcu`.
     """
-    flatbuffers: Any = engine("flatbuffers", extra="mcu")
     schema: Any = engine(_SCHEMA, extra="mcu")
     model, graph = schema.ModelT(), schema.SubGraphT()
     model.version, model.description = _VERSION, "prunit"
@@ -74,14 +73,13 @@ def flatbuffer_of(network: IntegerNetwork, *, offsets: Mapping[str, int] | None 
     graph.outputs = [places[name] for name in network.outputs]
     if offsets:
         model.metadata = [_placed(schema, model, network, offsets)]
-    builder = flatbuffers.Builder(1024)
-    builder.Finish(model.Pack(builder), _IDENTIFIER)
-    return bytes(builder.Output())
+    return _packed(model)
 
 
 def without_places(data: bytes) -> bytes:
     """A file without the plan of an arena that stands in it; the same bytes where there is none."""
-    flatbuffers: Any = engine("flatbuffers", extra="mcu")
+    if PLACES.encode() not in data:  # taking a file apart takes longer than to look for a name
+        return data
     schema: Any = engine(_SCHEMA, extra="mcu")
     model = schema.ModelT.InitFromPackedBuf(data, 0)
     plans = [each for each in model.metadata or () if each.name == PLACES.encode()]
@@ -90,6 +88,11 @@ def without_places(data: bytes) -> bytes:
     model.metadata = [each for each in model.metadata if each not in plans] or None
     for plan in plans:
         model.buffers[plan.buffer] = schema.BufferT()
+    return _packed(model)
+
+
+def _packed(model: Any) -> bytes:
+    flatbuffers: Any = engine("flatbuffers", extra="mcu")
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), _IDENTIFIER)
     return bytes(builder.Output())

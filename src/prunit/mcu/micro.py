@@ -1,4 +1,4 @@
-"""A network as a microcontroller gets it: in as small an arena as may be, with the same answers to the bit."""
+"""The file of a network as a microcontroller gets it: in as small an arena as may be, the same answers to the bit."""
 
 from prunit.mcu.flatbuffer import flatbuffer_of
 from prunit.mcu.network import IntegerNetwork
@@ -7,13 +7,8 @@ from prunit.mcu.placing import offsets_of
 from prunit.mcu.unpadding import unpadded
 
 
-def for_tflm(network: IntegerNetwork) -> IntegerNetwork:
-    """The network as `tflm_file` writes it: without paddings that would need the largest arena."""
-    return unpadded(network)
-
-
 def tflm_file(network: IntegerNetwork) -> bytes:
-    """The flatbuffer of a network that `for_tflm` gave, with the places of its tensors in an arena.
+    """The flatbuffer of a network, best an `unpadded` one, with the places of its tensors in an arena.
 
     Not for Vela: it pads for nothing, and copies such places from the file that it is given to the one that it makes,
     where they belong to tensors that are not there any more (Vela 5.2.0).
@@ -23,4 +18,4 @@ def tflm_file(network: IntegerNetwork) -> bytes:
 
 def file_for(network: IntegerNetwork, on: Part) -> bytes:
     """The flatbuffer of a network for a part: what TensorFlow Lite Micro runs, or what Vela compiles."""
-    return tflm_file(for_tflm(network)) if on.kind == "tflm" else flatbuffer_of(network)
+    return tflm_file(unpadded(network)) if on.kind == "tflm" else flatbuffer_of(network)

@@ -24,6 +24,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from prunit.edge import cpus
 from prunit.errors import ModelError
 from prunit.files import write_atomically
 from prunit.mcu.flatbuffer import flatbuffer_of
@@ -76,7 +77,7 @@ class CycleTable:
         missing = [layer for layer in dict.fromkeys(layers) if layer not in self._cycles]
         calls = list(_calls(missing))
         # each is a process of Vela's own, on one thread
-        with ThreadPoolExecutor(max(1, min(len(calls), _cores()))) as pool:
+        with ThreadPoolExecutor(max(1, min(len(calls), len(cpus.usable())))) as pool:
             for some, found in zip(calls, pool.map(partial(_measured, self.part), calls), strict=True):
                 self._cycles.update(zip(some, found, strict=True))
         if missing:
@@ -84,11 +85,6 @@ class CycleTable:
             self._cycles = {**_read(self.file), **self._cycles}
             write_atomically(self.file, _written(self._cycles), shared=True)
         return len(missing)
-
-
-def _cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def default_folder() -> Path:

@@ -18,8 +18,9 @@
 """
 
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
+
+from prunit.later import resolver
 
 if TYPE_CHECKING:
     from torch import nn
@@ -126,9 +127,5 @@ def make_plan(
 
 
 if not TYPE_CHECKING:  # to a type checker there are the names above, and no others
-
-    def __getattr__(name: str) -> object:
-        # Resolved on first use: the command line reads the settings without waiting for torch.
-        if name not in _HOMES:
-            raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    # Resolved on first use: the command line reads the settings without waiting for torch.
+    __getattr__ = resolver(__name__, _HOMES)

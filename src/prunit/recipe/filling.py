@@ -16,8 +16,14 @@ from prunit.allocate.target import Target, told
 PEAKS: Final = frozenset(("arena_bytes", "sram_bytes"))
 """Figures that hang on the layers at the peak alone, but for some bytes."""
 MEMORY: Final = PEAKS | {"flash_bytes"}
+SLOW: Final = "sram_bytes"
+"""What only an NPU's compiler tells."""
 _FULL: Final = 0.99
 """Of flash, which every group takes alike: what is that full stays as it is."""
+_ENOUGH: Final = 0.98
+"""Of a limit: a plan that uses less is tried with channels of one group traded for those of others."""
+_TRADES: Final = (1, 2, 4)
+"""Steps that a group is narrower then."""
 _RECORDS: Final = 0.05
 """Of a limit on a peak, what a group away from it takes at the most: there are records of its channels in an arena."""
 _HALVINGS: Final = 5
@@ -41,7 +47,8 @@ def filled(target: Target, widths: np.ndarray) -> np.ndarray:
         widths = _away_whole(target, widths)
     elif _used(target, widths) >= _FULL:
         return widths
-    return _alone(target, _together(target, widths))
+    widths = _alone(target, _together(target, widths))
+    return widths if SLOW in target.most else _traded(target, widths)
 
 
 def _away_whole(target: Target, widths: np.ndarray) -> np.ndarray:
@@ -97,6 +104,23 @@ def _alone(target: Target, widths: np.ndarray) -> np.ndarray:
                 high, step = at, max((at - low) // 2, 1)
         widths = _with(widths, i, int(ladder[low]))
     return widths
+
+
+def _traded(target: Target, widths: np.ndarray) -> np.ndarray:
+    """The widths with one group narrower, where the others can use up more of the limits for it.
+
+    Of groups that are alive together the first to grow may have left the others no room for a whole channel.
+    """
+    best = widths
+    for i in np.argsort(-widths / target.graph.sizes, kind="stable"):
+        ladder = target.allowed.ladder(int(i))
+        at = int(np.searchsorted(ladder, widths[i]))
+        for step in (steps for steps in _TRADES if steps <= at):
+            if _used(target, best) >= _ENOUGH:
+                return best
+            found = _alone(target, _with(widths, int(i), int(ladder[at - step])))
+            best = max(best, found, key=lambda each: _used(target, each))
+    return best
 
 
 def _growing(target: Target, widths: np.ndarray) -> list[int]:

@@ -13,8 +13,9 @@ again.py      the page after other figures were measured
 page.js       draws the plots, in the page's colours
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Final
+
+from prunit.later import resolver
 
 if TYPE_CHECKING:
     from prunit.report.again import rewrite_report
@@ -32,9 +33,5 @@ _HOMES: Final = {
 
 
 if not TYPE_CHECKING:  # to a type checker there are the names above, and no others
-
-    def __getattr__(name: str) -> object:
-        # Resolved on first use: the command line words its figures without the page and what that is made of.
-        if name not in _HOMES:
-            raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    # Resolved on first use: the command line words its figures without the page and what that is made of.
+    __getattr__ = resolver(__name__, _HOMES)

@@ -28,8 +28,9 @@ weights.
     processes.py   the same loop in one process per device
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Final
+
+from prunit.later import resolver
 
 if TYPE_CHECKING:
     from prunit.train.accuracy import evaluate
@@ -78,9 +79,5 @@ _HOMES: Final = {
 
 
 if not TYPE_CHECKING:  # to a type checker there are the names above, and no others
-
-    def __getattr__(name: str) -> object:
-        # Resolved on first use: the command line reads TrainConfig's defaults without waiting for torch.
-        if name not in _HOMES:
-            raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    # Resolved on first use: the command line reads TrainConfig's defaults without waiting for torch.
+    __getattr__ = resolver(__name__, _HOMES)

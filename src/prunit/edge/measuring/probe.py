@@ -19,7 +19,7 @@ from typing import Final
 
 import numpy as np
 
-from prunit.edge import runtimes
+from prunit.edge import cpus, runtimes
 from prunit.edge.portfolio import Device, Latency
 from prunit.edge.session import Array, Session, engine
 from prunit.errors import ConfigError, DeviceError, PrunitError
@@ -146,7 +146,7 @@ def device(runtime: str = runtimes.DEFAULT) -> Device:
     """This machine, as far as it matters for latencies, and the engine they are measured with."""
     return Device(
         name=_cpu_name(),
-        cores=len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1,
+        cores=len(cpus.usable()),
         engine=runtime,
         engine_version=runtimes.runtime(runtime).version(),
         os=f"{platform.system()} {platform.release()}",

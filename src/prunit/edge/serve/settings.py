@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from prunit.edge import cpus
 from prunit.errors import ConfigError, FileError
 
 TOKEN_VARIABLE: Final = "PRUNIT_TOKEN"
@@ -86,7 +87,7 @@ def cpus_of_text(text: str) -> tuple[int, ...]:
             found += range(int(first), int(last if dash else first) + 1)
     except ValueError as error:
         raise ConfigError(f"'{text}' are no CPUs: write 0,2-3") from error
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+    allowed = cpus.usable()
     if not found or not set(found) <= allowed:
         raise ConfigError(f"CPUs '{text}': this process may use {', '.join(map(str, sorted(allowed)))}")
     return tuple(dict.fromkeys(found))

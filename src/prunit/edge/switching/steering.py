@@ -3,13 +3,13 @@
 `replay` and the server share it, so what was replayed is what is served.
 """
 
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from prunit.edge import cpus
 from prunit.edge.switching import sensors
 from prunit.edge.switching.link import Link
 from prunit.edge.switching.policy import ArrivalRate, Conditions, Option, Policy, ServiceTimes
@@ -72,7 +72,7 @@ class Steering:
         self._memory_bytes, self._on_step = memory_bytes, on_step
         self._rate, self._retreats, self._read_at = ArrivalRate(), Retreats(), -_SENSORS_S
         self._before_load, self._around_ms = Load(0, 0), 0.0
-        self._cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._cores = len(cpus.usable())
         self._since = self._before = time.perf_counter()
         self.times = ServiceTimes({})
         self.change_options(options)

@@ -10,9 +10,10 @@ from prunit.export.quantising.choosing import METHODS, answers, error_of
 from prunit.export.quantising.network import Network
 from prunit.export.quantising.ranges import Batches, images_of, observed, span
 from prunit.export.tflite.lowering import integer_network
-from prunit.mcu.micro import for_tflm, tflm_file
+from prunit.mcu.micro import tflm_file
 from prunit.mcu.network import IntegerNetwork
 from prunit.mcu.session import IntegerSession
+from prunit.mcu.unpadding import unpadded
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +65,7 @@ def integer_twin(
     twins: list[Twin] = []
     for method in methods:
         made = integer_network(network, {tensor: span(one, method) for tensor, one in seen.items()}, name=name)
-        small = for_tflm(made)
+        small = unpadded(made)
         data = tflm_file(small)
         found = IntegerSession(small, data, kernels="reference").run_all(held_BCHW)
         error = max(error_of(a, b) for a, b in zip(found, expected, strict=True))
