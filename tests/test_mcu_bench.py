@@ -95,4 +95,4 @@ def test_each_table_has_markers_of_its_own() -> None:
 
 
 def test_shares_are_those_that_they_are_written_as() -> None:
-    assert math.isclose(mcu._number("3/4"), 0.75)
+    assert math.isclose(mcu.number_of("3/4"), 0.75)
