@@ -204,7 +204,7 @@ def untouched() -> bool:
 def leaf_of(module: nn.Module) -> Leaf | None:
     """The plain way of a layer; None where it has none, or attributes of its own hide those of its class."""
     leaf = LEAVES.get(type(module))
-    if leaf is None or not _OVERLAID.isdisjoint(module.__dict__):
+    if leaf is None or not module.__dict__.keys().isdisjoint(_OVERLAID):
         return None
     return leaf
 

@@ -24,7 +24,12 @@ from prunit.graph.written import Views, ViewsAsCut, split_views
 
 
 def first_difference(
-    model: nn.Module, graph: ChannelGraph, steps: list[Step], where_of: np.ndarray, passes: Sequence[Pass]
+    model: nn.Module,
+    graph: ChannelGraph,
+    steps: list[Step],
+    where_of: np.ndarray,
+    passes: Sequence[Pass],
+    known: dict[Any, list[Any]],
 ) -> Difference | None:
     """The first step at which a narrower model departs from what the graph predicts; None if none of three does.
 
@@ -32,17 +37,26 @@ def first_difference(
     second group about half of its channels, and then the others, so that no share of a sum agrees by chance. The model
     runs on meta tensors of the cut shapes: operators must come in the same order, with outputs of the predicted shapes
     and with equal numbers (a scale taken from a width would be another function). `where_of` gives the flat channel
-    number of each id. `passes` are run in their order, each in its mode. The model is left as it was.
+    number of each id. `passes` are run in their order, each in its mode. The model is left as it was. In `known` stands
+    what the model has made tensors of in earlier calls for it.
     """
     whole = np.ones(int(graph.offsets[-1]) + 1, dtype=bool)
     # A tensor made of values on the meta device does not show them: first those of the model as it is. To make one is
     # no operator there, so that every module is asked, and not only those that ran one.
-    told: list[Any] | None = [] if makes_tensors(model.modules()) else None
-    ways = [whole] if told is not None else []
-    ways += [_thinned(whole, graph, n) for n in range(3)]
-    return next(
-        (d for d in (_differs(model, graph, _Narrow(steps, where_of, k, told), passes) for k in ways) if d), None
-    )
+    told: list[Any] | None = None
+    if makes_tensors(model.modules()):
+        same = tuple(
+            [(p.training, p.end, p.on_values) for p in passes]
+        )  # at its own widths it makes the same each time
+        if same not in known:
+            found: list[Any] = []
+            difference = _differs(model, graph, _Narrow(steps, where_of, whole, found), passes)
+            if difference is not None:
+                return difference
+            known[same] = found
+        told = known[same]
+    ways = (_Narrow(steps, where_of, _thinned(whole, graph, n), told) for n in range(3))
+    return next((d for d in (_differs(model, graph, run, passes) for run in ways) if d), None)
 
 
 def _differs(model: nn.Module, graph: ChannelGraph, run: "_Narrow", passes: Sequence[Pass]) -> Difference | None:

@@ -61,6 +61,7 @@ def _traced(model: nn.Module, example: Any, training_example: Any, pin: Sequence
     }
     choices = Choices()
     passes = Passes(model, named, example, training_example)
+    made: dict[Any, list[Any]] = {}
     tries = 0
     while True:
         tries += 1
@@ -76,7 +77,7 @@ def _traced(model: nn.Module, example: Any, training_example: Any, pin: Sequence
             return resolved.graph if on_meta else _noted(resolved.graph)
         if findings.rejected and not choices.cautious and _read_otherwise(findings, resolved.classes, choices):
             continue
-        found = first_difference(model, resolved.graph, findings.steps, resolved.where_of, findings.passes)
+        found = first_difference(model, resolved.graph, findings.steps, resolved.where_of, findings.passes, made)
         if found is None:
             return resolved.graph if on_meta else _noted(resolved.graph)
         attributes = [(size.module, size.name) for size in resolved.graph.code_sizes]
