@@ -1,11 +1,15 @@
 """The tables of docs/benchmarks.md about sparse models, about switching, serving, and judging."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from bench._common import table
 
 Result = Mapping[str, Any]
+
+STOP: Final = "stop, load, resume the dense model"
+COLD: Final = "cold cache"
+"""Ends the names of ways that begin with no page of their files in memory."""
 
 
 def removal(result: Result) -> str:
@@ -47,19 +51,7 @@ def _parts(result: Result) -> dict[str, list[Result]]:
 def switching(result: Result) -> str:
     """First answers, memory, the run under load, and the traces."""
     parts = _parts(result)
-    existing = parts["first answer"][-1]
-    answers = [
-        (
-            row["way"],
-            row["n"],
-            *(f"{row['ms'][p]:.2f}" for p in ("p50", "p99")),
-            *(f"{row['overhead_ms'][p]:.2f}" for p in ("p50", "p99")),
-            f"{existing['ms']['p50'] / row['ms']['p50']:.1f}×",
-            f"{existing['overhead_ms']['p50'] / row['overhead_ms']['p50']:.0f}×",
-        )
-        for row in parts["first answer"]
-    ]
-    (swap,), (load,) = parts["swap"], parts["under load"]
+    (load,) = parts["under load"]
     memory = {row["way"]: row for row in parts["memory"]}
     sessions, ours = memory["sessions"], memory["switcher"]
     sizes = [
@@ -67,10 +59,7 @@ def switching(result: Result) -> str:
         for name, row in (("eight sessions of the files", sessions), ("a switcher with all eight open", ours))
     ]
     texts = [
-        "From the decision to the first answer, ms, and how much longer that is than the variant's usual answer:",
-        table(("way", "n", "p50", "p99", "longer, p50", "longer, p99", "less", "less of the longer"), answers),
-        f"The swap between open variants alone: {swap['us']['p50']:.1f} µs at p50, {swap['us']['p99']:.1f} at p99"
-        f" (n = {swap['n']}).",
+        *_first_answers(parts["first answer"], parts["swap"]),
         "Memory, MB more than before the first one was opened:",
         table(("eight variants of VGG-16", "anonymous", "proportional share"), sizes),
         f"{sessions['Anonymous'] / ours['Anonymous']:.1f} times less anonymous memory; the rest are pages of files,"
@@ -98,6 +87,34 @@ def switching(result: Result) -> str:
             table(("policy", "in time", "accuracy", "delivered", "p99, ms", "switches"), rows),
         ]
     return "\n\n".join(texts)
+
+
+def _first_answers(rows: Sequence[Result], swaps: Sequence[Result]) -> list[str]:
+    """Of each portfolio: every way beside that of the papers, which is as cold or warm as it."""
+    texts = []
+    for swap in swaps:
+        mine = {row["way"]: row for row in rows if row["net"] == swap["net"]}
+        answers = []
+        for way, row in mine.items():
+            existing = mine[f"{STOP}, {COLD}" if way.endswith(COLD) else STOP]
+            answers.append(
+                (
+                    way,
+                    row["n"],
+                    *(f"{row['ms'][p]:.2f}" for p in ("p50", "p99")),
+                    *(f"{row['overhead_ms'][p]:.2f}" for p in ("p50", "p99")),
+                    f"{existing['ms']['p50'] / row['ms']['p50']:.1f}×",
+                    f"{existing['overhead_ms']['p50'] / row['overhead_ms']['p50']:.0f}×",
+                )
+            )
+        texts += [
+            f"{swap['net']}: from the decision to the first answer, ms, and how much longer that is than the variant's"
+            " usual answer:",
+            table(("way", "n", "p50", "p99", "longer, p50", "longer, p99", "less", "less of the longer"), answers),
+            f"The swap between open variants alone: {swap['us']['p50']:.1f} µs at p50, {swap['us']['p99']:.1f} at p99"
+            f" (n = {swap['n']}).",
+        ]
+    return texts
 
 
 def evaluating(result: Result) -> str:
@@ -197,7 +214,21 @@ def serving(result: Result) -> str:
             soak,
         ),
     ]
+    texts += [_endurance(row) for row in parts.get("endurance", ())]
     return "\n\n".join([*texts, *_front(parts.get("front", []), result["config"])])
+
+
+def _endurance(row: Result) -> str:
+    """What was lost, and what the server held, in sentences."""
+    memory, descriptors, threads = (row[name] for name in ("memory_mb", "descriptors", "threads"))
+    return (
+        f"{row['requests']:,} requests over 16 connections, which were opened anew every few seconds; meanwhile"
+        f" {row['switches']:,} switches and {row['reloads']} reloads, each opening one variant and closing another:"
+        f" {row['lost']} lost; p50 {row['ms']['p50']:.1f} ms, p99 {row['ms']['p99']:.1f}. From the second tenth of the"
+        f" time to the last: {memory['first']:.0f} to {memory['last']:.0f} MB (most {memory['most']:.0f}),"
+        f" {descriptors['first']:.0f} to {descriptors['last']:.0f} descriptors (most {descriptors['most']:.0f}),"
+        f" {threads['first']:.0f} to {threads['last']:.0f} threads."
+    )
 
 
 def _front(rows: list[Result], config: Result) -> list[str]:

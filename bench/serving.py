@@ -8,7 +8,8 @@ the server as its users start it, on loopback.
 - `saturation`: answers per second with many connections, beside the engine alone in a closed loop, before and after;
 - `front`: requests per second and latencies of the smallest variant at 1, 16 and 64 connections, taking turns with
   another build (`--against SRC`), with LitServe and BentoML (`--peers VENV`) and with the engine alone;
-- `soak`: random arrivals at 1.5 times what the dense variant can answer, with switching, and dense alone.
+- `soak`: random arrivals at 1.5 times what the dense variant can answer, with switching, and dense alone;
+- `endurance`: a million requests, 500 switches, 50 reloads (`--requests`): what is lost, and what the server holds.
 """
 
 import argparse
@@ -29,6 +30,7 @@ import numpy as np
 import torch
 
 from bench._common import RESULTS, commit, percentile, record, take_turns, write
+from bench.serving_endurance import endurance
 from bench.serving_front import front, versions_of
 from bench.serving_load import IMAGE, TARGET_MS, request
 from bench.serving_started import begun, in_a_child, server
@@ -40,7 +42,7 @@ from prunit.edge.serve import protocol
 from prunit.edge.switching.switch import Switcher
 
 KEPT: Final = ("w1-1", "w3-4", "w1-2", "w1-8")
-PARTS: Final = ("start", "overhead", "tensors", "saturation", "front", "soak")
+PARTS: Final = ("start", "overhead", "tensors", "saturation", "front", "soak", "endurance")
 
 
 def portfolio_in(folder: Path) -> Portfolio:
@@ -233,6 +235,7 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="leave out parts that the file has of this commit")
     parser.add_argument("--against", type=Path, metavar="SRC", help="front: the directory src of another build")
     parser.add_argument("--peers", type=Path, metavar="VENV", help="front: where LitServe and BentoML are installed")
+    parser.add_argument("--requests", type=int, default=1_000_000, help="of endurance; default a million")
     args = parser.parse_args()
     torch.set_num_threads(1)
     known, made = _stored(args.json)
@@ -282,6 +285,13 @@ def _measured(part: str, folder: Path, args: argparse.Namespace) -> Iterable[dic
         case "front":
             turns, seconds = max(args.rounds // 30, 2), min(5.0, args.seconds)
             return front(folder, KEPT[-1], seconds=seconds, rounds=turns, against=args.against, peers=args.peers)
+        case "endurance":
+            switches, reloads = max(args.requests // 2_000, 2), max(args.requests // 20_000, 2)
+            return [
+                endurance(
+                    folder, (KEPT[2], *KEPT[:2], KEPT[3]), requests=args.requests, switches=switches, reloads=reloads
+                )
+            ]
         case _:
             return soak(folder, args.seconds, min(60.0, args.seconds))
 
