@@ -106,7 +106,8 @@ def asked(what: str) -> tuple[bytes, dict[str, str], str]:
         "JSON": (as_json(flat), {}, PATH),
         "whole numbers": (as_json([1] * 48), {}, PATH),
         "rows": (as_json(X_BCHW.tolist()), {}, PATH),
-        "a whole number that is too large": (as_json([2**70, *flat[1:]]), {}, PATH),
+        "a whole number beyond 64 bits": (as_json([2**70, *flat[1:]]), {}, PATH),
+        "a whole number that is too large": (as_json([10**60, *flat[1:]]), {}, PATH),
         "a number that is too large": (as_json(flat).replace(str(flat[0]).encode(), b"1e400"), {}, PATH),
         "true": (as_json([True] * 48), {}, PATH),
         "true among numbers": (as_json([True, *flat[1:]]), {}, PATH),
@@ -160,6 +161,7 @@ def test_both_ways_give_the_same_answer(served: Served, what: str) -> None:
         in (
             *("binary", "JSON", "whole numbers", "rows", "true among numbers", "UTF-16", "an id", "an id that harms"),
             *("a version", "a version, escaped", "a query", "the last of the connection"),
+            "a whole number beyond 64 bits",
         )
     )
 

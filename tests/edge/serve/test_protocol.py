@@ -61,7 +61,7 @@ def test_null_is_as_if_it_were_not_there(artifact: Any) -> None:
     assert parse(body(tensor(), **own_wins), None, artifact, PREPROCESSING, 4).outputs[0].binary
 
 
-@pytest.mark.parametrize(("sent", "text"), [(7, "7"), (0, "0"), (-3, "-3"), (2**63, str(2**63)), ("7", "7")])
+@pytest.mark.parametrize(("sent", "text"), [(n, str(n)) for n in (7, 0, -3, 2**63, 2**127, "7")])
 def test_an_id_may_be_a_number_and_comes_back_as_text(artifact: Any, sent: Any, text: str) -> None:
     assert parse(body(tensor(), id=sent), None, artifact, PREPROCESSING, 4).id == text
     assert answered(artifact, np.zeros((1, 3), np.float32), id=sent)[0]["id"] == text
