@@ -214,8 +214,34 @@ def serving(result: Result) -> str:
             soak,
         ),
     ]
+    texts += _held(parts.get("held", []), target)
     texts += [_endurance(row) for row in parts.get("endurance", ())]
     return "\n\n".join([*texts, *_front(parts.get("front", []), result["config"])])
+
+
+def _held(rows: Sequence[Result], target_ms: float) -> list[str]:
+    """Random arrivals near the capacity of each variant; nothing where that was not measured."""
+    if not rows:
+        return []
+    found = [
+        (
+            f"{row['rate']:,.0f} ({row['variant']})",
+            f"{row['when']}, {row['seconds']:.0f} s",
+            f"{row['in_time']:.2%}",
+            *(f"{row['ms'][p]:.1f}" for p in ("p50", "p99")),
+            row["active"],
+            row["switches"],
+            f"{row['refused']:,}",
+            f"{row['lost']:,}",
+        )
+        for row in rows
+    ]
+    head = ("requests/s", "when", "in time", "p50, ms", "p99, ms", "at its end", "switches", "refused", "lost")
+    return [
+        "Random arrivals at 0.9 of what a server with one variant alone answers in a closed loop, of each variant in turn;"
+        f" the policy `queue` chooses among all four, the target is {target_ms:g} ms:",
+        table(head, found),
+    ]
 
 
 def _endurance(row: Result) -> str:

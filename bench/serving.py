@@ -8,6 +8,8 @@ the server as its users start it, on loopback.
 - `saturation`: answers per second with many connections, beside the engine alone in a closed loop, before and after;
 - `front`: requests per second and latencies of the smallest variant at 1, 16 and 64 connections, taking turns with
   another build (`--against SRC`), with LitServe and BentoML (`--peers VENV`) and with the engine alone;
+- `held`: random arrivals at 0.9 of what each variant can answer, one rate after the other, with switching: are they in
+  time, and does the server stay with a variant;
 - `soak`: random arrivals at 1.5 times what the dense variant can answer, with switching, and dense alone;
 - `endurance`: a million requests, 500 switches, 50 reloads (`--requests`): what is lost, and what the server holds.
 """
@@ -42,7 +44,7 @@ from prunit.edge.serve import protocol
 from prunit.edge.switching.switch import Switcher
 
 KEPT: Final = ("w1-1", "w3-4", "w1-2", "w1-8")
-PARTS: Final = ("start", "overhead", "tensors", "saturation", "front", "soak", "endurance")
+PARTS: Final = ("start", "overhead", "tensors", "saturation", "front", "held", "soak", "endurance")
 
 
 def portfolio_in(folder: Path) -> Portfolio:
@@ -225,6 +227,32 @@ def soak(folder: Path, seconds: float, alone_seconds: float) -> list[dict[str, A
     return rows
 
 
+def held(folder: Path, seconds: float) -> list[dict[str, Any]]:
+    """At 0.9 of each variant's capacity for so long, from the start of the server on and then once more.
+
+    Capacity is what a closed loop gets of a server with that variant alone.
+    """
+    rows: list[dict[str, Any]] = []
+    for name in KEPT:
+        with server(folder, "--policy", f"fixed:{name}", "--slo-ms", f"{TARGET_MS:g}") as (port, _):
+            asked = {"kind": "closed", "folder": str(folder), "port": port, "connections": 32, "seconds": 3.0}
+            capacity = statistics.median(in_a_child(asked)["per_s"] for _ in range(3))
+        rate = 0.9 * capacity
+        with server(folder, "--policy", "queue", "--slo-ms", f"{TARGET_MS:g}") as (port, pid):
+            switches = 0
+            for time_of in ("at first", "after that"):
+                asked = {"kind": "open", "folder": str(folder), "port": port, "rate": rate, "seconds": seconds}
+                found = in_a_child({**asked, "pids": [pid]})
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/status") as answer:
+                    status = json.load(answer)
+                row = {"part": "held", "variant": name, "capacity": capacity, "rate": rate, "seconds": seconds, **found}
+                rows.append(
+                    {**row, "when": time_of, "active": status["active"], "switches": status["switches"] - switches}
+                )
+                switches = status["switches"]
+    return rows
+
+
 def main() -> None:
     """Measure, and write the result; parts that are not asked for stay as they are in the file."""
     parser = argparse.ArgumentParser(prog="python -m bench.serving", description=__doc__)
@@ -285,6 +313,8 @@ def _measured(part: str, folder: Path, args: argparse.Namespace) -> Iterable[dic
         case "front":
             turns, seconds = max(args.rounds // 30, 2), min(5.0, args.seconds)
             return front(folder, KEPT[-1], seconds=seconds, rounds=turns, against=args.against, peers=args.peers)
+        case "held":
+            return held(folder, min(60.0, args.seconds))
         case "endurance":
             switches, reloads = max(args.requests // 2_000, 2), max(args.requests // 20_000, 2)
             return [

@@ -3,11 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Final
 
-_FIRST_S: Final = 4.0
-_LONGEST_S: Final = 60.0
-_FORGOTTEN_S: Final = 120.0
+_FIRST_S: Final = 8.0
+_LONGER: Final = 3.0
+_LONGEST_S: Final = 180.0
+_FORGOTTEN_S: Final = 180.0
 _EASED: Final = 0.7
-_MEAN_S: Final = 10.0
+_MEAN_S: Final = 5.0
 """Over how long the rate of arrivals is averaged to see whether a load has eased."""
 
 
@@ -24,8 +25,9 @@ class Retreats:
 
     Just below what a variant can answer every policy that goes by rate and queue swings: the variant seems to hold, a
     queue builds up, the next faster one clears it, and so on. So one that was given up for a load is held back for a
-    while, with all that are slower: at first for 4 s, each further time for twice as long, up to a minute. When the
-    load has eased by a third it may come back at once: a burst costs accuracy no longer than it lasts.
+    while, with all that are slower: at first for 8 s, each further time for three times as long, up to three minutes,
+    so that under a steady load a trial, which is two switches, comes less than once a minute. When the load has eased
+    by a third it may come back at once: a burst costs accuracy no longer than it lasts.
     """
 
     _rate: float = 0.0
@@ -40,7 +42,7 @@ class Retreats:
         """The variant with this time of service was given up for a faster one, at so many requests per second."""
         before = self._given_up.get(service_ms)
         again = before is not None and now_s < before.until_s + _FORGOTTEN_S
-        wait_s = min(2 * before.wait_s, _LONGEST_S) if before is not None and again else _FIRST_S
+        wait_s = min(_LONGER * before.wait_s, _LONGEST_S) if before is not None and again else _FIRST_S
         self._given_up[service_ms] = _Retreat(rate, wait_s, now_s + wait_s)
         self._rate = max(self._rate, rate)  # a load that came suddenly has not eased because it was not there before
 
