@@ -2,12 +2,15 @@
 
 Pairs of trainings that differ in nothing but the precision, from the same weights on the same images in the same order;
 float32 and bf16-mixed, seed by seed, with the images and epochs of the evidence's protocol `cpu`. The accuracy is that
-in float32, on all test images. What is written after each seed stands if the run is stopped.
+in float32, on all test images. What is written after each seed stands if the run is stopped: pairs that the file has of
+the same images and epochs are not trained again.
 """
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -53,20 +56,35 @@ def rows_of(found: Mapping[str, Mapping[int, Mapping[Precision, dict[str, float]
     return rows
 
 
+def stored(file: Path, config: Mapping[str, Any]) -> dict[str, dict[int, dict[Precision, dict[str, float]]]]:
+    """The runs in a file of an earlier run with these settings."""
+    found: dict[str, dict[int, dict[Precision, dict[str, float]]]] = {name: {} for name in MODELS}
+    if not file.exists():
+        return found
+    before = json.loads(file.read_text(encoding="utf-8"))
+    for row in before["rows"] if before["config"] == config else ():
+        for run in row["runs"]:
+            figures = {key: run[key] for key in ("accuracy", "loss", "seconds")}
+            found[row["model"]].setdefault(run["seed"], {})[run["precision"]] = figures
+    return found
+
+
 def main() -> None:
     """Train, pair by pair, and write the result after each."""
     args = arguments("bf16_accuracy", __doc__, seeds=6, epochs=8)
     torch.set_num_threads(1)
     dataset = images(DATA)
-    found: dict[str, dict[int, dict[Precision, dict[str, float]]]] = {name: {} for name in MODELS}
+    config = {"epochs": args.epochs, "train": DATA.train, "image_size": DATA.image_size}
+    found = stored(args.json, config)
     for seed in range(args.seeds):
         for name in MODELS:
+            if len(found[name].get(seed, {})) == len(PRECISIONS):
+                continue
             pair = found[name][seed] = {}
             # Which one comes first takes turns, too.
             for precision in PRECISIONS if seed % 2 == 0 else PRECISIONS[::-1]:
                 pair[precision] = trained(name, dataset, seed, precision, args.epochs)
                 print(name, seed, precision, pair[precision], flush=True)
-        config = {"epochs": args.epochs, "train": DATA.train, "image_size": DATA.image_size}
         note = f"{seed + 1} pairs per model; mean and 95 % interval of the paired differences"
         rows = rows_of(found)
         write(record("bf16_accuracy", rows, config=config, n=seed + 1, percentile=note, threads=1), args.json)

@@ -238,8 +238,8 @@ def _held(rows: Sequence[Result], target_ms: float) -> list[str]:
     ]
     head = ("requests/s", "when", "in time", "p50, ms", "p99, ms", "at its end", "switches", "refused", "lost")
     return [
-        "Random arrivals at 0.9 of what a server with one variant alone answers in a closed loop, of each variant in turn;"
-        f" the policy `queue` chooses among all four, the target is {target_ms:g} ms:",
+        "Random arrivals at 0.9 of what a server with one variant alone answers in a closed loop, for each of the four;"
+        f" the policy `queue` chooses among them, the target is {target_ms:g} ms:",
         table(head, found),
     ]
 
