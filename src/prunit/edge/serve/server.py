@@ -3,11 +3,12 @@
 import os
 import shutil
 import socket
+import sys
 import tempfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
@@ -22,6 +23,10 @@ from prunit.edge.serve.metrics import FOLDER_VARIABLE
 from prunit.edge.serve.settings import Settings
 from prunit.edge.switching.policy import options_of, policy
 from prunit.errors import ConfigError, DeviceError
+
+_TURN_S: Final = 5e-5
+"""For so long a thread of Python may go on while another one waits. The engine's thread waits for the event loop when a
+batch is computed, and nothing is computed meanwhile; Python's own 5 ms are as long as many batches."""
 
 
 def serve(settings: Settings) -> None:
@@ -78,6 +83,7 @@ def serve(settings: Settings) -> None:
 
 def worker(settings: Settings) -> Any:
     """The application of one process; in a child the logs have to be set up anew."""
+    sys.setswitchinterval(_TURN_S)
     logs.begin()
     return make(settings)
 
