@@ -263,7 +263,8 @@ def _front(rows: list[Result], config: Result) -> list[str]:
         return []
     peers = config["parts"]["front"].get("peers", {})
     names = {"engine": "the engine alone", "prunit": "this server", "against": "before"}
-    names |= {"litserve": f"LitServe {peers.get('litserve', '')}", "bentoml": f"BentoML {peers.get('bentoml', '')}"}
+    others = {"litserve": "LitServe", "bentoml": "BentoML", "ray": "Ray Serve", "mlserver": "MLServer"}
+    names |= {name: f"{shown} {peers.get(name, '')}" for name, shown in others.items()}
     found = [
         (
             f"{row['encoding']}, {row['connections']}",

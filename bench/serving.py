@@ -7,7 +7,7 @@ the server as its users start it, on loopback.
 - `overhead`: one request after the other over HTTP and in the engine alone, taking turns; JSON beside binary tensors;
 - `saturation`: answers per second with many connections, beside the engine alone in a closed loop, before and after;
 - `front`: requests per second and latencies of the smallest variant at 1, 16 and 64 connections, taking turns with
-  another build (`--against SRC`), with LitServe and BentoML (`--peers VENV`) and with the engine alone;
+  another build (`--against SRC`), with other servers (`--peers VENV`) and with the engine alone;
 - `held`: random arrivals at 0.9 of what each variant can answer, one rate after the other, with switching: are they in
   time, and does the server stay with a variant;
 - `soak`: random arrivals at 1.5 times what the dense variant can answer, with switching, and dense alone;
@@ -262,7 +262,8 @@ def main() -> None:
     parser.add_argument("--parts", default=",".join(PARTS), help="names, separated by commas; default all")
     parser.add_argument("--resume", action="store_true", help="leave out parts that the file has of this commit")
     parser.add_argument("--against", type=Path, metavar="SRC", help="front: the directory src of another build")
-    parser.add_argument("--peers", type=Path, metavar="VENV", help="front: where LitServe and BentoML are installed")
+    told = "front: where LitServe, BentoML, Ray Serve or MLServer are installed; can be repeated"
+    parser.add_argument("--peers", type=Path, action="append", default=[], metavar="VENV", help=told)
     parser.add_argument("--requests", type=int, default=1_000_000, help="of endurance; default a million")
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -28,9 +28,11 @@ from prunit.edge.switching.switch import Switcher
 
 CONNECTIONS: Final = (1, 16, 64)
 ENCODINGS: Final = ("binary", "json")
-PEERS: Final = ("litserve", "bentoml")
+PEERS: Final = ("litserve", "bentoml", "ray", "mlserver")
 _BATCHES: Final = (1, 2, 4, 8, 16, 32)
 _LONGEST_START_S: Final = 120.0
+_MODULES: Final = {"ray": "ray.serve"}
+"""Whose import tells that a server is there, where that is another name."""
 _NUMBERS: Final = json.dumps({"data": [IMAGE.ravel().tolist()]}).encode()
 """A list of one image: of a batch, as BentoML has it."""
 
@@ -45,7 +47,7 @@ class Way(NamedTuple):
 
 
 def front(
-    folder: Path, variant: str, *, seconds: float, rounds: int, against: Path | None, peers: Path | None
+    folder: Path, variant: str, *, seconds: float, rounds: int, against: Path | None, peers: Sequence[Path]
 ) -> Iterator[dict[str, Any]]:
     """A row for each way, encoding and number of connections, as soon as it is measured; and what the engine can do."""
     portfolio = Portfolio.read(folder)
@@ -82,62 +84,97 @@ def _prunits(stack: ExitStack, folder: Path, portfolio: Portfolio, variant: str,
         yield Way(name, *stack.enter_context(started), sent)
 
 
-def _others(stack: ExitStack, folder: Path, portfolio: Portfolio, variant: str, peers: Path | None) -> Iterator[Way]:
-    """Those of the other servers that are installed in the virtual environment `peers`."""
-    if peers is None:
-        return
+def _others(stack: ExitStack, folder: Path, portfolio: Portfolio, variant: str, peers: Sequence[Path]) -> Iterator[Way]:
+    """Those of the other servers that are installed in these virtual environments; one that fails is left out."""
     model = folder / portfolio.variant(variant).artifact.path
-    mark, image = b"0123456789", IMAGE.tobytes()
-    part = b'--%b\r\nContent-Disposition: form-data; name="data"; filename="x"\r\n\r\n' % mark
-    form = b"%b%b\r\n--%b--\r\n" % (part, image, mark)
-    bodies = {"binary": (b"multipart/form-data; boundary=" + mark, form), "json": (b"application/json", _NUMBERS)}
-    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b"
-    sent = {encoding: head % (kind, len(body), body) for encoding, (kind, body) in bodies.items()}
     for number, name in enumerate(PEERS):
-        installed = subprocess.run(
-            [str(peers / "bin" / "python"), "-c", f"import {name}"], capture_output=True, check=False
-        )
-        if installed.returncode:
-            print(f"{name} is not installed in {peers}")
+        found = [peer for peer in peers if _has(peer, name)]
+        if not found:
+            if peers:
+                print(f"{name} is not installed in {', '.join(map(str, peers))}")
             continue
         port = 21_000 + 10 * number + psutil.Process().pid % 5_000
-        pid = stack.enter_context(_peer(peers, name, model, port))
-        taken = {encoding: each for encoding, each in sent.items() if _takes(port, *bodies[encoding])}
+        asked = _requests(name)
+        pid = stack.enter_context(_peer(found[0], name, model, port, asked["json"]))
+        taken = {encoding: each.text() for encoding, each in asked.items() if _takes(port, each)}
         yield Way(name, port, pid, taken)
 
 
+def _has(peer: Path, name: str) -> bool:
+    command = [str(peer / "bin" / "python"), "-c", f"import {_MODULES.get(name, name)}"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+class Asked(NamedTuple):
+    """A request for one image."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+    def text(self) -> bytes:
+        """As it is sent."""
+        lines = [f"POST {self.path} HTTP/1.1", "Host: localhost", *(f"{k}: {v}" for k, v in self.headers.items())]
+        return "\r\n".join([*lines, f"Content-Length: {len(self.body)}", "", ""]).encode() + self.body
+
+
+def _requests(name: str) -> dict[str, Asked]:
+    """What a server is asked, each in the way that it has for it."""
+    image, as_json = IMAGE.tobytes(), {"Content-Type": "application/json"}
+    if name == "mlserver":
+        tensor: dict[str, Any] = {"name": "x", "datatype": "FP32", "shape": [1, *SHAPE]}
+        path = "/v2/models/peer/infer"
+        text = json.dumps({"inputs": [{**tensor, "parameters": {"binary_data_size": len(image)}}]}).encode()
+        numbers = json.dumps({"inputs": [{**tensor, "data": IMAGE.ravel().tolist()}]}).encode()
+        head = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(len(text))}
+        return {"binary": Asked(path, head, text + image), "json": Asked(path, as_json, numbers)}
+    if name == "ray":
+        binary = Asked("/predict", {"Content-Type": "application/octet-stream"}, image)
+    else:
+        mark = b"0123456789"
+        part = b'--%b\r\nContent-Disposition: form-data; name="data"; filename="x"\r\n\r\n' % mark
+        head = {"Content-Type": "multipart/form-data; boundary=" + mark.decode()}
+        binary = Asked("/predict", head, b"%b%b\r\n--%b--\r\n" % (part, image, mark))
+    return {"binary": binary, "json": Asked("/predict", as_json, _NUMBERS)}
+
+
 @contextmanager
-def _peer(peers: Path, name: str, model: Path, port: int) -> Iterator[int]:
+def _peer(peers: Path, name: str, model: Path, port: int, asked: Asked) -> Iterator[int]:
     command = [str(peers / "bin" / "python"), str(ROOT / "bench" / "serving_peers.py"), name, str(model), str(port)]
     environment = {"OMP_NUM_THREADS": "1", "PATH": f"{peers / 'bin'}:/usr/bin:/bin", "HOME": str(Path.home())}
-    environment |= {"BENTOML_DO_NOT_TRACK": "True", "LITSERVE_DISABLE_TELEMETRY": "1"}
+    environment |= {"BENTOML_DO_NOT_TRACK": "True", "LITSERVE_DISABLE_TELEMETRY": "1", "RAY_USAGE_STATS_ENABLED": "0"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    family: dict[int, psutil.Process] = {}
     try:
         until = time.monotonic() + _LONGEST_START_S
-        while not _takes(port, b"application/json", _NUMBERS):
+        while not _takes(port, asked):
             if process.poll() is not None or time.monotonic() > until:
                 raise RuntimeError(f"{name} did not start")
             time.sleep(0.2)
         yield process.pid
     finally:
-        family: list[psutil.Process] = []
         with suppress(psutil.NoSuchProcess):  # it has ended by itself
-            family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
-        for each in family:
+            whole = psutil.Process(process.pid)
+            family = {each.pid: each for each in (*whole.children(recursive=True), whole)}
+        for each in family.values():
             with suppress(psutil.NoSuchProcess):
                 each.terminate()
-        _, left = psutil.wait_procs(family, timeout=20)
+        _, left = psutil.wait_procs(list(family.values()), timeout=20)
         for each in left:
             each.kill()
         process.wait(20)
 
 
-def _takes(port: int, kind: bytes, body: bytes) -> bool:
+def _takes(port: int, asked: Asked) -> bool:
     """Whether the server answers such a request with ten scores."""
-    asked = urllib.request.Request(f"http://127.0.0.1:{port}/predict", body, {"Content-Type": kind.decode()})
-    with suppress(OSError, ValueError), urllib.request.urlopen(asked, timeout=20) as answer:
-        data = answer.read()
-        return len(data) == 40 or len(np.ravel(json.loads(data))) == 10
+    sent = urllib.request.Request(f"http://127.0.0.1:{port}{asked.path}", asked.body, asked.headers)
+    with suppress(OSError, ValueError, KeyError, IndexError, TypeError):
+        with urllib.request.urlopen(sent, timeout=20) as answer:
+            data = answer.read()
+        if len(data) == 40:
+            return True
+        found = json.loads(data)
+        return len(np.ravel(found["outputs"][0]["data"] if isinstance(found, dict) else found)) == 10
     return False
 
 
@@ -184,10 +221,8 @@ def _row(found: Sequence[dict[str, Any]], bare_per_s: float) -> dict[str, Any]:
     }
 
 
-def versions_of(peers: Path | None) -> dict[str, str]:
+def versions_of(peers: Sequence[Path]) -> dict[str, str]:
     """Of the other servers."""
-    if peers is None:
-        return {}
-    places = [str(place) for place in peers.glob("lib/python*/site-packages")]
+    places = [str(place) for peer in peers for place in peer.glob("lib/python*/site-packages")]
     found = importlib.metadata.distributions(path=places)
     return {each.name.lower(): each.version for each in found if each.name.lower() in PEERS}

@@ -1,16 +1,20 @@
-"""Other servers with the same model: `VENV/bin/python bench/serving_peers.py litserve|bentoml MODEL.onnx PORT`.
+"""Other servers with the same model: `VENV/bin/python bench/serving_peers.py NAME MODEL.onnx PORT`.
 
 Run by bench/serving_front.py with the Python of a virtual environment that has them, and not prunit. Each has one
 worker and one thread for the engine, takes up to 16 requests together and waits for none, as prunit does.
 
-`POST /predict` with `{"data": [numbers]}` gives the scores as JSON; LitServe's also takes the raw numbers as a form's
-file, which is how it takes what is no JSON.
+`POST /predict` with `{"data": [numbers]}` gives the scores as JSON. LitServe's also takes the raw numbers as a form's
+file, which is how it takes what is no JSON; Ray Serve's takes them as a body. MLServer speaks the protocol that prunit
+speaks, at its address: `POST /v2/models/peer/infer`.
 """
 
 import importlib
 import importlib.util
+import json
 import os
 import sys
+import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +113,69 @@ def bento(model: Path) -> Any:
     return made.service(workers=1, logging={"access": {"enabled": False}})(Bento)
 
 
+def ray(model: Path, port: int) -> None:
+    """Serve with Ray Serve: one replica, without its dashboard."""
+    core, serve = importlib.import_module("ray"), importlib.import_module("ray.serve")
+    responses: Any = importlib.import_module("starlette.responses")
+    core.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+
+    class Peer:
+        def __init__(self) -> None:
+            self.opened = session(model)
+
+        async def together(self, images: list[Any]) -> list[Any]:
+            return list(run(self.opened, np.stack(images)))
+
+        async def __call__(self, request: Any) -> Any:
+            body = await request.body()
+            binary = request.headers["content-type"] == "application/octet-stream"
+            flat = np.frombuffer(body, "<f4") if binary else np.array(json.loads(body)["data"], np.float32)
+            scores = await self.together(flat.reshape(_SHAPE))
+            return responses.Response(scores.tobytes()) if binary else scores.tolist()
+
+    Peer.together = serve.batch(max_batch_size=_BATCH, batch_wait_timeout_s=0)(Peer.together)
+    deployed = serve.deployment(max_ongoing_requests=256, ray_actor_options={"num_cpus": 1})(Peer)
+    serve.run(deployed.bind(), route_prefix="/predict")
+    threading.Event().wait()
+
+
+_ML: Any = _imported("mlserver")
+
+
+class MlRuntime(_ML.MLModel if _ML else object):  # pyright: ignore[reportGeneralTypeIssues]
+    """What MLServer asks."""
+
+    async def load(self) -> bool:
+        """Open the model."""
+        self.opened = session(Path(self.settings.parameters.uri))
+        return True
+
+    async def predict(self, payload: Any) -> Any:
+        """The scores of the images."""
+        codecs: Any = importlib.import_module("mlserver.codecs")
+        x_BCHW = codecs.NumpyCodec.decode_input(payload.inputs[0]).astype(np.float32, copy=False)
+        told = codecs.NumpyCodec.encode_output("y", run(self.opened, x_BCHW.reshape(-1, *_SHAPE)))
+        return importlib.import_module("mlserver.types").InferenceResponse(model_name="peer", outputs=[told])
+
+
+def mlserver(model: Path, port: int) -> None:
+    """Serve with MLServer: a folder of settings, in its own process, without workers beside it."""
+    place = Path(tempfile.mkdtemp())
+    settings = {"http_port": port, "host": "127.0.0.1", "grpc_port": port + 1, "metrics_port": port + 2}
+    settings |= {"parallel_workers": 0, "debug": False}
+    one = {"name": "peer", "implementation": f"{Path(__file__).stem}.MlRuntime", "parameters": {"uri": str(model)}}
+    one |= {"max_batch_size": _BATCH, "max_batch_time": 1e-4}
+    (place / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+    (place / "model-settings.json").write_text(json.dumps(one), encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    command = str(Path(sys.executable).parent / "mlserver")
+    os.execve(command, [command, "start", str(place)], environment)
+
+
 if _MODEL in os.environ:
     BENTO = bento(Path(os.environ[_MODEL]))
 
 if __name__ == "__main__":
-    {"litserve": litserve, "bentoml": bentoml}[sys.argv[1]](Path(sys.argv[2]), int(sys.argv[3]))
+    begin = {"litserve": litserve, "bentoml": bentoml, "ray": ray, "mlserver": mlserver}[sys.argv[1]]
+    begin(Path(sys.argv[2]), int(sys.argv[3]))
