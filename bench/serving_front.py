@@ -142,6 +142,7 @@ def _requests(name: str) -> dict[str, Asked]:
 def _peer(peers: Path, name: str, model: Path, port: int, asked: Asked) -> Iterator[int]:
     command = [str(peers / "bin" / "python"), str(ROOT / "bench" / "serving_peers.py"), name, str(model), str(port)]
     environment = {"OMP_NUM_THREADS": "1", "PATH": f"{peers / 'bin'}:/usr/bin:/bin", "HOME": str(Path.home())}
+    environment |= {"ORT_DISABLE_TELEMETRY": "1"}  # as prunit has it
     environment |= {"BENTOML_DO_NOT_TRACK": "True", "LITSERVE_DISABLE_TELEMETRY": "1", "RAY_USAGE_STATS_ENABLED": "0"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     family: dict[int, psutil.Process] = {}

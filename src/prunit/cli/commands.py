@@ -27,6 +27,7 @@ from prunit.cli.options import (
     Device,
     Download,
     FineTune,
+    Fleet,
     ImageSize,
     MaxDrop,
     Model,
@@ -303,14 +304,24 @@ def layers(
 @app.command("probe-device")
 def probe_device(
     files: Annotated[list[Path], typer.Argument(metavar="LAYERS…", help="Files that prunit layers wrote.")],
-    out: Annotated[Path, typer.Option(help="The profile to write.")] = Path("profile.json"),
+    out: Annotated[
+        Path | None, typer.Option(help="The profile to write; of a fleet the folder.", show_default="profile.json")
+    ] = None,
     threads: Threads = 1,
+    fleet: Fleet = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Of a fleet: measure again what is there.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure what layers take on this device at many widths, for budgets such as latency=5ms@profile.json.
 
-    Needs no torch. Takes some seconds for each kind of layer.
+    Needs no torch. Takes some seconds for each kind of layer. With --fleet the devices of a list measure, each reached
+    by ssh, all at the same time; PROFILES/NAME.json is what comes of each.
     """
+    if fleet is not None:
+        from prunit.cli.fleets import probe_all
+
+        raise typer.Exit(probe_all(files, fleet, out or Path("profiles"), threads, fresh=fresh, as_json=as_json))
+    out = out or Path("profile.json")
     check_writable(out, "profile.json")
     from prunit.cli import devices, show
 

@@ -71,6 +71,9 @@ Seed = Annotated[int | None, typer.Option(help="Initial weights, data order, ran
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N. (default: auto)")]
 ImageSize = Annotated[int | None, typer.Option("--image-size", help="Bring images to this side in pixels.")]
 Subset = Annotated[int | None, typer.Option(help="Train on N images, evenly from all classes.")]
+Fleet = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="A TOML file of devices: tables [[device]] with name and host.")
+]
 Threads = Annotated[int, typer.Option(min=1, help="Threads of the inference engine.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file with any settings.")]
 Settings = Annotated[

@@ -1,6 +1,7 @@
 """The seam to an inference engine: a Runtime opens a model file as a Session, a Session answers batches."""
 
 import importlib
+import os
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -118,7 +119,12 @@ def stored_test(path: Path, artifact: "Artifact") -> tuple[Array, tuple[Array, .
 
 
 def engine(module: str, *, extra: str) -> ModuleType:
-    """The engine's package, imported now; MissingExtraError with the command that installs it if it is absent."""
+    """The engine's package, imported now; MissingExtraError with the command that installs it if it is absent.
+
+    ONNX Runtime keeps a diary of how it is used and sends it home, from 1.31 on also on Linux, unless a variable says
+    no before it is loaded. It says no here; who wants it sets ORT_DISABLE_TELEMETRY=0.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         return importlib.import_module(module)
     except ImportError as error:
