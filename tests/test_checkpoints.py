@@ -326,6 +326,8 @@ def test_the_model_is_left_as_it_was(tmp_path: Path) -> None:
     [
         (b"", "it is empty"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "a pointer of Git LFS"),
+        (b"\xff\xd8\xff\xe0\x00\x10JFIF", "it is an image; save a state dict"),
+        (b"import torch\n\n\ndef make():\n", "it is text; save a state dict"),
         (b"\n<!DOCTYPE html><html>Sign in</html>", "a web page"),
         (None, "an archive that ends too early"),
     ],

@@ -146,6 +146,10 @@ MISTAKES: Final = [
     # options that contradict each other
     (f"{_BUILD} --time 30m --epochs 3", "--time 30m says how long to train, and --epochs 3 too: give one"),
     (f"{_BUILD} --fine-tune 3", "start.epochs (--fine-tune) is for variants that begin with trained weights: add"),
+    (
+        f"{_BUILD} --start trained --rounds 3 --fine-tune 2",
+        "start.rounds=3 (--rounds) are more than start.epochs=2",
+    ),
     (f"{_BUILD} --weights-key ema", "start.key=ema says which weights of a file to take, and start.weights names"),
     ("bench portfolio --cache new", "--cache is where the choices of --engines are kept: give that too"),
     # files and folders

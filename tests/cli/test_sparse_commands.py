@@ -125,7 +125,7 @@ def test_mistakes_of_shrink_write_nothing(tmp_path: Path) -> None:
         (("resnet20", other), "lacks 'stem.0.0.weight' of shape (16, 3, 3, 3)"),
         (("resnet20", odd), "holds no state dict"),
         (("resnet20", lame), "is no whole .safetensors file"),
-        (("resnet20", tmp_path / "text.pt"), "as tensors alone"),
+        (("resnet20", tmp_path / "text.pt"), "is no checkpoint: it is text; save a state dict"),
         (("resnet20", tmp_path / "nan.pt"), "'classifier.weight' of shape (10, 64) holds 1 NaN of 640 values"),
         (("resnet20", good, "--input", "1x32x32"), "the shapes must be the dense ones"),
         (("resnet20", good, "--tolerance", 1.5), "at least 0 and below 1"),

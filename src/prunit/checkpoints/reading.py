@@ -20,6 +20,7 @@ Place = tuple[str, ...]
 _DEPTH: Final = 24
 _VISITS: Final = 8
 """A dict in a file may lie in itself, or in many others: it is entered so often at most, and so deep."""
+_SAVE: Final = "save a state dict, torch.save(model.state_dict(), FILE)"
 _ORIGINAL: Final = "_orig"
 _MASK: Final = "_mask"
 """Endings that torch.nn.utils.prune gives to a weight and to its mask."""
@@ -105,10 +106,7 @@ def _torch_file(file: Path) -> Any:
     except Exception as error:
         if other := _something_else(file):
             raise FileError(f"'{file}' is no checkpoint: {other}") from error
-        raise FileError(
-            f"cannot read '{file}' as tensors alone ({_why(error)}): save a state dict, torch.save(model.state_dict(),"
-            " FILE)"
-        ) from error
+        raise FileError(f"cannot read '{file}' as tensors alone ({_why(error)}): {_SAVE}") from error
 
 
 def _something_else(file: Path) -> str:
@@ -121,6 +119,10 @@ def _something_else(file: Path) -> str:
         return "it is a pointer of Git LFS to the real file; fetch that with git lfs pull"
     if start.lstrip().startswith(b"<"):
         return "it is a web page, as a download gives that asks for a login; fetch it again"
+    if start.startswith((b"\xff\xd8\xff", b"\x89PNG", b"GIF8")):
+        return f"it is an image; {_SAVE}"
+    if start.isascii() and start.decode().replace("\n", "").replace("\t", "").replace("\r", "").isprintable():
+        return f"it is text; {_SAVE}"
     if start.startswith(b"PK"):
         return "it is an archive that ends too early or is damaged; fetch it again" if not is_zipfile(file) else ""
     return ""

@@ -28,8 +28,9 @@ def rounds_of(plan: Plan, settings: Fitted, rounds: int) -> list[Round]:
     """
     epochs = settings.epochs
     if epochs < rounds:
+        several = "s" * (epochs != 1)
         raise ConfigError(
-            f"start.rounds={rounds} are more than the {epochs} epochs of a variant: each takes at least one"
+            f"start.rounds={rounds} are more than the {epochs} epoch{several} of a variant: each takes at least one"
         )
     before = max(1, epochs // (2 * (rounds - 1))) if rounds > 1 else 0
     parts = [before] * (rounds - 1) + [epochs - before * (rounds - 1)]

@@ -72,6 +72,11 @@ def check_start(config: StartConfig, effort: EffortConfig) -> None:
             f"start.epochs={config.epochs} (--fine-tune) says how long variants train, and effort.time={effort.time}"
             " (--time) too: give one"
         )
+    if config.epochs is not None and config.epochs < config.rounds:
+        raise ConfigError(
+            f"start.rounds={config.rounds} (--rounds) are more than start.epochs={config.epochs} (--fine-tune): each"
+            " round takes at least one epoch"
+        )
     if config.key and not config.weights:
         raise ConfigError(f"start.key={config.key} says which weights of a file to take, and start.weights names none")
     if config.score:

@@ -12,6 +12,7 @@ from prunit.edge.reading.places import (
     SUFFIXES,
     WHOLE,
     called,
+    child,
     files_in,
     folders_in,
     images_in,
@@ -47,14 +48,16 @@ def image_folder(folder: Path, *, known: Sequence[str] | None = None, train: boo
     judged = val or test
     if trained is None and judged is None and len(held) > 1 and all(_holds_images(folder / name) for name in held):
         classes = tuple(known or held)
-        return arranged({WHOLE: _by_class(folder, held, classes)}, classes, _NAME, folder, train=train)
+        parts = {WHOLE: _by_class(folder, held, classes)}
+        return arranged(parts, classes, _NAME, folder, notes=_beside(folder), train=train)
     if trained is None and (train or judged is None):
         raise DataError(f"'{folder}' has no 'train' folder (it holds {some_folders(held)}); expected {LAYOUT}")
     own = folders_in(folder / (trained or judged or ""), LAYOUT)
     if len(own) < 2 and not known:
         what = folder / (trained or judged or "")
         raise DataError(f"'{what}' should hold two class folders or more and holds {some_folders(own)}")
-    classes, parts = tuple(known or own), dict[str, Files]()
+    classes = tuple(known or own)
+    parts = {}
     if trained is not None and judged is not None:
         _same_classes(folder, trained, judged, own)
     for part, name in (("train", trained), ("val" if val else "test", judged)):
@@ -70,6 +73,17 @@ def image_folder(folder: Path, *, known: Sequence[str] | None = None, train: boo
         except DataError as error:
             notes.append(f"test is left aside: {error}")
     return arranged(parts, classes, _NAME, folder, notes=notes, train=train)
+
+
+def _beside(folder: Path) -> list[str]:
+    """A note where the folder is one part of a data set, and another to judge by lies beside it."""
+    place = folder.resolve()
+    if place.name.lower() not in PARTS["train"]:
+        return []
+    unused = child(place.parent, PARTS["val"]) or child(place.parent, PARTS["test"])
+    if unused is None:
+        return []
+    return [f"'{unused.name}' lies beside it and is not used: name the folder that holds both to judge by it"]
 
 
 def tiny_imagenet(data_dir: Path) -> Listing:
