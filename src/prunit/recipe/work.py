@@ -25,7 +25,9 @@ from prunit.edge.measuring.probe import ProbeSettings
 from prunit.edge.names import portfolio_name
 from prunit.edge.portfolio import Portfolio, Preprocessing, TaskRecord, Variant
 from prunit.edge.precision import LeftOut
-from prunit.export import EXPORTERS
+from prunit.errors import ModelError
+from prunit.export import export_onnx
+from prunit.export.template import Template
 from prunit.export.translation import Translation
 from prunit.files import write_atomically
 from prunit.graph import ChannelGraph, trace
@@ -50,6 +52,9 @@ from prunit.version import VERSION
 
 DENSE: Final = "dense"
 """The name of the variant that is not pruned."""
+_TEMPLATE: Final = "template.onnx"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -243,7 +248,7 @@ class Work:
         guessing = guessing_loss(self.dataset, settings)
         found = "" if guessing is None else stuck(epoch, guessing)
         if found:
-            logging.getLogger(__name__).warning("%s: %s", name, found)
+            _log.warning("%s: %s", name, found)
         return bool(found)
 
     def trained(self, name: str, history: Path, epochs: Sequence[Epoch], checkpoint: Path) -> None:
@@ -271,6 +276,18 @@ class Work:
         save_weights(model, plan, weights)
         write_atomically(history, json.dumps([asdict(e) for e in epochs]))
 
+    def keep_template(self, dense: nn.Module, translation: Translation) -> None:
+        """Write down what the files of all variants are made of; without it each is translated for itself."""
+        try:
+            Template.of(dense, self.graph, translation).write(self.state_file(_TEMPLATE))
+        except ModelError as error:
+            _log.info("each variant is translated for itself: %s", error)
+
+    @cached_property
+    def template(self) -> Template | None:
+        """What `keep_template` wrote, in this build or before it was resumed."""
+        return Template.read(self.state_file(_TEMPLATE))
+
     def export(self, name: str, plan: Plan, budget: Budget | None, epochs: Sequence[Epoch]) -> Variant:
         """The variant's record, without latencies; what is exported is what was saved."""
         file = self._state(name, "variant.json")
@@ -284,8 +301,11 @@ class Work:
         quality = Quality.of(judged, self.dense_judged if name != DENSE and judged.answers is None else None)
         self.progress(name, "export", 0, 0)
         started = perf_counter()
-        artifact = EXPORTERS["onnx"](
-            *(model, example_of(self.dataset), self.folder), name=name, output=self.dataset.task.output
+        artifact = export_onnx(
+            *(model, example_of(self.dataset), self.folder),
+            name=name,
+            output=self.dataset.task.output,
+            template=self.template,
         )
         seconds = {
             **read_json(self._state(name, "seconds.json")),
