@@ -2,7 +2,8 @@
 
 variants  in a process that has exported the dense model before, as in a build: variants at 3/4, 1/2, 1/4 of all widths
 variant   the first one of a new process, as in a build that goes on: it has what the dense model's export left on disk
-alone     one model in a new process, which nothing was exported before, as by `prunit shrink`
+alone     one model in a new process before which nothing was exported, as by `prunit shrink`: of one network, to see
+          that it takes no longer than before
 
 Each export is whole: torch's answers to nine images, the file, its rewrites, the checker, the same images in ONNX
 Runtime. Times are those of the export, imports that it needs included; memory is the whole process at its peak.
@@ -18,7 +19,7 @@ from typing import Any, Final
 from bench._common import ROOT, parser_of, quotient, record, spread, take_turns, write
 from bench._exports import NETS, Exporting, Told, one
 
-MODES: Final = ("variants", "variant", "alone")
+ALONE: Final = ("resnet20-32",)
 
 
 def measure(key: str, sources: Mapping[str, Path], rounds: int) -> list[dict[str, Any]]:
@@ -29,9 +30,9 @@ def measure(key: str, sources: Mapping[str, Path], rounds: int) -> list[dict[str
         found: dict[str, dict[str, list[Told]]] = {}
         runs: Mapping[str, Callable[[], Told]] = {name: build.variant for name, build in waiting.items()}
         found["variants"] = take_turns(runs, rounds)
-        for mode in MODES[1:]:
+        for mode in ("variant", "alone")[: 1 + (key in ALONE)]:
             runs = {n: partial(one, source, key, mode, files[n]) for n, source in sources.items()}
-            found[mode] = take_turns(runs, rounds)
+            found[mode] = take_turns(runs, rounds, warm_up=0)  # each is a new process
         rows = [row(mode, of_mode) for mode, of_mode in found.items()]
         rows[0]["once"] = {name: build.dense for name, build in waiting.items()}
     return [{"model": key, "title": NETS[key].title, **each} for each in rows]

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from prunit.cut.plans import Plan
 from prunit.cut.surgery import compact
@@ -16,7 +15,7 @@ from prunit.export import export_onnx
 from prunit.export import template as templates
 from prunit.export.onnx import finished
 from prunit.export.refill import Count, set_counts
-from prunit.export.steps import steps_of
+from prunit.export.steps import Steps, steps_of
 from prunit.export.template import Template
 from prunit.export.translation import Translation, translated
 from prunit.graph import ChannelGraph, trace
@@ -39,12 +38,6 @@ class ByWidth(nn.Module):
 
 def halved_above_six(x_BCHW: Tensor) -> Tensor:
     return x_BCHW if x_BCHW.shape[1] < 6 else x_BCHW / 2
-
-
-def by_its_root(x_BCHW: Tensor) -> Tensor:
-    pixels_B1NC = x_BCHW.flatten(2).transpose(1, 2)[:, None]  # attention divides by the root of the number of channels
-    found_B1NC = functional.scaled_dot_product_attention(pixels_B1NC, pixels_B1NC, pixels_B1NC)
-    return found_B1NC[:, 0].transpose(1, 2).unflatten(2, x_BCHW.shape[2:])
 
 
 def in_rows(x_BCHW: Tensor) -> Tensor:
@@ -83,9 +76,23 @@ def test_numbers_of_channels_in_the_code_follow_the_widths(tmp_path: Path, caplo
     assert exported(compact(model, graph, keeping(graph, 5)), template, tmp_path, caplog) == []
 
 
-def test_factors_that_follow_the_widths_leave_no_template(tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["counts", "steps_of"])
+def test_code_that_does_more_than_follow_the_widths_leaves_no_template(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = iter((Steps(("a",), ()), Steps(("b",), ())))
+    monkeypatch.setattr(templates, what, {"counts": lambda *_: None, "steps_of": lambda *_: next(steps)}[what])
     with pytest.raises(ModelError, match="depends on numbers of channels by more than their multiples"):
-        template_of(ByWidth(by_its_root).eval(), tmp_path)
+        template_of(build("linear").eval(), tmp_path)
+
+
+def test_a_model_that_cannot_be_looked_on_leaves_no_template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> Steps:
+        raise RuntimeError("no modes here")
+
+    monkeypatch.setattr(templates, "steps_of", fails)
+    with pytest.raises(ModelError, match="its operators cannot be listed: no modes here"):
+        template_of(build("linear").eval(), tmp_path)
 
 
 def test_code_that_goes_another_way_at_a_width_is_translated_for_itself(

@@ -127,9 +127,7 @@ def counts(
     return tuple(found)
 
 
-def set_counts(
-    network: Any, found: tuple[Count, ...], tensors: Mapping[str, Tensor], *, certain: bool = False
-) -> None:
+def set_counts(network: Any, found: tuple[Count, ...], tensors: Mapping[str, Tensor], *, certain: bool = False) -> None:
     """Set these numbers to the sizes of the given tensors; `ValueError` where one would be a fraction.
 
     With `certain` also where another explanation of a number would give another one.
@@ -204,9 +202,7 @@ def _array(value: Any) -> np.ndarray:
     return np.array(value.numpy() if hasattr(value, "numpy") else value)
 
 
-def _sizes(
-    tensors: Mapping[str, Tensor], others: Mapping[str, Tensor]
-) -> dict[tuple[int, int], list[tuple[str, int]]]:
+def _sizes(tensors: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> dict[tuple[int, int], list[tuple[str, int]]]:
     """Where a size was cut: sizes before and after, and the tensors and dimensions where it was so."""
     found: dict[tuple[int, int], list[tuple[str, int]]] = defaultdict(list)
     for name, tensor in tensors.items():

@@ -68,7 +68,7 @@ class _Recorder(TorchDispatchMode):
                 self._number(leaf)
         return found
 
-    def _said(self, leaf: object) -> str:
+    def _said(self, leaf: Any) -> str:
         if isinstance(leaf, Tensor):
             return f"%{self._number(leaf)}:{leaf.dtype}:{leaf.ndim}"
         if isinstance(leaf, int) and not isinstance(leaf, bool):

@@ -2,8 +2,8 @@
 
 Translating takes most of an export's time. Two models of the same code differ in the shapes of their tensors and in the
 numbers that follow those. Which numbers these are a second translation says, of the model at other widths, once
-(`refill.counts`). A variant gets a file from the template where nothing is in doubt: it runs the same operators with the
-same numbers, its tensors were cut where those of the second model were, and every number that follows widths has
+(`refill.counts`). A variant gets a file from the template where nothing is in doubt: it runs the same operators with
+the same numbers, its tensors were cut where those of the second model were, and every number that follows widths has
 one value by all explanations. Else `ModelError` says what is in doubt, and the variant is translated itself. Why it can
 be trusted: docs/adr/045-variants-from-one-translation.md.
 """
