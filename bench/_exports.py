@@ -1,8 +1,8 @@
 """Exports by a source tree of prunit, each timed in a process of its own: `python -m bench._exports SRC KEY MODE FILE`.
 
 MODE is `variants`, a process in which the dense model was exported and which exports a variant for each line that it
-reads; `variant`, one variant in a new process, which has of earlier ones what they left in FILE; or `alone`, one in
-a new process that nothing came before. Each prints a line of JSON per export.
+reads; or `variant`, one variant in a new process, which has of earlier ones what they left in FILE. Each prints a line
+of JSON per export.
 """
 
 import gc
@@ -34,7 +34,6 @@ NETS: Final[Mapping[str, Net]] = {
 SHARES: Final = (Fraction(3, 4), Fraction(1, 2), Fraction(1, 4))
 """Of the channels that variants keep, one after the other."""
 
-Export = Callable[[nn.Module], None]
 Told = dict[str, float]
 
 
@@ -66,9 +65,11 @@ class Exporting:
         return cast(Told, json.loads(line))
 
 
-def one(source: Path, key: str, mode: str, file: Path) -> Told:
+def one(source: Path, key: str, file: Path) -> Told:
     """What an export in a new process took."""
-    done = subprocess.run(_command(source, key, mode, file), **_settings(source), stdout=subprocess.PIPE, check=True)
+    done = subprocess.run(
+        _command(source, key, "variant", file), **_settings(source), stdout=subprocess.PIPE, check=True
+    )
     return cast(Told, json.loads(done.stdout))
 
 
@@ -101,9 +102,6 @@ def answer(source: str, key: str, mode: str, file: Path) -> None:
         def export(each: nn.Module, **settings: Any) -> None:
             export_onnx(each, example, Path(folder), name="net", **settings)
 
-        if mode == "alone":
-            tell(lambda: export(variants[0]))
-            return
         if mode == "variant":
             tell(lambda: export(variants[0], **(_read(file) if templates else {})))
             return

@@ -1,9 +1,8 @@
 """Seconds of exporting one more trained variant, this build of prunit beside another (`--against SRC`), in turns.
 
 variants  in a process that has exported the dense model before, as in a build: variants at 3/4, 1/2, 1/4 of all widths
-variant   the first one of a new process, as in a build that goes on: it has what the dense model's export left on disk
-alone     one model in a new process before which nothing was exported, as by `prunit shrink`: of one network, to see
-          that it takes no longer than before
+variant   the first one of a new process, as in a build that goes on: it has what the dense model's export left on disk;
+          of one network, as what it has to import beside does not depend on the network
 
 Each export is whole: torch's answers to nine images, the file, its rewrites, the checker, the same images in ONNX
 Runtime. Times are those of the export, imports that it needs included; memory is the whole process at its peak.
@@ -19,7 +18,7 @@ from typing import Any, Final
 from bench._common import ROOT, parser_of, quotient, record, spread, take_turns, write
 from bench._exports import NETS, Exporting, Told, one
 
-ALONE: Final = ("resnet20-32",)
+IN_A_NEW_PROCESS: Final = ("resnet20-32",)
 
 
 def measure(key: str, sources: Mapping[str, Path], rounds: int) -> list[dict[str, Any]]:
@@ -30,9 +29,9 @@ def measure(key: str, sources: Mapping[str, Path], rounds: int) -> list[dict[str
         found: dict[str, dict[str, list[Told]]] = {}
         runs: Mapping[str, Callable[[], Told]] = {name: build.variant for name, build in waiting.items()}
         found["variants"] = take_turns(runs, rounds)
-        for mode in ("variant", "alone")[: 1 + (key in ALONE)]:
-            runs = {n: partial(one, source, key, mode, files[n]) for n, source in sources.items()}
-            found[mode] = take_turns(runs, rounds, warm_up=0)  # each is a new process
+        if key in IN_A_NEW_PROCESS:
+            runs = {n: partial(one, source, key, files[n]) for n, source in sources.items()}
+            found["variant"] = take_turns(runs, rounds, warm_up=0)
         rows = [row(mode, of_mode) for mode, of_mode in found.items()]
         rows[0]["once"] = {name: build.dense for name, build in waiting.items()}
     return [{"model": key, "title": NETS[key].title, **each} for each in rows]
@@ -66,9 +65,13 @@ def main() -> None:
             faster = f", {ratio['of_medians']:.1f} times less CPU time" if ratio else ""
             print(f"{each['title']}, {each['mode']}{times}{faster}", flush=True)
             rows.append(each)
+        _write(rows, options.rounds, options.json)  # now: the next network takes long
+
+
+def _write(rows: list[dict[str, Any]], rounds: int, file: Path) -> None:
     config = {"batch": 1, "shares": "3/4, 1/2, 1/4", "order": "ABAB", "warm_up": 1}
-    result = record("variant_export", rows, config=config, n=options.rounds, percentile="median (p50)", threads=1)
-    write(result, options.json)
+    result = record("variant_export", rows, config=config, n=rounds, percentile="median (p50)", threads=1)
+    write(result, file)
 
 
 if __name__ == "__main__":
