@@ -35,7 +35,7 @@ from prunit.prices.costs import cost_of
 from prunit.recipe.choosing import Chosen
 from prunit.recipe.config import BuildConfig
 from prunit.recipe.deciding import decided
-from prunit.recipe.folder import STATE, intact_variant, read_history, read_json, read_plan
+from prunit.recipe.folder import STATE, TEMPLATE, intact_variant, read_history, read_json, read_plan
 from prunit.recipe.gradual import in_one, of_length, rounds_of
 from prunit.recipe.progress import Progress
 from prunit.recipe.quality import Quality, variant_record
@@ -52,7 +52,6 @@ from prunit.version import VERSION
 
 DENSE: Final = "dense"
 """The name of the variant that is not pruned."""
-_TEMPLATE: Final = "template.onnx"
 
 _log = logging.getLogger(__name__)
 
@@ -279,14 +278,14 @@ class Work:
     def keep_template(self, dense: nn.Module, translation: Translation) -> None:
         """Write down what the files of all variants are made of; without it each is translated for itself."""
         try:
-            Template.of(dense, self.graph, translation).write(self.state_file(_TEMPLATE))
+            Template.of(dense, self.graph, translation).write(self.state_file(TEMPLATE))
         except ModelError as error:
             _log.info("each variant is translated for itself: %s", error)
 
     @cached_property
     def template(self) -> Template | None:
         """What `keep_template` wrote, in this build or before it was resumed."""
-        return Template.read(self.state_file(_TEMPLATE))
+        return Template.read(self.state_file(TEMPLATE))
 
     def export(self, name: str, plan: Plan, budget: Budget | None, epochs: Sequence[Epoch]) -> Variant:
         """The variant's record, without latencies; what is exported is what was saved."""
