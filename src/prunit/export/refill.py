@@ -146,7 +146,8 @@ def set_counts(network: Any, found: tuple[Count, ...], tensors: Mapping[str, Ten
             if number.denominator != 1:
                 raise ValueError(f"'{name}' is {count.factor} of {count.tensor}: {number} is no whole number")
             if certain and any(factor * tensors[tensor].shape[dim] != number for tensor, dim, factor in count.others):
-                raise ValueError(f"'{name}' may follow {count.tensor} or {', '.join({o[0] for o in count.others})}")
+                others = sorted({tensor for tensor, _, _ in count.others})[:3]
+                raise ValueError(f"'{name}' may follow {count.tensor} or {', '.join(others)}")
             array.flat[count.index] = int(number)
         if position < 0:
             holder.const_value = onnx_ir.tensor(array, name=name)
