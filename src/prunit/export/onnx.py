@@ -54,8 +54,8 @@ def export_onnx(
     that output; if it does not, ModelError says on which image and by how much.
     `on_translated` gets a copy of what torch makes of the model, which an `Untrained` need not do again. With the
     `template` of the dense model that this one was cut from, the file is made from that where nothing is in doubt: the
-    same file (of sizes that code computes, more may be found out beforehand), in a fraction of the time. Where something
-    is, a line of the log says what.
+    same file (of sizes that code computes, more may be found out beforehand), in a fraction of the time. Where
+    something is, a line of the log says what.
     """
     if not re.fullmatch(r"\w[\w.=+-]*", name, re.ASCII):
         raise ConfigError(f"cannot export as '{name}': a name has letters, digits and '._-+=' only")
