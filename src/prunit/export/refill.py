@@ -4,7 +4,7 @@ A network here is an `onnx_ir.Model`; `tensors` are those of a torch model by th
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final
@@ -12,7 +12,11 @@ from typing import Any, Final
 import numpy as np
 from torch import Tensor, nn
 
-from prunit.export.translation import quiet
+from prunit.cut.plans import Plan
+from prunit.export.translation import name_of_value, quiet
+from prunit.graph import ChannelGraph
+from prunit.graph.computed import computed_weights
+from prunit.graph.running import named_tensors
 
 Place = tuple[int, str]
 """A node by its position, and its attribute; an initializer by its name, at position -1."""
@@ -24,13 +28,17 @@ _FEW: Final = 16
 
 @dataclass(frozen=True)
 class Count:
-    """Number `index` at a place, which is `factor` times the size of dimension `dim` of a tensor."""
+    """Number `index` at a place, which is `factor` times the size of dimension `dim` of a tensor.
+
+    `others` are further tensors, dimensions and factors that would explain it as well.
+    """
 
     place: Place
     index: int
     tensor: str
     dim: int
     factor: Fraction
+    others: tuple[tuple[str, int, Fraction], ...] = ()
 
 
 def fill(network: Any, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -58,12 +66,34 @@ def fill(network: Any, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
                 node.attributes["group"] = onnx_ir.AttrInt64("group", groups)
 
 
+def effective(model: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a model by the names that they have in a translation, with what layers compute."""
+    return named_tensors(model) | {name_of_value(item): item.value() for item in computed_weights(model)}
+
+
+def spread_plan(graph: ChannelGraph) -> Plan:
+    """A plan of as many different widths as there can be, at least half of each group that may shrink."""
+    taken: set[int] = set()
+    keep: dict[str, tuple[int, ...]] = {}
+    for group in graph.groups:
+        if group.pinned or group.size < 2:
+            continue
+        widths = range(group.size - 1, max(1, group.size // 2) - 1, -1)
+        width = next((w for w in widths if w not in taken), widths[len(taken) % len(widths)])
+        taken.add(width)
+        keep[group.name] = tuple(range(width))
+    return Plan(keep, {g.name: g.size for g in graph.groups})
+
+
 def infer_shapes(network: Any) -> None:
     """Find the sizes of what lies between, which some rewrites ask for; left open where they do not fit together."""
     import onnx_ir.passes.common as passes
 
+    order = list(network.graph.initializers)
     with quiet():
         passes.ShapeInferencePass(data_prop=True)(network)
+    for name in order:  # it puts large ones aside, and back at the end
+        network.graph.initializers[name] = network.graph.initializers.pop(name)
 
 
 def counts(
@@ -97,8 +127,11 @@ def counts(
     return tuple(found)
 
 
-def set_counts(network: Any, found: tuple[Count, ...], tensors: Mapping[str, Tensor]) -> None:
-    """Set these numbers to the sizes of the given tensors; `ValueError` where one would be a fraction."""
+def set_counts(network: Any, found: tuple[Count, ...], tensors: Mapping[str, Tensor], *, certain: bool = False) -> None:
+    """Set these numbers to the sizes of the given tensors; `ValueError` where one would be a fraction.
+
+    With `certain` also where another explanation of a number would give another one.
+    """
     import onnx_ir
 
     by_place: dict[Place, list[Count]] = defaultdict(list)
@@ -112,6 +145,9 @@ def set_counts(network: Any, found: tuple[Count, ...], tensors: Mapping[str, Ten
             number = count.factor * tensors[count.tensor].shape[count.dim]
             if number.denominator != 1:
                 raise ValueError(f"'{name}' is {count.factor} of {count.tensor}: {number} is no whole number")
+            if certain and any(factor * tensors[tensor].shape[dim] != number for tensor, dim, factor in count.others):
+                others = sorted({tensor for tensor, _, _ in count.others})[:3]
+                raise ValueError(f"'{name}' may follow {count.tensor} or {', '.join(others)}")
             array.flat[count.index] = int(number)
         if position < 0:
             holder.const_value = onnx_ir.tensor(array, name=name)
@@ -167,26 +203,27 @@ def _array(value: Any) -> np.ndarray:
     return np.array(value.numpy() if hasattr(value, "numpy") else value)
 
 
-def _sizes(tensors: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> dict[tuple[int, int], tuple[str, int]]:
-    """Where a size was cut: sizes before and after, and the first tensor and dimension where it was so."""
-    found: dict[tuple[int, int], tuple[str, int]] = {}
+def _sizes(tensors: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> dict[tuple[int, int], list[tuple[str, int]]]:
+    """Where a size was cut: sizes before and after, and the tensors and dimensions where it was so."""
+    found: dict[tuple[int, int], list[tuple[str, int]]] = defaultdict(list)
     for name, tensor in tensors.items():
         for dim, pair in enumerate(zip(tensor.shape, others[name].shape, strict=True)):
             if pair[0] != pair[1]:
-                found.setdefault(pair, (name, dim))
+                found[pair].append((name, dim))
     return found
 
 
 def _count(
-    place: Place, index: int, dense: int, cut: int, sizes: Mapping[tuple[int, int], tuple[str, int]]
+    place: Place, index: int, dense: int, cut: int, sizes: Mapping[tuple[int, int], Sequence[tuple[str, int]]]
 ) -> Count | None:
     """The number as a multiple of a size, by the plainest factor."""
     fits = [
-        (factor.numerator * factor.denominator, factor, where)
-        for (before, after), where in sizes.items()
+        (*where, factor)
+        for (before, after), places in sizes.items()
         if (factor := Fraction(dense, before)) == Fraction(cut, after)
+        for where in places
     ]
     if not fits:
         return None
-    _, factor, (tensor, dim) = min(fits, key=lambda fit: fit[0])
-    return Count(place, index, tensor, dim, factor)
+    tensor, dim, factor = first = min(fits, key=lambda fit: fit[2].numerator * fit[2].denominator)
+    return Count(place, index, tensor, dim, factor, tuple(fit for fit in fits if fit is not first))

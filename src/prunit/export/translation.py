@@ -115,7 +115,7 @@ def finished(translation: Translation, *, check: bool = True) -> bytes:
             onnx.checker.check_model(proto, full_check=True)
     except Exception as error:  # the passes and the checker share no base class
         raise _refused(translation.of, error) from error
-    _strip(proto)
+    strip(proto)
     return proto.SerializeToString(deterministic=True)
 
 
@@ -142,7 +142,7 @@ def _refused(name: str, error: Exception) -> ModelError:
     return ModelError(f"cannot export {name} to ONNX: {gist(error)}")
 
 
-def _strip(proto: Any) -> None:
+def strip(proto: Any) -> None:
     """Removes stack traces and other notes of the exporter: they hold folders of this machine and weigh more than
     the weights of a tiny network. Intermediate shapes go too, since engines infer them.
     """

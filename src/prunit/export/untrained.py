@@ -24,11 +24,9 @@ from prunit.export.images import seeded_input
 from prunit.export.onnx import check_exportable, image_shape
 from prunit.export.outputs import outputs
 from prunit.export.proof import allowed
-from prunit.export.refill import Count, counts, fill, infer_shapes, set_counts
-from prunit.export.translation import Translation, finished, name_of_value, translated
+from prunit.export.refill import Count, counts, effective, fill, infer_shapes, set_counts, spread_plan
+from prunit.export.translation import Translation, finished, translated
 from prunit.graph import ChannelGraph
-from prunit.graph.computed import computed_weights
-from prunit.graph.running import named_tensors
 from prunit.graph.wrappers import unwrapped
 
 TOLERANCE: Final = 1e-3
@@ -134,11 +132,6 @@ def _alike(found: Array, expected: Array) -> bool:
     return bool((difference <= allowed(expected, TOLERANCE)).all())
 
 
-def effective(model: nn.Module) -> dict[str, Tensor]:
-    """The tensors of a model by the names that they have in a translation, with what layers compute."""
-    return named_tensors(model) | {name_of_value(item): item.value() for item in computed_weights(model)}
-
-
 def stir(model: nn.Module) -> None:
     """Add noise, in place, to parameters and batch statistics that hold one value: a tenth of it, or 0.02 for zero."""
     generator = torch.Generator().manual_seed(0)
@@ -151,17 +144,3 @@ def stir(model: nn.Module) -> None:
             if bool((tensor == first).all()):
                 noise = torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype) * 2 - 1
                 tensor.add_(noise * (0.1 * abs(first) or 0.02))
-
-
-def spread_plan(graph: ChannelGraph) -> Plan:
-    """A plan of as many different widths as there can be, at least half of each group that may shrink."""
-    taken: set[int] = set()
-    keep: dict[str, tuple[int, ...]] = {}
-    for group in graph.groups:
-        if group.pinned or group.size < 2:
-            continue
-        widths = range(group.size - 1, max(1, group.size // 2) - 1, -1)
-        width = next((w for w in widths if w not in taken), widths[len(taken) % len(widths)])
-        taken.add(width)
-        keep[group.name] = tuple(range(width))
-    return Plan(keep, {g.name: g.size for g in graph.groups})

@@ -23,13 +23,14 @@ from prunit.edge.measuring.probe import ProbeSettings
 from prunit.edge.names import is_public
 from prunit.edge.portfolio import MANIFEST, Portfolio, Preprocessing, Variant
 from prunit.errors import ConfigError, MissingExtraError, PlanError
-from prunit.export import EXPORTERS
+from prunit.export import export_onnx
+from prunit.export.template import Template
 from prunit.files import write_atomically
 from prunit.graph import ChannelGraph, trace
 from prunit.graph.wrappers import unwrapped
 from prunit.prices.costs import cost_of
 from prunit.recipe.config import ProbeConfig
-from prunit.recipe.folder import STATE, is_started, read_history
+from prunit.recipe.folder import STATE, TEMPLATE, is_started, read_history
 from prunit.recipe.joining import Joining, quality_of
 from prunit.recipe.lock import check_free, holding
 from prunit.recipe.quality import Quality, variant_record
@@ -99,7 +100,10 @@ def add(
         # Only what is whole, and was measured where that was asked for, takes a place in the folder.
         with TemporaryDirectory(prefix="adding-", dir=folder / STATE) as place:
             aside = Path(place)
-            variant = _written(aside, named, model, plan, graph, example, quality, output=found.output)
+            template = Template.read(folder / STATE / TEMPLATE)  # a build's: the model may be cut from the same one
+            variant = _written(
+                *(aside, named, model, plan, graph, example, quality), output=found.output, template=template
+            )
             portfolio = _without_twins(portfolio, named).adding(variant)
             if measure:
                 _put_beside([v for v in portfolio.variants if v.name != named], folder, aside)
@@ -186,11 +190,12 @@ def _written(
     quality: Quality,
     *,
     output: str,
+    template: Template | None,
 ) -> Variant:
     """The model's record without latencies, after its files were written into `place`."""
     kept = keep_all(graph) if plan is None else plan
     began = perf_counter()
-    artifact = EXPORTERS["onnx"](model, example, place, name=name, output=output)
+    artifact = export_onnx(model, example, place, name=name, output=output, template=template)
     seconds = {"export": perf_counter() - began}
     write_atomically(place / f"{name}.plan.json", kept.to_json())
     save_weights(model, kept, place / f"{name}.safetensors")

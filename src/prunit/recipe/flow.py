@@ -87,6 +87,8 @@ def build(
     with held(Path(out), resume=resume):
         folder = open_folder(Path(out), begun.settings, resume=resume, defaults=BuildConfig().model_dump(mode="json"))
         work = Work(config, folder, dataset, source, graph, progress, start)
+        if translation is not None and any(budgets.values()):
+            work.keep_template(dense, translation)
         plans = {
             name: work.plan(dense, name, budget, chosen=found.get(name), translation=translation)
             for name, budget in budgets.items()

@@ -23,6 +23,8 @@ STATE: Final = ".build"
 
 LATER: Final = ("precision", "parts")
 """The sections of the settings that a resumed build may change: what they say is done with variants that are there."""
+TEMPLATE: Final = "template.onnx"
+"""In that folder, what the files of variants are made of: see `export.template`."""
 BUILD: Final = "build.json"
 """In that folder, all settings of the build, the defaults included."""
 

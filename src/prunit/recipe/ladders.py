@@ -82,6 +82,8 @@ def ladder(
     with held(Path(out), resume=resume):
         folder = open_folder(Path(out), settings, resume=resume, defaults=BuildConfig().model_dump(mode="json"))
         work = Work(config, folder, dataset, begun.source, graph, begun.progress)
+        if translation is not None:
+            work.keep_template(begun.dense, translation)
         climb = _Climb(work, prunable(graph), rewind, translation, watches)
         portfolio = work.measure(*lowered(work, climb.variants(rungs)))
         work.report(portfolio)

@@ -17,7 +17,7 @@ from prunit.edge import runtimes
 from prunit.edge.comparing.paired import Difference
 from prunit.edge.portfolio import Artifact, Variant
 from prunit.edge.session import Array, Session, outputs_of
-from prunit.export import EXPORTERS
+from prunit.export import export_onnx
 from prunit.recipe.quality import compared
 from prunit.recipe.source import example_of
 from prunit.recipe.work import Work
@@ -66,8 +66,10 @@ class Beside:
 
     def exported(self, model: nn.Module, folder: Path) -> Artifact:
         """The file of such a model, under the float variant's name."""
-        dataset = self.work.dataset
-        return EXPORTERS["onnx"](model, example_of(dataset), folder, name=self.twin.name, output=dataset.task.output)
+        dataset, template = self.work.dataset, self.work.template
+        return export_onnx(
+            *(model, example_of(dataset), folder), name=self.twin.name, output=dataset.task.output, template=template
+        )
 
     def compared(self, mine: Judged) -> tuple[Difference | None, float | None]:
         """The main metric less the float file's, image by image; and how often a classifier gives the same answer."""

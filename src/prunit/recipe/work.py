@@ -25,7 +25,9 @@ from prunit.edge.measuring.probe import ProbeSettings
 from prunit.edge.names import portfolio_name
 from prunit.edge.portfolio import Portfolio, Preprocessing, TaskRecord, Variant
 from prunit.edge.precision import LeftOut
-from prunit.export import EXPORTERS
+from prunit.errors import ModelError
+from prunit.export import export_onnx
+from prunit.export.template import Template
 from prunit.export.translation import Translation
 from prunit.files import write_atomically
 from prunit.graph import ChannelGraph, trace
@@ -33,7 +35,7 @@ from prunit.prices.costs import cost_of
 from prunit.recipe.choosing import Chosen
 from prunit.recipe.config import BuildConfig
 from prunit.recipe.deciding import decided
-from prunit.recipe.folder import STATE, intact_variant, read_history, read_json, read_plan
+from prunit.recipe.folder import STATE, TEMPLATE, intact_variant, read_history, read_json, read_plan
 from prunit.recipe.gradual import in_one, of_length, rounds_of
 from prunit.recipe.progress import Progress
 from prunit.recipe.quality import Quality, variant_record
@@ -50,6 +52,8 @@ from prunit.version import VERSION
 
 DENSE: Final = "dense"
 """The name of the variant that is not pruned."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -243,7 +247,7 @@ class Work:
         guessing = guessing_loss(self.dataset, settings)
         found = "" if guessing is None else stuck(epoch, guessing)
         if found:
-            logging.getLogger(__name__).warning("%s: %s", name, found)
+            _log.warning("%s: %s", name, found)
         return bool(found)
 
     def trained(self, name: str, history: Path, epochs: Sequence[Epoch], checkpoint: Path) -> None:
@@ -271,6 +275,18 @@ class Work:
         save_weights(model, plan, weights)
         write_atomically(history, json.dumps([asdict(e) for e in epochs]))
 
+    def keep_template(self, dense: nn.Module, translation: Translation) -> None:
+        """Write down what the files of all variants are made of; without it each is translated for itself."""
+        try:
+            Template.of(dense, self.graph, translation).write(self.state_file(TEMPLATE))
+        except ModelError as error:
+            _log.info("each variant is translated for itself: %s", error)
+
+    @cached_property
+    def template(self) -> Template | None:
+        """What `keep_template` wrote, in this build or before it was resumed."""
+        return Template.read(self.state_file(TEMPLATE))
+
     def export(self, name: str, plan: Plan, budget: Budget | None, epochs: Sequence[Epoch]) -> Variant:
         """The variant's record, without latencies; what is exported is what was saved."""
         file = self._state(name, "variant.json")
@@ -284,8 +300,11 @@ class Work:
         quality = Quality.of(judged, self.dense_judged if name != DENSE and judged.answers is None else None)
         self.progress(name, "export", 0, 0)
         started = perf_counter()
-        artifact = EXPORTERS["onnx"](
-            *(model, example_of(self.dataset), self.folder), name=name, output=self.dataset.task.output
+        artifact = export_onnx(
+            *(model, example_of(self.dataset), self.folder),
+            name=name,
+            output=self.dataset.task.output,
+            template=self.template,
         )
         seconds = {
             **read_json(self._state(name, "seconds.json")),
