@@ -24,6 +24,7 @@ from prunit.graph import ChannelGraph
 from prunit.graph.computed import computed_of, computed_weights
 from prunit.graph.inverse import set_value
 from prunit.graph.keeping import clear
+from prunit.graph.meta import OnMeta
 from prunit.graph.on_kept import compute_on_kept, settle_cut
 from prunit.graph.running import (
     as_inputs,
@@ -237,7 +238,8 @@ def check_runs(model: nn.Module, compacted: nn.Module, example: Any) -> None:
 def _shapes_on_meta(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, training: bool
 ) -> list[tuple[int, ...]]:
-    with standing_in(model, meta_twins(named_tensors(model)), training=training), torch.no_grad():
+    # PyTorch decomposes operators in Python, and loads its compiler for it: longer than all of a plan takes.
+    with standing_in(model, meta_twins(named_tensors(model)), training=training), torch.no_grad(), OnMeta():
         return [tuple(leaf.shape) for leaf in tensors_in(model(*args, **kwargs))]
 
 
