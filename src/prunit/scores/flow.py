@@ -115,6 +115,8 @@ class Homogeneous(TorchFunctionMode):
             return self._as_it_is(func, raw, args, kwargs)
         if getattr(func, "__name__", "") == "__get__" or name in ("size", "len", "is_contiguous", "numel", "stride"):
             return self._asked(func, name, args, kwargs, told)
+        if name in _LOOKS:
+            return func(*args, **kwargs)
         x, *more = args
         dim = more[0] if more else kwargs.get("dim", -1)
         # The softmax of attention stays: it weighs values in a product of matrices.

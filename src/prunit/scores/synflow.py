@@ -31,9 +31,9 @@ def synflow(
 ) -> dict[str, Tensor]:
     """|w dR/dw|; `weights` are non-negative already. Of `batches` only the shape of one image is used.
 
-    The scores of a network whose flow leaves the range of its dtype are divided by one power of two, all of them. Raises
-    no error on overflow where a flow cannot be followed so; the caller checks that scores are finite and repeats in
-    float64.
+    The scores of a network whose flow leaves the range of its dtype are divided by one power of two, all of them. Where
+    a flow cannot be followed so, no error is raised on overflow: the caller checks that scores are finite and repeats
+    in float64.
     """
     if not batches:
         raise ScoreError("SynFlow needs the shape of an image; pass batches=[(x_BCHW, y_B)], of any content")
