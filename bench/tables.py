@@ -45,6 +45,12 @@ def render(
     return page
 
 
+def part_of(result: Result, name: str) -> Result:
+    """What a table is of: a part that was measured by itself, where there is one of that name after the dot."""
+    part = result.get(name.partition(".")[2])
+    return part if isinstance(part, dict) and "benchmark" in part else result
+
+
 def _counted(amount: object, what: str) -> str:
     return f"{amount} {what}{'' if str(amount) == '1' else 's'}"
 
@@ -150,6 +156,23 @@ def synflow_rounds(result: Result) -> str:
         f"{table(head, rows)}{note if cut_off else ''}\n\n"
         f"Channels left in each layer (first seed):\n\n{table(wide, layers)}"
     )
+
+
+def synflow_networks(result: Result) -> str:
+    """A row for each network: both builds, and how alike they rank."""
+    head = ("model", "before, CPU s", "now, CPU s", "times faster", "before, s", "now, s", "before, MB", "now, MB")
+    rows = [
+        (
+            row["title"],
+            *(_range(row["builds"][name]["cpu_s"], 1) for name in ("earlier", "now")),
+            _ratio(row["times_faster"]["cpu_s"]),
+            *(_range(row["builds"][name]["wall_s"], 1) for name in ("earlier", "now")),
+            *(f"{row['builds'][name]['peak_bytes']['median'] / 1e6:,.0f}" for name in ("earlier", "now")),
+            f"{row['spearman']:.6f} of {row['channels']:,}",
+        )
+        for row in result["rows"]
+    ]
+    return table((*head, "Spearman, channels"), rows)
 
 
 def compact_memory(result: Result) -> str:
@@ -318,6 +341,7 @@ def _faster(row: Mapping[str, Any]) -> str:
 TABLES: Final[Mapping[str, Callable[[Result], str]]] = {
     "speed": speed,
     "synflow_rounds": synflow_rounds,
+    "synflow_rounds.networks": synflow_networks,
     "compact_memory": compact_memory,
     "startup": startup,
     "startup.mistakes": mistakes,
@@ -367,7 +391,7 @@ def main() -> None:
     options = parser.parse_args()
     named = {**TABLES, **ON_README, **ON_PRECISIONS, **mcu_page.TABLES}
     files = {name: options.results / f"{name.partition('.')[0]}.json" for name in named}
-    results = {n: json.loads(file.read_text(encoding="utf-8")) for n, file in files.items() if file.exists()}
+    results = {n: part_of(json.loads(f.read_text(encoding="utf-8")), n) for n, f in files.items() if f.exists()}
     pages = (
         (options.page, TABLES),
         (options.readme, ON_README),
