@@ -42,4 +42,5 @@ def _peak_bytes() -> int:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3], *map(int, sys.argv[3:6]), float(sys.argv[6]), sys.argv[7])
+    source, name, size, classes, rounds, density, file = sys.argv[1:]
+    main(source, name, int(size), int(classes), int(rounds), float(density), file)

@@ -60,7 +60,10 @@ class MetaMode(TorchDispatchMode):
 
 
 class OnMeta(MetaMode):
-    """Runs operators on meta tensors, and nothing else."""
+    """Runs operators on meta tensors, and nothing else.
+
+    PyTorch alone does so too, but loads its compiler for it, which takes longer than all of a plan.
+    """
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

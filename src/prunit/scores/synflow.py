@@ -19,8 +19,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from prunit.batches import Batch
 from prunit.errors import ScoreError
-from prunit.scores.flow import Homogeneous, Plainly, ones, told_of
+from prunit.scores.flow import Homogeneous
 from prunit.scores.network import Network
+from prunit.scores.told import Plainly, ones, told_of
 
 _WITHIN: Final = {torch.float32: 60, torch.float64: 900}
 """A flow of less than two to this power times what is held is told as it is: its scores are within the dtype."""
@@ -51,7 +52,7 @@ def synaptic_flow(net: Network, weights: Mapping[str, Tensor], image: Sequence[i
 
     Batch norms are taken as |gain| x + |shift| with statistics 0 and 1, as at initialisation: a mean that is
     subtracted would break the conservation that the method rests on. Activations are taken as ReLU, products of two
-    flows as `flow._shared` says.
+    flows as `flowing._shared` says.
     """
     return _flow(net, weights, image, powers=False)[0]
 
@@ -67,12 +68,12 @@ def _flow(net: Network, weights: Mapping[str, Tensor], image: Sequence[int], *, 
                 out = net.forward(weights, image_1CHW, other=_positive_rest(net, dtype))
             told = told_of(out)
             if told is not None and not told.folds:
-                net.levelled = mode.powers and not mode.left
+                net.levelled = mode.held.powers and not mode.held.left
                 return out.sum(), told.power
         except Plainly:
             pass
         except RuntimeError:
-            if not mode.folded:
+            if not mode.held.folded:
                 raise
         net.plainly = True
     net.levelled = False
