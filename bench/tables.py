@@ -226,6 +226,35 @@ def mistakes(result: Result) -> str:
     return table(head, rows)
 
 
+def plans(result: Result) -> str:
+    """Whole plans beside those of another version, and beside the import of torch."""
+    head = (
+        "process",
+        "before, CPU ms",
+        "now, CPU ms",
+        "times faster",
+        "before, ms",
+        "now, ms",
+        "before, MB",
+        "now, MB",
+        "n",
+    )
+    rows = []
+    for row in result["rows"]:
+        sides = [row.get(when) for when in ("before", "now")]
+        rows.append(
+            (
+                f"`{row['command']}`",
+                *("" if side is None else f"{side['cpu_ms']['median']:,.0f}" for side in sides),
+                _ratio(row["times_faster"]) if "times_faster" in row else "",
+                *("" if side is None else f"{side['wall_ms']['median']:,.0f}" for side in sides),
+                *("" if side is None else f"{side['peak_bytes']['median'] / 1e6:,.0f}" for side in sides),
+                row["n"],
+            )
+        )
+    return table(head, rows)
+
+
 def _loaded(row: Mapping[str, Any]) -> str:
     return "loaded" if row["torch_loaded"] else "no"
 
@@ -345,6 +374,7 @@ TABLES: Final[Mapping[str, Callable[[Result], str]]] = {
     "compact_memory": compact_memory,
     "startup": startup,
     "startup.mistakes": mistakes,
+    "startup.plans": plans,
     "export_latency": export_latency,
     "candidate_time": candidate_time,
     "export_passes": export_passes,
