@@ -6,8 +6,7 @@
 Those in turn. A wrong command line has to end with exit code 2 and one line, whatever it says. With `--against`, the
 folder `src` of another checkout, each takes turns with the same command line there.
 
-With `--plans`, whole plans of ResNet-50 instead, from the command line to the file, beside the import of torch that each
-of them waits for.
+With `--plans`, whole plans of ResNet-50 instead, from the command line to the file, beside the import of torch alone.
 """
 
 import argparse
