@@ -1,8 +1,8 @@
 """Whether two builds of prunit make the same plans, byte for byte: `python -m bench.plans_alike --against SRC`.
 
 The networks of `bench._nets` and some of timm, each by several recipes. SynFlow computes in float32 where an earlier
-build took float64, and so may rank channels otherwise that are all but equal: of such plans it is told how many channels
-they keep otherwise. Ends with exit code 1 if a plan differs that rests on no such score.
+build took float64, and so may rank channels otherwise that are all but equal: of such plans it tells how many channels
+one keeps and the other does not. Ends with exit code 1 if a plan differs that rests on no such score.
 """
 
 import argparse
