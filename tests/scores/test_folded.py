@@ -164,6 +164,8 @@ CALLS: dict[str, Callable[[Tensor], Tensor]] = {
     "masked": lambda x: x * (x > x.mean()),
     "positions": lambda x: x * torch.linspace(0, 1, x.size(3)),
     "constant": lambda x: 0.5 + x,
+    "twice added to a constant": lambda x: torch.add(torch.ones(8, 1, 1, dtype=x.dtype), x, alpha=2),
+    "padded with ones": lambda x: F.pad(x, (1, 1), value=1.0),
     "transposed": lambda x: F.conv_transpose2d(x, torch.ones(8, 8, 2, 2, dtype=x.dtype), stride=2),
     "gate": lambda x: x * x.mean((2, 3), keepdim=True).sigmoid(),
     "glu": lambda x: F.glu(torch.cat([x, x], 1), 1),

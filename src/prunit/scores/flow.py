@@ -79,8 +79,9 @@ class Homogeneous(TorchFunctionMode):
         if not args or (told := told_of(args[0])) is None:
             if name in ("cat", "concat", "concatenate", "stack") and flows == []:
                 return self._joined(func, name, args, kwargs)
-            if name in ("mul", "multiply", "add") and len(args) > 1 and isinstance(args[0], Tensor) and not writes(raw):
-                return self.__torch_function__(func, types, (args[1], args[0], *args[2:]), kwargs)
+            if name in ("mul", "multiply", "add") and len(args) == 2 and not kwargs and isinstance(args[0], Tensor):
+                if not writes(raw):
+                    return self.__torch_function__(func, types, args[::-1])
             return self._as_it_is(func, raw, args, kwargs)
         if getattr(func, "__name__", "") == "__get__" or name in ("size", "len", "is_contiguous", "numel", "stride"):
             return self._asked(func, name, args, kwargs, told)
@@ -97,7 +98,8 @@ class Homogeneous(TorchFunctionMode):
         rule = RULES.get(name)
         if rule is not None and (found := rule(self.held, func, raw, args, kwargs, told)) is not NotImplemented:
             return found
-        if name in _MOVES and len(flows) == 1 and not writes(raw):
+        filled = name == "pad" and (kwargs.get("value") or any(args[3:]))  # with another number than 0
+        if name in _MOVES and len(flows) == 1 and not writes(raw) and not filled:
             return tell_all(func(unfolded(x, told.folds), *more, **kwargs), Told(told.power))
         return self._as_it_is(func, raw, args, kwargs)
 
