@@ -33,8 +33,8 @@ def _windows(x: Tensor, kernel: Any, stride: Any, padding: Any, dilation: Any) -
     return dict(enumerate(zip(*sizes, strict=True), start=2))  # pyright: ignore[reportArgumentType]
 
 
-def _taken(names: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], **defaults: Any) -> dict[str, Any]:
-    return defaults | dict(zip(names.split(), args, strict=False)) | dict(kwargs)
+def _taken(names: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(defaults) | dict(zip(names.split(), args, strict=False)) | dict(kwargs)
 
 
 def _convolution(held: Held, func: Any, raw: str, args: Any, kwargs: Any, told: Told) -> Any:
@@ -42,11 +42,7 @@ def _convolution(held: Held, func: Any, raw: str, args: Any, kwargs: Any, told: 
         "input weight bias stride padding dilation groups",
         args,
         kwargs,
-        bias=None,
-        stride=1,
-        padding=0,
-        dilation=1,
-        groups=1,
+        {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1},
     )
     x, w = given["input"], given["weight"]
     windows = _windows(x, w.shape[2:], given["stride"], given["padding"], given["dilation"])
@@ -62,7 +58,7 @@ def _convolution(held: Held, func: Any, raw: str, args: Any, kwargs: Any, told: 
 
 
 def _transposed(held: Held, func: Any, raw: str, args: Any, kwargs: Any, told: Told) -> Any:
-    given = _taken("input weight bias", args, kwargs, bias=None)
+    given = _taken("input weight bias", args, kwargs, {"bias": None})
     if any(told_of(value) is not None for name, value in given.items() if name != "input"):
         return NotImplemented
     given["input"], given["bias"] = unfolded(given["input"], told.folds), scaled(given["bias"], told.power)
@@ -72,7 +68,7 @@ def _transposed(held: Held, func: Any, raw: str, args: Any, kwargs: Any, told: T
 
 
 def _linear(held: Held, func: Any, raw: str, args: Any, kwargs: Any, told: Told) -> Any:
-    given = _taken("input weight bias", args, kwargs, bias=None)
+    given = _taken("input weight bias", args, kwargs, {"bias": None})
     x, w, bias = given["input"], given["weight"], given["bias"]
     if told_of(w) is not None or told_of(bias) is not None:
         return NotImplemented
@@ -86,7 +82,7 @@ def _batch_norm(held: Held, func: Any, raw: str, args: Any, kwargs: Any, told: T
     names = "input running_mean running_var weight bias training momentum eps"
     if func is torch.batch_norm:
         names = "input weight bias running_mean running_var training momentum eps cudnn_enabled"
-    given = _taken(names, args, kwargs, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5)
+    given = _taken(names, args, kwargs, {"weight": None, "bias": None, "training": False, "momentum": 0.1, "eps": 1e-5})
     if given["training"] or given["running_mean"] is None or any(d < 2 for d in told.folds):
         return NotImplemented
     how = (given["weight"], scaled(given["bias"], told.power), False, given["momentum"], given["eps"])
@@ -96,25 +92,27 @@ def _batch_norm(held: Held, func: Any, raw: str, args: Any, kwargs: Any, told: T
 
 def _layer_norm(held: Held, func: Any, raw: str, args: Any, kwargs: Any, told: Told) -> Any:
     """Of twice the flow it is the same, but for what keeps it from dividing by nothing."""
-    given = _taken("input normalized_shape weight bias eps", args, kwargs, weight=None, bias=None, eps=1e-5)
+    given = _taken("input normalized_shape weight bias eps", args, kwargs, {"weight": None, "bias": None, "eps": 1e-5})
     x, shape = given["input"], list(given["normalized_shape"])
     normed = range(x.ndim - len(shape), x.ndim)
     inner = {d: fold for d, fold in told.folds.items() if d in normed}
-    eps = max(given["eps"] * 4.0**-told.power, 1e-30) if told.power else given["eps"]
+    eps = max(given["eps"] * 4.0 ** min(-told.power, 500), 1e-30) if told.power else given["eps"]
     out = F.layer_norm(unfolded(x, inner), shape, given["weight"], given["bias"], eps)
     return tell(out, Told(0, {d: fold for d, fold in told.folds.items() if d not in inner}))
 
 
 def _max_pool(held: Held, func: Any, raw: str, args: Any, kwargs: Any, told: Told) -> Any:
     names = "input kernel_size stride padding dilation ceil_mode return_indices"
-    given = _taken(names, args, kwargs, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False)
+    given = _taken(
+        names, args, kwargs, {"stride": None, "padding": 0, "dilation": 1, "ceil_mode": False, "return_indices": False}
+    )
     given["stride"] = given["stride"] or given["kernel_size"]
     return _pooled(func, given, told, given["dilation"], plain=not given["ceil_mode"] and not given["return_indices"])
 
 
 def _avg_pool(held: Held, func: Any, raw: str, args: Any, kwargs: Any, told: Told) -> Any:
     names = "input kernel_size stride padding ceil_mode count_include_pad divisor_override"
-    given = _taken(names, args, kwargs, stride=None, padding=0, ceil_mode=False)
+    given = _taken(names, args, kwargs, {"stride": None, "padding": 0, "ceil_mode": False})
     given["stride"] = given["stride"] or given["kernel_size"]
     return _pooled(func, given, told, 1, plain=not given["ceil_mode"])
 
@@ -129,7 +127,7 @@ def _pooled(func: Any, given: dict[str, Any], told: Told, dilation: Any, *, plai
 
 
 def _adaptive(held: Held, func: Any, raw: str, args: Any, kwargs: Any, told: Told) -> Any:
-    given = _taken("input output_size", args, kwargs)
+    given = _taken("input output_size", args, kwargs, {})
     x = given["input"]
     if _pair(given["output_size"], 2) == [1, 1] and x.ndim == 4 and told.folds:
         return _mean_over(x, (2, 3), told, keepdim=True)
@@ -144,7 +142,7 @@ def _mean_over(x: Tensor, dims: Sequence[int], told: Told, *, keepdim: bool) -> 
 
 def _mean(held: Held, func: Any, raw: str, args: Any, kwargs: Any, told: Told) -> Any:
     """A mean or a sum over named dimensions."""
-    given = _taken("input dim keepdim", args, kwargs, dim=None, keepdim=False)
+    given = _taken("input dim keepdim", args, kwargs, {"dim": None, "keepdim": False})
     x, dims = given.pop("input"), _pair(given.pop("dim"), 1)
     keepdim = given.pop("keepdim")
     if not dims or given or len(args) > 3 or not told.folds:

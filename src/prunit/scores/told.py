@@ -42,10 +42,15 @@ def tell(x: Tensor, told: Told) -> Tensor:
     return x
 
 
-def ones(shape: Sequence[int], *, fold: bool, **how: Any) -> Tensor:
+def ones(
+    shape: Sequence[int], *, fold: bool, dtype: torch.dtype | None = None, device: torch.device | None = None
+) -> Tensor:
     """An image of ones, a batch of one."""
     folds = {d: Fold(0, n, 0) for d, n in enumerate(shape[1:], start=2) if n > 1} if fold else {}
-    return tell(torch.ones(1, *(1 if d in folds else n for d, n in enumerate(shape, start=1)), **how), Told(0, folds))
+    return tell(
+        torch.ones(1, *(1 if d in folds else n for d, n in enumerate(shape, start=1)), dtype=dtype, device=device),
+        Told(0, folds),
+    )
 
 
 class Held:
@@ -91,6 +96,7 @@ def writes(raw: str) -> bool:
 
 
 def leaves(value: Any) -> Iterable[Any]:
+    """What stands in lists, tuples and dicts, however deep."""
     if isinstance(value, Mapping):
         value = value.values()
     elif not isinstance(value, list | tuple):
@@ -99,6 +105,7 @@ def leaves(value: Any) -> Iterable[Any]:
 
 
 def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """The same lists, tuples and dicts with every tensor changed."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, dict):
@@ -109,6 +116,7 @@ def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 def itself(x: Tensor) -> Tensor:
+    """The flow with all places and power 0; another tensor as it is."""
     told = told_of(x)
     if told is None or told == PLAIN:
         return x
@@ -117,6 +125,7 @@ def itself(x: Tensor) -> Tensor:
 
 
 def tell_all(out: Any, told: Told) -> Any:
+    """`tell` of all tensors of floating point in what a call gave."""
     for leaf in leaves(out):
         if isinstance(leaf, Tensor) and leaf.is_floating_point():
             tell(leaf, told)
