@@ -177,7 +177,7 @@ def _absolute(model: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize("net", [Residual, Inverted])
 def test_synflow_of_any_network_is_its_gradient_at_the_absolute_weights(net: type[nn.Module]) -> None:
-    torch.manual_seed(0)  # so that no ReLU6 saturates, which is none to the flow
+    torch.manual_seed(2)  # with which no ReLU6 saturates; to the flow it is none
     model = net().double()
     found = scores(model, "synflow", [(images(), torch.empty(0))], rounds=1)
     reference = _absolute(model)
