@@ -3,18 +3,28 @@
 Cost: seconds of the whole way from dense to compact (trace, score in so many rounds, drop the channels that the mask
 leaves without input or output, compact), on one thread and on two, the numbers of rounds taking turns.
 Gain: how many times fewer parameters are left at the same mask density, and the widths of the layers.
+
+With `--against SRC`, the `src` of another build of prunit, that is left as it was measured. Both builds score larger
+networks instead, taking turns, each time in a process of its own: seconds, peak memory, and how alike they rank.
 """
 
+import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench._common import arguments, record, spread, take_turns, write
+from bench._common import ROOT, parser_of, quotient, record, spread, take_turns, write
+from bench._nets import HALVED, MORE, Net
 from prunit import zoo
 from prunit.cut.plans import Plan
 from prunit.cut.surgery import compact
@@ -27,6 +37,10 @@ SHOWN: Final = (20, 100)
 """Rounds of which the widths of every layer are recorded."""
 DENSITIES: Final = (1 / 16, 1 / 64)
 THREADS: Final = (1, 2)
+LARGE: Final = tuple({**HALVED, **MORE}[key] for key in ("resnet50-224", "mobilenetv2-224", "convnextt-224"))
+"""The networks that two builds score."""
+LARGE_DENSITY: Final = 1 / 16
+"""What `plan` thins out to for half of the multiply-adds."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +121,73 @@ def timing(case: Case, rounds: Sequence[int], threads: int, repeats: int) -> dic
     }
 
 
+def spearman(a: np.ndarray, b: np.ndarray) -> float:
+    """How alike two rankings are, 1 being the same; equal values share the mean of their ranks."""
+    ranks = []
+    for values in (a, b):
+        _, place, number = np.unique(values, return_inverse=True, return_counts=True)
+        ranks.append((np.cumsum(number) - (number - 1) / 2)[place])
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
+def scored(source: Path, net: Net, rounds: int, file: Path) -> dict[str, float]:
+    """Seconds and peak memory of scoring in a process with the prunit in `source`; channel scores go to `file`."""
+    asked = (source, net.name, net.image_size, net.classes, rounds, LARGE_DENSITY, file)
+    done = subprocess.run(
+        [sys.executable, "-m", "bench._scored", *map(str, asked)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(source), str(ROOT))), "OMP_NUM_THREADS": "1"},
+    )
+    if done.returncode:
+        raise SystemExit(f"scoring {net.title} with {source} failed: {done.stderr.strip()[-500:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def compared(net: Net, against: Path, rounds: int, repeats: int) -> dict[str, Any]:
+    """One network scored by both builds in turn."""
+    sources = {"now": ROOT / "src", "earlier": against.resolve()}
+    with TemporaryDirectory(prefix="prunit-synflow-") as folder:
+        files = {name: Path(folder) / f"{name}.npy" for name in sources}
+        runs = {n: lambda n=n, source=source: scored(source, net, rounds, files[n]) for n, source in sources.items()}
+        found = take_turns(runs, repeats, warm_up=0)
+        channels = {name: np.load(file) for name, file in files.items()}
+    figures = ("wall_s", "cpu_s", "peak_bytes")
+    by_build = {name: {f: spread([run[f] for run in took]) for f in figures} for name, took in found.items()}
+    times = {f: quotient(*([run[f] for run in found[n]] for n in ("earlier", "now"))) for f in ("wall_s", "cpu_s")}
+    return {
+        "title": net.title,
+        "rounds": rounds,
+        "builds": by_build,
+        "times_faster": times,
+        "channels": len(channels["now"]),
+        "spearman": spearman(channels["now"], channels["earlier"]),
+    }
+
+
+def against(source: Path, repeats: int, file: Path, rounds: int = 100) -> None:
+    """Measure the large networks, and write them into the file beside what stands there."""
+    rows = []
+    for net in LARGE:
+        row = compared(net, source, rounds, repeats)
+        now, earlier = (row["builds"][name]["cpu_s"]["median"] for name in ("now", "earlier"))
+        print(f"{net.title}: CPU {now:.1f} s, before {earlier:.1f} s; Spearman {row['spearman']:.6f}", flush=True)
+        rows.append(row)
+        config = {"density": LARGE_DENSITY, "rounds": rounds, "order": "ABAB", "process": "one for each run"}
+        part = record("synflow_rounds", rows, config=config, n=repeats, percentile="median (p50)", threads=1)
+        whole = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        write({**whole, "networks": part}, file)
+
+
 def main() -> None:
-    options = arguments("synflow_rounds", __doc__, repeats=5, seeds=3)
+    parser = parser_of("synflow_rounds", __doc__, repeats=5, seeds=3)
+    parser.add_argument("--against", type=Path, metavar="SRC", help="the `src` of another build, to compare with")
+    options = parser.parse_args()
+    if options.against:
+        against(options.against, options.repeats, options.json)
+        return
     print(f"timing {len(ROUNDS) * len(THREADS) * options.repeats} runs; takes minutes", flush=True)
     cases = [Case.vgg16(seed) for seed in range(options.seeds)]
     times = {threads: timing(cases[0], ROUNDS, threads, options.repeats) for threads in THREADS}
@@ -132,7 +211,8 @@ def main() -> None:
     result = record(
         "synflow_rounds", rows, config=config, n=options.repeats, percentile="median (p50)", threads=list(THREADS)
     )
-    write(result, options.json)
+    before = json.loads(options.json.read_text(encoding="utf-8")) if options.json.exists() else {}
+    write({**result, **{name: before[name] for name in ("networks",) if name in before}}, options.json)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,12 @@ def render(
     return page
 
 
+def part_of(result: Result, name: str) -> Result:
+    """What a table is of: a part that was measured by itself, where there is one of that name after the dot."""
+    part = result.get(name.partition(".")[2])
+    return part if isinstance(part, dict) and "benchmark" in part else result
+
+
 def _counted(amount: object, what: str) -> str:
     return f"{amount} {what}{'' if str(amount) == '1' else 's'}"
 
@@ -153,6 +159,23 @@ def synflow_rounds(result: Result) -> str:
     )
 
 
+def synflow_networks(result: Result) -> str:
+    """A row for each network: both builds, and how alike they rank."""
+    head = ("model", "before, CPU s", "now, CPU s", "times faster", "before, s", "now, s", "before, MB", "now, MB")
+    rows = [
+        (
+            row["title"],
+            *(_range(row["builds"][name]["cpu_s"], 1) for name in ("earlier", "now")),
+            _ratio(row["times_faster"]["cpu_s"]),
+            *(_range(row["builds"][name]["wall_s"], 1) for name in ("earlier", "now")),
+            *(f"{row['builds'][name]['peak_bytes']['median'] / 1e6:,.0f}" for name in ("earlier", "now")),
+            f"{row['spearman']:.6f} of {row['channels']:,}",
+        )
+        for row in result["rows"]
+    ]
+    return table((*head, "Spearman, channels"), rows)
+
+
 def compact_memory(result: Result) -> str:
     """Peak beside what is allowed."""
     head = ("model", "dense, MB", "compact, MB", "+ one dense layer", "peak extra, MB", "share of allowed", "live, MB")
@@ -201,6 +224,35 @@ def mistakes(result: Result) -> str:
         )
         for row in result["mistakes"]
     ]
+    return table(head, rows)
+
+
+def plans(result: Result) -> str:
+    """Whole plans beside those of another version, and beside the import of torch."""
+    head = (
+        "process",
+        "before, CPU ms",
+        "now, CPU ms",
+        "times faster",
+        "before, ms",
+        "now, ms",
+        "before, MB",
+        "now, MB",
+        "n",
+    )
+    rows = []
+    for row in result["rows"]:
+        sides = [row.get(when) for when in ("before", "now")]
+        rows.append(
+            (
+                f"`{row['command']}`",
+                *("" if side is None else f"{side['cpu_ms']['median']:,.0f}" for side in sides),
+                _ratio(row["times_faster"]) if "times_faster" in row else "",
+                *("" if side is None else f"{side['wall_ms']['median']:,.0f}" for side in sides),
+                *("" if side is None else f"{side['peak_bytes']['median'] / 1e6:,.0f}" for side in sides),
+                row["n"],
+            )
+        )
     return table(head, rows)
 
 
@@ -319,9 +371,11 @@ def _faster(row: Mapping[str, Any]) -> str:
 TABLES: Final[Mapping[str, Callable[[Result], str]]] = {
     "speed": speed,
     "synflow_rounds": synflow_rounds,
+    "synflow_rounds.networks": synflow_networks,
     "compact_memory": compact_memory,
     "startup": startup,
     "startup.mistakes": mistakes,
+    "startup.plans": plans,
     "export_latency": export_latency,
     "candidate_time": candidate_time,
     "export_passes": export_passes,
@@ -369,7 +423,7 @@ def main() -> None:
     options = parser.parse_args()
     named = {**TABLES, **ON_README, **ON_PRECISIONS, **mcu_page.TABLES}
     files = {name: options.results / f"{name.partition('.')[0]}.json" for name in named}
-    results = {n: json.loads(file.read_text(encoding="utf-8")) for n, file in files.items() if file.exists()}
+    results = {n: part_of(json.loads(f.read_text(encoding="utf-8")), n) for n, f in files.items() if f.exists()}
     pages = (
         (options.page, TABLES),
         (options.readme, ON_README),

@@ -177,6 +177,7 @@ def _absolute(model: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize("net", [Residual, Inverted])
 def test_synflow_of_any_network_is_its_gradient_at_the_absolute_weights(net: type[nn.Module]) -> None:
+    torch.manual_seed(2)  # with which no ReLU6 saturates; to the flow it is none
     model = net().double()
     found = scores(model, "synflow", [(images(), torch.empty(0))], rounds=1)
     reference = _absolute(model)
@@ -214,23 +215,56 @@ def deep(depth: int, *, gain: float) -> nn.Sequential:
     return model
 
 
+class Power(nn.Module):
+    """The first power: a call that takes the flow only as it is."""
+
+    def forward(self, x_BC: Tensor) -> Tensor:
+        return x_BC**1.0
+
+
+DATA = [(torch.ones(1, 16), torch.empty(0))]
+
+
 @pytest.mark.parametrize("gain", [8.0, 1e-3])
-def test_a_flow_out_of_the_range_of_float32_is_computed_in_float64(gain: float) -> None:
-    model, data = deep(30, gain=gain), [(torch.ones(1, 16), torch.empty(0))]
+def test_a_flow_out_of_the_range_of_float32_is_scored_in_it(gain: float) -> None:
+    model = deep(30, gain=gain)
     size = _absolute(deep(30, gain=gain).double())(torch.ones(1, 16, dtype=torch.float64)).sum().item()
     assert not 1e-38 < size < 1e38
+    graph = trace(model, DATA[0][0])
+    found = score_weights(model, graph, "synflow", DATA, rounds=1)
+    wanted = score_weights(deep(30, gain=gain).double(), graph, "synflow", DATA, rounds=1)
+    assert next(iter(found.values())).dtype == torch.float32
+    scale = float(wanted["0.weight"].sum()) / float(found["0.weight"].double().sum())
+    assert math.log2(scale) == pytest.approx(round(math.log2(scale)), abs=1e-6)  # one power of two for all
+    for name, score in found.items():
+        torch.testing.assert_close(score.double() * scale, wanted[name], rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("gain", [8.0, 1e-3])
+def test_it_is_computed_in_float64_where_a_call_takes_it_only_as_it_is(gain: float) -> None:
+    def model() -> nn.Module:
+        return nn.Sequential(deep(30, gain=gain), Power())
+
     seen: list[int] = []
-    graph = trace(model, data[0][0])
-    found = score_weights(model, graph, "synflow", data, rounds=3, on_round=lambda k, n: seen.append(k))
-    wanted = score_weights(deep(30, gain=gain).double(), graph, "synflow", data, rounds=3)
+    graph = trace(model(), DATA[0][0])
+    found = score_weights(model(), graph, "synflow", DATA, rounds=3, on_round=lambda k, n: seen.append(k))
+    wanted = score_weights(model().double(), graph, "synflow", DATA, rounds=3)
     assert all(torch.equal(found[n], wanted[n]) for n in wanted)
     assert seen == [1, 2, 3]  # it is known after the first look, so no round is wasted
-    assert next(model.parameters()).dtype == torch.float32
 
 
-def test_a_flow_out_of_the_range_of_float64_is_refused() -> None:
-    with pytest.raises(ScoreError, match=r"score of '\d+\.weight' \(16, 16\) is not finite; is the model initialised"):
-        scores(deep(40, gain=1e9), "synflow", [(torch.ones(1, 16), torch.empty(0))])
+def test_a_flow_out_of_the_range_of_float64_is_scored_too() -> None:
+    found = scores(deep(40, gain=1e9), "synflow", DATA, rounds=1)
+    total = [float(s.double().sum()) for s in found.values()]
+    assert total == pytest.approx([total[0]] * 40, rel=1e-5)
+    assert total[0] > 0
+
+
+def test_where_a_call_takes_it_only_as_it_is_it_is_refused() -> None:
+    with pytest.raises(
+        ScoreError, match=r"score of '0.\d+\.weight' \(16, 16\) is not finite; is the model initialised"
+    ):
+        scores(nn.Sequential(deep(40, gain=1e9), Power()), "synflow", DATA)
 
 
 def test_a_dead_network_is_ranked_all_the_same() -> None:

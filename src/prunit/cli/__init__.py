@@ -14,6 +14,7 @@ progress.py    bars with an honest remaining time
 safe.py        what comes from outside, as text that a terminal does not obey
 """
 
+import gc
 import sys
 from typing import Final
 
@@ -40,6 +41,13 @@ _EXTRAS: Final = {
 
 def main() -> None:
     """Run the command line. A user's mistake is one line and exit code 2; a bug keeps its traceback."""
+    try:
+        _run()
+    finally:
+        gc.freeze()  # the process ends: to look for garbage among all that was loaded takes longer than most commands
+
+
+def _run() -> None:
     code: object = None
     try:
         from prunit.cli.commands import app

@@ -1,8 +1,9 @@
 """What each command does: read the options, call one function, show the result."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -54,6 +55,9 @@ from prunit.cli.options import (
 )
 from prunit.errors import harmless
 from prunit.version import VERSION
+
+if TYPE_CHECKING:
+    from prunit.recipe.spending import Spent
 
 app = typer.Typer(
     help="Prune a CNN before training, train what is left, export it, and measure the variants on a device.",
@@ -249,13 +253,15 @@ def plan(
     replaces = check_replaces(out)
     limit = check_plan(chosen, shape=None if data else (shape, classes))
     listing = listed(chosen, data_dir, download) if data else None
-    from prunit.cli import parts, show
+    from prunit.cli import show
     from prunit.cli.progress import Bars
     from prunit.files import write_atomically
+    from prunit.later import loading
 
     with Bars() as bars:
         bars.wait("loading PyTorch")
-        from prunit.cli.planning import decide_plan
+        with loading():
+            from prunit.cli.planning import decide_plan
 
         if data:
             bars.wait(f"reading {chosen.data}")
@@ -265,11 +271,23 @@ def plan(
     write_atomically(out, found.decision.plan.to_json())
     if as_json:
         facts = show.decision_json(found.decision, planned.seconds) | found.as_dict()
-        typer.echo(json.dumps(facts | parts.spent_json(planned.spent), indent=2))
+        typer.echo(json.dumps(facts | _spent_json(planned.spent), indent=2))
     else:
         show.candidates(found)
-        parts.spent(planned.spent, show.console())
+        if planned.spent:
+            from prunit.cli import parts
+
+            parts.spent(planned.spent, show.console())
         show.decision(planned.graph, found.decision, planned.seconds, out, replaces=replaces)
+
+
+def _spent_json(found: "Sequence[Spent]") -> dict[str, Any]:
+    """What a plan takes on microcontrollers and NPUs, as plain data; nothing where none was named."""
+    if not found:
+        return {}
+    from prunit.cli import parts
+
+    return parts.spent_json(found)
 
 
 @app.command()

@@ -14,16 +14,16 @@ from prunit.cli.progress import Bars
 from prunit.cut.surgery import check_runs, compact
 from prunit.graph import ChannelGraph, trace
 from prunit.recipe import BuildConfig, Chosen, decide_here
-from prunit.recipe.blueprint import Blueprint
 from prunit.recipe.deciding import Clock
 from prunit.recipe.opening import for_task
 from prunit.recipe.request import parts_of
 from prunit.recipe.source import task_of
-from prunit.recipe.spending import Spent, spent_on
 from prunit.train import device_named
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from prunit.recipe.spending import Spent
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Planned:
     graph: ChannelGraph
     chosen: Chosen
     seconds: float
-    spent: tuple[Spent, ...] = ()
+    spent: "tuple[Spent, ...]" = ()
 
 
 def decide_plan(
@@ -56,7 +56,11 @@ def decide_plan(
     graph = trace(model, example, pin=config.prune.pin)
     bars.tell(config.model, "prune", 0, 0)
     parts = parts_of(config, [budget])
-    blueprint = Blueprint(model, graph, image_1CHW) if parts else None
+    blueprint = None
+    if parts:
+        from prunit.recipe.blueprint import Blueprint
+
+        blueprint = Blueprint(model, graph, image_1CHW)
     chosen = decide_here(
         model,
         graph,
@@ -75,6 +79,8 @@ def decide_plan(
     seconds = perf_counter() - started
     spent: tuple[Spent, ...] = ()
     if blueprint is not None:
+        from prunit.recipe.spending import spent_on
+
         bars.tell(config.model, "measure", 0, 0)
         spent = tuple(spent_on(each, blueprint, chosen.decision.plan) for each in parts)
     return Planned(graph, chosen, seconds, spent)

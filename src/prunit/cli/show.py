@@ -11,25 +11,22 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from prunit.cli import parts
 from prunit.cli.safe import safe
-from prunit.edge.comparing.verdicts import KINDS, told, verdicts
-from prunit.edge.measuring.profile import DeviceProfile
-from prunit.edge.portfolio import MANIFEST, Device, Latency, Portfolio
-from prunit.report import SummaryRow, numbers, summary_rows
-from prunit.report.headline import headline
-from prunit.report.summary import latency_key
+from prunit.report import numbers
 from prunit.shown import metric_change
 from prunit.units import written
 
 if TYPE_CHECKING:
     from prunit.cli.shrinking import Shrunk
+    from prunit.edge.measuring.profile import DeviceProfile
+    from prunit.edge.portfolio import Device, Latency, Portfolio
     from prunit.edge.switching.replay import Replayed
     from prunit.edge.switching.simulate import Outcome
     from prunit.graph import ChannelGraph
     from prunit.prices.costs import Cost
     from prunit.recipe import Chosen, Decision
     from prunit.recipe.sweeps import Sweep
+    from prunit.report import SummaryRow
 
 EVALUATOR_LINES: Final = {
     "emptied": "a layer bears pruning if the mask empties channels in it; those go",
@@ -67,7 +64,7 @@ def listing(kind: str, lines: Mapping[str, str], *, as_json: bool = False) -> No
     out.print(table)
 
 
-def result(found: Portfolio, folder: Path, *, as_json: bool, built: bool = True) -> None:
+def result(found: "Portfolio", folder: Path, *, as_json: bool, built: bool = True) -> None:
     """What a build or a bench ends with: the summary for people, or all of it as JSON."""
     if as_json:
         typer.echo(json.dumps(portfolio_json(found, folder), indent=2))
@@ -75,8 +72,14 @@ def result(found: Portfolio, folder: Path, *, as_json: bool, built: bool = True)
         portfolio(found, folder, built=built)
 
 
-def portfolio(found: Portfolio, folder: Path, *, built: bool = True) -> None:
+def portfolio(found: "Portfolio", folder: Path, *, built: bool = True) -> None:
     """The summary at the end of a build, or of a bench: each figure, and under it how many times less than dense."""
+    from prunit.cli import parts
+    from prunit.edge.comparing.verdicts import KINDS, told, verdicts
+    from prunit.edge.portfolio import MANIFEST
+    from prunit.report import summary_rows
+    from prunit.report.headline import headline
+
     out = console()
     rows = summary_rows(found)
     title, sentence = headline(found, rows)
@@ -99,25 +102,25 @@ def portfolio(found: Portfolio, folder: Path, *, built: bool = True) -> None:
             out.print(f"{what:<9} {safe(str(folder / file))}", soft_wrap=True)
 
 
-def _otherwise(found: Portfolio) -> str:
+def _otherwise(found: "Portfolio") -> str:
     """Which figures are of another engine than the device's record names."""
     alone = {v.engine: v.precision for v in found.variants if v.engine and v.metrics.latencies}
     return "".join(f"; {precision} in {engine}" for engine, precision in alone.items())
 
 
-def _device(device: Device, threads: int) -> str:
+def _device(device: "Device", threads: int) -> str:
     """The machine, the engine and its threads in words."""
     return f"{device.name}; {device.engine} {device.engine_version}, {threads} thread{'s' * (threads > 1)}"
 
 
-def _summary(rows: Sequence[SummaryRow], out: Console) -> Table:
+def _summary(rows: "Sequence[SummaryRow]", out: Console) -> Table:
     """The widest layout that fits; on a narrow terminal without p99 and with ÷3.6 instead of '3.6× less'."""
     wide = _summary_table(rows, wide=True)
     needed = out.measure(wide, options=out.options.update_width(1000)).maximum
     return wide if needed <= out.width else _summary_table(rows, wide=False)
 
 
-def _summary_table(rows: Sequence[SummaryRow], *, wide: bool) -> Table:
+def _summary_table(rows: "Sequence[SummaryRow]", *, wide: bool) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     if not wide:
         table.caption = "÷3.6: 3.6 times less than the dense model"
@@ -132,7 +135,9 @@ def _summary_table(rows: Sequence[SummaryRow], *, wide: bool) -> Table:
     return table
 
 
-def _cells(row: SummaryRow, batches: Sequence[int], *, wide: bool) -> list[str]:
+def _cells(row: "SummaryRow", batches: Sequence[int], *, wide: bool) -> list[str]:
+    from prunit.report.summary import latency_key
+
     def cell(key: str, text: str) -> str:
         ratio = row.times_less.get(key)
         if ratio is None:
@@ -157,7 +162,7 @@ def _cells(row: SummaryRow, batches: Sequence[int], *, wide: bool) -> list[str]:
     return [_spaced(text) for text in cells]
 
 
-def _times(latency: Latency, *, wide: bool) -> str:
+def _times(latency: "Latency", *, wide: bool) -> str:
     p50 = numbers.significant(latency.p50_ms)
     return f"{p50} / {numbers.significant(latency.p99_ms)}" if wide else p50
 
@@ -167,11 +172,15 @@ def _spaced(text: str) -> str:
     return text.replace(numbers.SPACE, " ")
 
 
-def portfolio_json(found: Portfolio, folder: Path) -> dict[str, Any]:
+def portfolio_json(found: "Portfolio", folder: Path) -> dict[str, Any]:
     """The manifest, with the folder it stands in and what is to be said of it.
 
     `differences` are accuracies minus the dense model's with their intervals, by variant.
     """
+    from prunit.edge.comparing.verdicts import verdicts
+    from prunit.report import summary_rows
+    from prunit.report.headline import headline
+
     rows = summary_rows(found)
     return {
         "folder": str(folder),
@@ -341,7 +350,7 @@ def sweep_json(found: "Sweep", folder: Path) -> dict[str, Any]:
     return {"trials": [asdict(trial) for trial in found.trials], **portfolio_json(found.portfolio, folder)}
 
 
-def profile(found: DeviceProfile, file: Path) -> None:
+def profile(found: "DeviceProfile", file: Path) -> None:
     """What was measured: a line for each layer shape, from its narrowest to its widest."""
     out = console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)

@@ -24,6 +24,7 @@ from prunit.graph import ChannelGraph
 from prunit.graph.computed import computed_of, computed_weights
 from prunit.graph.inverse import set_value
 from prunit.graph.keeping import clear
+from prunit.graph.meta import OnMeta
 from prunit.graph.on_kept import compute_on_kept, settle_cut
 from prunit.graph.running import (
     as_inputs,
@@ -213,8 +214,7 @@ def rebuild(model: nn.Module, tensors: Mapping[str, Tensor], sizes: Mapping[str,
 def check_runs(model: nn.Module, compacted: nn.Module, example: Any) -> None:
     """Run the compact model on meta tensors; `SurgeryError` with file and line if a size is fixed in its code.
 
-    In evaluation and in training mode, where some models have further outputs; also compares the output shapes with
-    those of `model`.
+    In both modes, as some models return more in training; also compares the output shapes with those of `model`.
     """
     model, compacted = unwrapped(model), unwrapped(compacted)
     args, kwargs = to_meta(as_inputs(example))
@@ -237,7 +237,7 @@ def check_runs(model: nn.Module, compacted: nn.Module, example: Any) -> None:
 def _shapes_on_meta(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, training: bool
 ) -> list[tuple[int, ...]]:
-    with standing_in(model, meta_twins(named_tensors(model)), training=training), torch.no_grad():
+    with standing_in(model, meta_twins(named_tensors(model)), training=training), torch.no_grad(), OnMeta():
         return [tuple(leaf.shape) for leaf in tensors_in(model(*args, **kwargs))]
 
 

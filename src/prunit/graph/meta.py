@@ -59,6 +59,18 @@ class MetaMode(TorchDispatchMode):
         return answer(func, args, kwargs, inputs) if out is None else out, args, kwargs, inputs
 
 
+class OnMeta(MetaMode):
+    """Runs operators on meta tensors, and nothing else.
+
+    PyTorch alone does so too, but loads its compiler for it, which takes longer than all of a plan.
+    """
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return self.answered(func, args, kwargs or {})[0]
+
+
 def on_meta(func: Any, args: tuple[Any, ...], inputs: list[Tensor]) -> Any:
     """What the operator gives, all its tensors being plain ones on the meta device."""
     known = _shortcut_of(func)

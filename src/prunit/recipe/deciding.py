@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from torch import Tensor, nn
 
@@ -21,14 +21,11 @@ from prunit.cut.plans import keep_all
 from prunit.cut.surgery import copied
 from prunit.edge import runtimes
 from prunit.errors import ModelError
-from prunit.export.translation import Translation
 from prunit.graph import ChannelGraph
 from prunit.graph.running import example_tensors
 from prunit.prices.costs import width_array
-from prunit.recipe.blueprint import Blueprint
 from prunit.recipe.choosing import Candidate, Chosen, candidates_of, fastest, in_words, told, with_timings
 from prunit.recipe.config import BuildConfig, PruneConfig
-from prunit.recipe.correcting import met_by_tools
 from prunit.recipe.devices import meters_of
 from prunit.recipe.dial import Dial, limited
 from prunit.recipe.faster import Met, meet
@@ -40,6 +37,10 @@ from prunit.recipe.steady import Watch, middle, steadily
 from prunit.recipe.stopwatch import Stopwatch
 from prunit.scores import Saliency, Score
 from prunit.train import device_named
+
+if TYPE_CHECKING:
+    from prunit.export.translation import Translation
+    from prunit.recipe.blueprint import Blueprint
 
 OnTimed = Callable[[int, int], None]
 """Called with how many timings are done and how many there will be, 0 where that is not known."""
@@ -61,7 +62,7 @@ class Watches(Protocol):
         threads: int,
         batches: tuple[int, ...],
         seconds: float,
-        translation: Translation | None,
+        translation: "Translation | None",
     ) -> AbstractContextManager[Watch]: ...
 
 
@@ -76,7 +77,7 @@ class Clock:
     threads: int = 1
     batch: int = 32
     seconds: float = _SECONDS
-    translation: Translation | None = None
+    translation: "Translation | None" = None
     watches: Watches | None = None
     engine: str = runtimes.DEFAULT
 
@@ -114,7 +115,7 @@ def decide_here(
     score: Score | Saliency | None = None,
     on_round: OnRound | None = None,
     on_timed: OnTimed | None = None,
-    blueprint: Blueprint | None = None,
+    blueprint: "Blueprint | None" = None,
 ) -> Chosen:
     """The plan within the budget, found with a clock where the budget or `measure` asks for it.
 
@@ -137,6 +138,9 @@ def decide_here(
             blueprint=blueprint,
         )
     elif budget.on_parts:
+        from prunit.recipe.blueprint import Blueprint
+        from prunit.recipe.correcting import met_by_tools
+
         blueprint = blueprint or Blueprint(model, graph, example_tensors(example)[0], translation=clock.translation)
         scored, _ = scored_for(
             *(model, graph, batches, budget, config), score=score, on_round=on_round, blueprint=blueprint
@@ -194,9 +198,11 @@ def _within_time(
     score: Score | Saliency | None,
     on_round: OnRound | None,
     on_timed: OnTimed,
-    blueprint: Blueprint | None,
+    blueprint: "Blueprint | None",
 ) -> Chosen:
     if budget.on_parts and blueprint is None:
+        from prunit.recipe.blueprint import Blueprint
+
         blueprint = Blueprint(model, graph, example_tensors(example)[0], translation=clock.translation)
     with clock.watch(model, graph, example, (1,)) as watch:
         # A latency in ms says how much there is to prune only beside that of the dense model.
@@ -246,9 +252,9 @@ def decided(
     *,
     prune: PruneConfig | None = None,
     measure: bool | None = None,
-    translation: Translation | None = None,
+    translation: "Translation | None" = None,
     note: str = "",
-    blueprint: Blueprint | None = None,
+    blueprint: "Blueprint | None" = None,
 ) -> Chosen:
     """What a variant keeps, decided on the device of the training and timed as its finished model will be.
 

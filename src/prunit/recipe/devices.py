@@ -1,19 +1,21 @@
 """What a plan may need to know of a device: meters of the profiles and parts that a budget or a setting names."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from prunit.allocate import MEASURED, Budget, Meter
 from prunit.errors import ConfigError
 from prunit.graph import ChannelGraph
 from prunit.prices.meters import EnergyMeter, LatencyMeter
-from prunit.recipe.blueprint import Blueprint
 from prunit.recipe.config import PruneConfig
-from prunit.recipe.on_parts import PartMeter, meters_on_parts
 from prunit.recipe.request import profiles_of
+
+if TYPE_CHECKING:
+    from prunit.recipe.blueprint import Blueprint
 
 
 def meters_of(
-    graph: ChannelGraph, budget: Budget, config: PruneConfig, blueprint: Blueprint | None = None
+    graph: ChannelGraph, budget: Budget, config: PruneConfig, blueprint: "Blueprint | None" = None
 ) -> Mapping[str, Meter]:
     """By figure what predicts it; `ModelError` where a profile does not cover the graph's layers.
 
@@ -28,9 +30,14 @@ def meters_of(
         else EnergyMeter(graph, profile)
         for figure, (file, profile) in profiles_of(budget, config).items()
     }
-    return of_profiles | (meters_on_parts(budget.on_parts, blueprint) if blueprint and budget.on_parts else {})
+    if not budget.on_parts or blueprint is None:
+        return of_profiles
+    from prunit.recipe.on_parts import meters_on_parts
+
+    return of_profiles | meters_on_parts(budget.on_parts, blueprint)
 
 
 def step_of(meter: Meter) -> int:
     """The channels that widths should be multiples of where this meter tells what they take."""
-    return meter.step if isinstance(meter, PartMeter) else 1
+    step = getattr(meter, "step", 1)  # of a `PartMeter`
+    return step if isinstance(step, int) else 1

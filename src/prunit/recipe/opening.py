@@ -14,7 +14,6 @@ from prunit.recipe.folder import check_folder, is_started
 from prunit.recipe.progress import OnStep, Progress
 from prunit.recipe.source import ModelLike, Source, example_of, loaded, settings_of_build
 from prunit.tasks import Task
-from prunit.train.accuracy import check_model
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,8 @@ def opened(
     progress("dense", "check", 0, 0)
     source = Source.of(model, dataset, seed=config.seed, start=config.start)
     dense = source.make()
+    from prunit.train.accuracy import check_model
+
     check_model(dense, dataset)
     graph = trace(dense, example_of(dataset), pin=pin)
     settings = settings_of_build(config, source, dense, dataset)

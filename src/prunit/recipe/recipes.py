@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -35,7 +35,6 @@ from prunit.errors import BudgetError, ConfigError, ModelError, PlanError
 from prunit.graph import ChannelGraph, Group
 from prunit.graph.running import example_tensors
 from prunit.prices.costs import Cost, cost_of, named_widths
-from prunit.recipe.blueprint import Blueprint
 from prunit.recipe.case import Case, Found, rounded, told
 from prunit.recipe.complexity import complexity
 from prunit.recipe.config import PruneConfig
@@ -49,6 +48,9 @@ from prunit.recipe.within_ram import first_narrowing, settled
 from prunit.scores import Saliency, Score, WeightScores, find, name_of, per_channel, score_weights
 from prunit.scores.per_cost import macs_per_weight, per_cost
 from prunit.shown import Shown
+
+if TYPE_CHECKING:
+    from prunit.recipe.blueprint import Blueprint
 
 OnRound = Callable[[int, int], None]
 
@@ -146,7 +148,7 @@ def scored_for(
     *,
     score: Score | Saliency | None = None,
     on_round: OnRound | None = None,
-    blueprint: Blueprint | None = None,
+    blueprint: "Blueprint | None" = None,
 ) -> tuple[Scored, Target]:
     """The model's weights scored for plans of a budget and others like it, and that budget on the graph.
 
@@ -157,6 +159,8 @@ def scored_for(
     if method.needs_data and not any(len(y_B) for _, y_B in batches):
         raise needs_data(name)
     if budget.on_parts and blueprint is None:
+        from prunit.recipe.blueprint import Blueprint
+
         blueprint = Blueprint(model, graph, batches[0][0][:1])
     meters = meters_of(graph, budget, config, blueprint)
     target = first_reachable(graph, budget, config, meters)

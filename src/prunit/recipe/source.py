@@ -6,23 +6,21 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from prunit import user, zoo
 from prunit.batches import Dataset
-from prunit.checkpoints import read_weights
 from prunit.cut.surgery import Rectify, copied
 from prunit.edge.tasks import DeviceTask
 from prunit.errors import ConfigError, ModelError, PrunitError
-from prunit.export import export_onnx
-from prunit.export.translation import Translation
 from prunit.recipe.config import BuildConfig, PruneConfig, StartConfig
 from prunit.tasks import Task, task_named
-from prunit.train import fitted_to
-from prunit.train.accuracy import check_split, digest_of_images
+
+if TYPE_CHECKING:
+    from prunit.export.translation import Translation
 
 ModelLike = str | nn.Module | Callable[[], nn.Module]
 """A name that `zoo.load` knows, a model, or a callable that returns one."""
@@ -53,6 +51,8 @@ class Source:
 
     def with_weights(self, file: Path, key: str | None = None) -> "Source":
         """The same model with the weights in a file."""
+        from prunit.checkpoints import read_weights
+
         found = read_weights(file, self.make(), key=key, other_classes=True)
 
         def make() -> nn.Module:
@@ -116,6 +116,8 @@ def example_of(dataset: Dataset) -> Tensor:
 
 def loaded(data: str | Dataset, config: BuildConfig) -> Dataset:
     """The data set by that name, or the one given; cut to `config.subset` and found complete."""
+    from prunit.train.accuracy import check_split
+
     task = task_of(config.task)
     if isinstance(data, str):
         dataset = zoo.data.load(
@@ -152,12 +154,14 @@ def task_of(name: str) -> Task:
     return cast("Task", made)
 
 
-def check_exports(dense: nn.Module, dataset: Dataset) -> Translation:
+def check_exports(dense: nn.Module, dataset: Dataset) -> "Translation":
     """What torch makes of the model for ONNX; `ModelError` if it cannot be exported.
 
     Better known now than when it is trained. A `Stopwatch` of the same model takes the translation, to save doing it
     again.
     """
+    from prunit.export import export_onnx
+
     found: list[Translation] = []
     with TemporaryDirectory(prefix="prunit-") as folder:
         export_onnx(dense, example_of(dataset), Path(folder), name="dense", on_translated=found.append)
@@ -211,11 +215,15 @@ def digest_of_weights(model: nn.Module) -> str:
 
 def digest_of_data(dataset: Dataset) -> str:
     """16 hex digits that differ for data sets with different labels, or other pixels in some of their images."""
+    from prunit.train.accuracy import digest_of_images
+
     return digest_of_images(*dataset.parts.values())
 
 
 def settings_of_build(config: BuildConfig, source: Source, dense: nn.Module, dataset: Dataset) -> dict[str, Any]:
     """What a resumed build must have in common with the one that it continues."""
+    from prunit.train import fitted_to
+
     training = fitted_to(config.train, dataset)
     # In numbers and by name: another version might find others for the same data set and model.
     train = config.train.model_copy(update={"epochs": training.epochs, "batch_size": training.batch_size})

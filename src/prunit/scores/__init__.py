@@ -208,11 +208,11 @@ class _Ask:
             if self.method.saliency not in _OWN:
                 # Somebody else's function may work in place or return what it was given.
                 weights = {n: w.clone() for n, w in weights.items()}
-            return self._checked(self.method.saliency(net, weights, self.batches, generator), weights)
+            return self._checked(self.method.saliency(net, weights, self.batches, generator), weights, net)
 
         return rescore
 
-    def _checked(self, found: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _checked(self, found: Mapping[str, Tensor], weights: Mapping[str, Tensor], net: Network) -> dict[str, Tensor]:
         """The saliencies if there is a finite one for every weight; `_OutOfRange` if float64 may help."""
         if found.keys() != weights.keys():
             odd = ", ".join(sorted(found.keys() ^ weights.keys())[:3])
@@ -228,7 +228,7 @@ class _Ask:
                 error = _OutOfRange if self.method.absolute else ScoreError
                 raise error(f"score of '{name}' {shape} is not finite; is the model initialised sensibly?")
             single = single and s.dtype == torch.float32
-        if self.method.absolute and single and total < _LEAST_IN_FLOAT32:
+        if self.method.absolute and single and not net.levelled and total < _LEAST_IN_FLOAT32:
             raise _OutOfRange(f"the scores sum up to {total:.3g}, too little for float32")
         return found
 

@@ -70,7 +70,7 @@ class _Alive:
         self.total = self.left = sum(w.numel() for w in start.values())
         self._order = torch.zeros(self.total, device=self.net.device)
         self._alive = torch.ones(self.total, dtype=torch.bool, device=self.net.device)
-        self._values, self._living = _flat(self.start), self._alive.clone()
+        self._values, self._living = _flat(self.start), self._alive
         self._low = torch.empty_like(self._living)  # scratch: new memory costs more than what is done with it
         self.weights = _apart(self._values, self.start)
         # Where each weight that is scored now stands among the dense ones; None: they are the dense ones.
@@ -95,10 +95,10 @@ class _Alive:
         threshold = kth_smallest([score, lost], n)
         gone = _where(score <= threshold)
         going = low.index_select(0, gone)
-        dense = self._note(going, rank + fraction(score.index_select(0, gone), threshold))
-        self._alive[dense] = False
-        self._living[going] = False
-        self._values[going] = 0
+        dense = self._note(going, fraction(score.index_select(0, gone), threshold).add_(rank))
+        self._alive.index_fill_(0, dense, False)
+        self._living.index_fill_(0, going, False)
+        self._values.index_fill_(0, going, 0)
         self.left -= len(going) + len(lost)
 
     def close(self, scores: Mapping[str, Tensor], *, rank: int) -> None:
@@ -160,7 +160,7 @@ class _Alive:
     def _note(self, index: Tensor, ranks: Tensor) -> Tensor:
         """Rank weights that are scored now, by position; their positions among the dense ones."""
         dense = index if self._position is None else self._position.index_select(0, index).long()
-        self._order[dense] = ranks.to(torch.float32)
+        self._order.index_copy_(0, dense, ranks.to(torch.float32))
         return dense
 
 
@@ -220,8 +220,9 @@ def exponential(density: float, rounds: int) -> list[float]:
 
 def fraction(score: Tensor, scale: float) -> Tensor:
     """Saliencies as numbers from 0 to below 1 in the same order; 0 becomes 1/2, `scale` 3/4 (or 1/4 if negative)."""
-    relative = score.double() / (abs(scale) or 1.0)
-    return (0.5 + 0.5 * relative / (1 + relative.abs())).clamp_(max=1 - 1e-4)
+    relative = score.to(torch.float64, copy=True).div_(abs(scale) or 1.0)
+    twice = relative.abs().add_(1).mul_(2)
+    return relative.div_(twice).add_(0.5).clamp_(max=1 - 1e-4)
 
 
 def median(scores: Sequence[Tensor]) -> float:

@@ -44,6 +44,8 @@ class Network:
         mine = {u.weight: self._parameters.get(u.weight) for u in graph.layers}
         first = {n: w for n, w in mine.items() if w is not None and self._first[id(w)] == n}
         self.weights = {n: self._values.get(n, w.detach()) for n, w in first.items()}
+        self.plainly = self.levelled = False
+        """What `synflow` found out: it cannot be run folded; its flow was kept within float32."""
 
     # The rest is for those who run the network: a score of the weights alone does not pay for it.
 

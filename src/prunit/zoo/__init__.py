@@ -9,7 +9,8 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import nn
@@ -17,7 +18,10 @@ from torch import nn
 from prunit import user
 from prunit.errors import ModelError
 from prunit.known import NETWORKS, check_built_for, check_model
-from prunit.zoo import data, external, fcos, mobilenetv2, resnet, unet, vgg
+from prunit.zoo import fcos, mobilenetv2, resnet, unet, vgg
+
+if TYPE_CHECKING:
+    from prunit.zoo import data
 
 __all__ = ["data", "factory", "load", "models"]
 
@@ -78,6 +82,8 @@ def _build(name: str, num_classes: int, in_channels: int, image_size: int) -> nn
         build = partial(known.make, num_classes=num_classes, in_channels=in_channels)
         return build(image_size=image_size) if known.takes_image_size else build()
     package, _, rest = name.partition(":")
+    from prunit.zoo import external
+
     if package == "timm":
         return external.from_timm(rest, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
     if package == "torchvision":
@@ -100,3 +106,11 @@ def seeded(seed: int) -> Iterator[None]:
         if devices:
             torch.cuda.manual_seed_all(seed)
         yield
+
+
+if not TYPE_CHECKING:  # to a type checker there is the name above, and no other
+
+    def __getattr__(name: str) -> object:
+        if name != "data":
+            raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+        return import_module(f"{__name__}.data")  # a model is made without
