@@ -42,6 +42,16 @@ MISTAKES: Final = [
     ("simulate portfolio", "Missing option '--trace'"),
     ("evaluate portfolio", "Missing option '--data'"),
     ("top --every 0", "Invalid value for '--every': "),
+    # trainings at the same time
+    (f"{_BUILD} --jobs abc", "Invalid value for '--jobs': "),
+    (f"{_BUILD} --jobs 0", "Invalid value for '--jobs': "),
+    (f"{_SWEEP} --jobs -1", "Invalid value for '--jobs': "),
+    (f"{_BUILD} --jobs 4", "jobs=4 (--jobs): this build has 3 trainings that can run at once; ask for no more"),
+    (f"{_BUILD} --jobs 2 --time 90s", "jobs=2 (--jobs) and effort.time=90s (--time): a time is shared out among"),
+    (f"{_BUILD} --jobs 2 --set train.devices=2", "jobs=2 (--jobs) trains variants beside each other, and train.devi"),
+    (f"{_SWEEP} --jobs 11", "jobs=11 (--jobs): this sweep has 10 trainings that can run at once; ask for no more"),
+    (f"{_LADDER} --jobs 2", "jobs=2 (--jobs): by 'imp' each level of a ladder starts from the one before, so"),
+    (f"{_LADDER} --jobs 5 --method snip", "jobs=5 (--jobs): this ladder has 4 trainings that can run at once"),
     # models
     ("build resnet21 --out new", "unknown model 'resnet21'; did you mean 'resnet20'?"),
     ("plan vgg-16 --out new.json", "unknown model 'vgg-16'; did you mean 'vgg16'?"),

@@ -16,37 +16,48 @@ if TYPE_CHECKING:
     from prunit.recipe import BuildConfig
 
 
-def check_build(config: "BuildConfig", out: Path, *, resume: bool) -> None:
-    """Raise what is wrong with a build in the folder `out`."""
+def check_build(config: "BuildConfig", out: Path, *, resume: bool, jobs: int = 1) -> None:
+    """Raise what is wrong with a build in the folder `out`, `jobs` of its variants being trained at the same time."""
     from prunit.recipe.folder import check_folder, check_resumes
+    from prunit.recipe.places.asked import check_jobs
     from prunit.recipe.request import check_request
 
-    check_request(config)
+    check_jobs(jobs, config, len(check_request(config)))
     check_folder(out, resume=resume)
     check_resumes(out, config)
 
 
 def check_sweep(
-    config: "BuildConfig", recipes: Sequence[str], out: Path, *, eta: int, held_out: float | None, resume: bool
+    config: "BuildConfig",
+    recipes: Sequence[str],
+    out: Path,
+    *,
+    eta: int,
+    held_out: float | None,
+    resume: bool,
+    jobs: int = 1,
 ) -> None:
-    """Raise what is wrong with a sweep in the folder `out`."""
-    from prunit.recipe.entrants import check_entrants, check_place, check_same, settings_of
+    """Raise what is wrong with a sweep in the folder `out`; `jobs` as for `check_build`."""
+    from prunit.recipe.entrants import check_entrants, check_place, check_same, settings_of, trainings_of
+    from prunit.recipe.places.asked import check_jobs
     from prunit.recipe.request import check_request
 
     settings = {name: settings_of(name) for name in recipes}
     budgets = {name: budget for name, budget in check_request(config).items() if budget}
     check_entrants(settings, budgets, eta, held_out)
+    check_jobs(jobs, config, trainings_of(settings, budgets), what="sweep")
     check_place(out, resume=resume)
     check_same(out, config, recipes, eta)
 
 
-def check_ladder(config: "BuildConfig", out: Path, *, resume: bool) -> None:
-    """Raise what is wrong with a ladder in the folder `out`."""
+def check_ladder(config: "BuildConfig", out: Path, *, resume: bool, jobs: int = 1) -> None:
+    """Raise what is wrong with a ladder in the folder `out`; `jobs` as for `check_build`."""
     from prunit.recipe.folder import check_folder, check_resumes
+    from prunit.recipe.places.asked import check_jobs
     from prunit.recipe.request import check_model_and_task
     from prunit.recipe.rungs import check_rewind, rungs_of
 
-    rungs_of(config)
+    check_jobs(jobs, config, len(rungs_of(config)) + 1, what="ladder")
     check_rewind(config)
     check_model_and_task(config)
     check_folder(out, resume=resume)

@@ -28,6 +28,7 @@ from prunit.cli.options import (
     Download,
     FineTune,
     ImageSize,
+    Jobs,
     MaxDrop,
     Model,
     ModeName,
@@ -103,6 +104,7 @@ def build(
     precision: Precisions = None,
     max_drop: MaxDrop = None,
     target: Targets = None,
+    jobs: Jobs = 1,
     config: ConfigFile = None,
     settings: Settings = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a build that was stopped.")] = False,
@@ -126,7 +128,7 @@ def build(
         targets=target,
     )
     chosen = config_of(options, config, settings)
-    check_build(chosen, out, resume=resume)
+    check_build(chosen, out, resume=resume, jobs=jobs)
     listing = listed(chosen, data_dir, download)
     from prunit.cli import show
     from prunit.cli.progress import Bars
@@ -137,7 +139,7 @@ def build(
 
         bars.wait(f"reading {chosen.data}")
         dataset = dataset_of(chosen, data_dir, download, listing)
-        portfolio = run(chosen.model, dataset, out, config=chosen, resume=resume, on_step=bars)
+        portfolio = run(chosen.model, dataset, out, config=chosen, resume=resume, on_step=bars, jobs=jobs)
     show.result(portfolio, out, as_json=as_json)
 
 
@@ -171,6 +173,7 @@ def sweep(
             " test too, else 0.2)"
         ),
     ] = None,
+    jobs: Jobs = 1,
     config: ConfigFile = None,
     settings: Settings = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a sweep that was stopped.")] = False,
@@ -184,7 +187,7 @@ def sweep(
     from prunit.recipe.entrants import DEFAULT_RECIPES, PORTFOLIO
 
     names = [name.strip() for name in recipes.split(",")] if recipes else DEFAULT_RECIPES
-    check_sweep(chosen, names, out, eta=eta, held_out=held_out, resume=resume)
+    check_sweep(chosen, names, out, eta=eta, held_out=held_out, resume=resume, jobs=jobs)
     listing = listed(chosen, data_dir, download)
     from prunit.cli import show
     from prunit.cli.progress import Bars
@@ -203,6 +206,7 @@ def sweep(
             held_out=held_out,
             resume=resume,
             on_step=bars,
+            jobs=jobs,
         )
     if as_json:
         typer.echo(json.dumps(show.sweep_json(found, out / PORTFOLIO), indent=2))

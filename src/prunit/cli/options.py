@@ -154,6 +154,15 @@ EngineName = Annotated[
         help="One engine for all variants that are not made for another. (default: as prunit bench --engines measured)",
     ),
 ]
+Jobs = Annotated[
+    int,
+    typer.Option(
+        "--jobs",
+        metavar="N",
+        min=1,
+        help="Train so many variants at the same time, in processes of this machine that share out its threads.",
+    ),
+]
 CacheDir = Annotated[
     Path | None, typer.Option("--cache", help="Where this device keeps what is its own, if not in DIR/.installed.")
 ]

@@ -15,6 +15,7 @@ from prunit.cli.options import (
     Device,
     Download,
     ImageSize,
+    Jobs,
     MaxDrop,
     Model,
     Options,
@@ -63,6 +64,7 @@ def ladder(
     image_size: ImageSize = None,
     precision: Precisions = None,
     max_drop: MaxDrop = None,
+    jobs: Jobs = 1,
     config: ConfigFile = None,
     settings: Settings = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a ladder that was stopped.")] = False,
@@ -73,7 +75,7 @@ def ladder(
     options = options._replace(precision=precision, max_drop=max_drop)
     own = {"sparse.densities": tuple(density or ()), "sparse.method": method, "sparse.pad": pad}
     chosen = config_of(options, config, settings, {name: value for name, value in own.items() if value})
-    check_ladder(chosen, out, resume=resume)
+    check_ladder(chosen, out, resume=resume, jobs=jobs)
     listing = listed(chosen, data_dir, download)
     from prunit.cli import show
     from prunit.cli.progress import Bars
@@ -84,7 +86,7 @@ def ladder(
 
         bars.wait(f"reading {chosen.data}")
         dataset = dataset_of(chosen, data_dir, download, listing)
-        portfolio = run(chosen.model, dataset, out, config=chosen, resume=resume, on_step=bars)
+        portfolio = run(chosen.model, dataset, out, config=chosen, resume=resume, on_step=bars, jobs=jobs)
     show.result(portfolio, out, as_json=as_json)
 
 
