@@ -1,11 +1,11 @@
 """Is a build sooner done with --jobs? `python -m bench.scaling --data-dir DATA`, on an idle machine of two cores.
 
 A portfolio of ResNet-20 (dense and three budgets) on a part of CIFAR-10, built in turns, each time in a new process
-with an empty folder: with `--jobs N`; one variant after the other with the threads that each training has there (`alone`),
-which gives the same weights to the last bit, as is checked; one after the other with all threads of torch (`default`);
-and, with `--against SRC`, by another build of prunit with all threads and with as many as `alone`. Seconds are those of
-the whole process, imports and reading the images included. All variants train for the same epochs, so that no clock
-decides what is built.
+with an empty folder: with `--jobs N`; one variant after the other with the threads that each training has there
+(`alone`), which gives the same weights to the last bit, as is checked; one after the other with all threads of torch
+(`default`); and, with `--against SRC`, by another build of prunit with all threads and with as many as `alone`. Seconds
+are those of the whole process, imports and reading the images included. All variants train for the same epochs, so that
+no clock decides what is built.
 """
 
 import argparse

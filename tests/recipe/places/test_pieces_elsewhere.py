@@ -1,6 +1,6 @@
 """Trials of a sweep and rungs of a ladder trained beside each other; what other processes are handed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,15 @@ from tests.recipe.places.somewhere import CONFIG, MODEL, data, left_over, worker
 
 SWEEP: dict[str, Any] = {**CONFIG, "train": {**CONFIG["train"], "epochs": 4}}
 LADDER: dict[str, Any] = {**CONFIG, "sparse": {"densities": ["1/4", "1/8"], "method": "snip", "pad": "off"}}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_trial_export() -> Iterator[None]:
+    """It takes a second of each build and has its own test."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("flow", "sweeps", "ladders"):
+            patch.setattr(f"prunit.recipe.{module}.check_exports", lambda *_: None)
+        yield
 
 
 def test_a_sweep_finds_the_same_with_two_at_once(tmp_path: Path) -> None:

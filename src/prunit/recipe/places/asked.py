@@ -43,12 +43,12 @@ def check_shares(config: BuildConfig, asked: str, what: str) -> None:
 
 def executor_for(jobs: "int | Executor", config: BuildConfig, trainings: int, *, what: str = "build") -> Executor:
     """Where so many trainings are done; `ConfigError` as by `check_jobs`."""
-    if isinstance(jobs, int):
+    if isinstance(jobs, int) or not hasattr(jobs, "open"):
         if check_jobs(jobs, config, trainings, what=what) == 1:
             return Here()
         from prunit.recipe.places.processes import Processes
 
-        return Processes(jobs)
+        return Processes(int(jobs))
     if not isinstance(jobs, Here):
         check_shares(config, type(jobs).__name__, what)
     return jobs
