@@ -216,3 +216,24 @@ def test_jobs_that_cannot_be_are_refused(tmp_path: Path, settings: dict[str, Any
     with pytest.raises(ConfigError, match=message):
         build(tmp_path / "out", jobs=4, config={**CONFIG, **settings})
     assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_on_the_command_line_is_one_line(tmp_path: Path) -> None:
+    settings = ["--set", "prune.rounds=2", "--set", "prune.measure=false", "--train", "equal-epochs"]
+    process = child(
+        *("-m", "prunit", "build", "resnet20", "--data", "digits", "--subset", "200", "--epochs", "200"),
+        *("--budget", "params=1/4", "--jobs", "2", "--device", "cpu", "--out", str(tmp_path / "out"), *settings),
+    )
+    assert process.stderr is not None
+    said = [process.stderr.readline()]
+    while said[-1] and not {"dense: training\n", "params-1-4: training\n"} <= set(said):
+        said.append(process.stderr.readline())
+    theirs = workers(process.pid)
+    assert len(theirs) == 2, said
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert err.splitlines()[-1] == "prunit: stopped; `prunit build … --resume` goes on where it was"
+    assert "Traceback" not in err
+    assert psutil.wait_procs(theirs, timeout=20)[1] == []
+    assert left_over(tmp_path) == []
