@@ -24,7 +24,7 @@ from prunit.recipe.pacing import check_time, pacer_of
 from prunit.recipe.places.asked import executor_for
 from prunit.recipe.places.benches import VariantBench, made_variants
 from prunit.recipe.places.pieces import Executor
-from prunit.recipe.places.threads import keep, limited, threads_for, told
+from prunit.recipe.places.threads import keep, told, working
 from prunit.recipe.progress import OnStep
 from prunit.recipe.recipes import first_reachable
 from prunit.recipe.request import check_request, parts_of
@@ -64,8 +64,7 @@ def build(
     config, began = configured(model, config), perf_counter()
     budgets = check_request(config)
     executor = executor_for(jobs, config, len(budgets))
-    threads = threads_for(executor, Path(out) / STATE)
-    with limited(threads):
+    with working(executor, len(budgets), Path(out)) as threads:
         return _built(model, data, Path(out), config, budgets, executor, threads, began, resume=resume, on_step=on_step)
 
 

@@ -37,7 +37,7 @@ from prunit.recipe.padding import Padding, again, with_origin, without_zeros
 from prunit.recipe.places.asked import executor_for
 from prunit.recipe.places.handed import Handed, handed_for
 from prunit.recipe.places.pieces import Executor, Here, Piece
-from prunit.recipe.places.threads import keep, limited, threads_for, told
+from prunit.recipe.places.threads import keep, told, working
 from prunit.recipe.progress import OnStep, Progress
 from prunit.recipe.rungs import IMP, Rung, rewind_of, rungs_of
 from prunit.recipe.source import (
@@ -80,8 +80,30 @@ def ladder(
     config = configured(model, config)
     rungs = rungs_of(config)
     executor = executor_for(jobs, config, len(rungs) + 1, what="ladder")
+    with working(executor, len(rungs) + 1, Path(out)) as threads:
+        return _climbed(
+            *(model, data, Path(out), config, rungs, executor, threads),
+            resume=resume,
+            on_step=on_step,
+            watches=watches,
+        )
+
+
+def _climbed(
+    model: ModelLike,
+    data: str | Dataset,
+    out: Path,
+    config: BuildConfig,
+    rungs: list[Rung],
+    executor: Executor,
+    threads: int | None,
+    *,
+    resume: bool,
+    on_step: OnStep | None,
+    watches: Watches | None,
+) -> Portfolio:
     device_named(config.train.device)
-    begun = opened(config, model, data, Path(out), resume=resume, on_step=on_step)
+    begun = opened(config, model, data, out, resume=resume, on_step=on_step)
     dataset, graph = begun.dataset, begun.graph
     rewind = rewind_of(config.sparse, fitted_to(config.train, dataset).epochs)
     settings = {**begun.settings, "kind": "ladder"}
@@ -89,18 +111,16 @@ def ladder(
     if not begun.goes_on:
         check_trains(begun.source.make(), dataset)
         translation = check_exports(begun.dense, dataset)
-    with held(Path(out), resume=resume):
-        folder = open_folder(Path(out), settings, resume=resume, defaults=BuildConfig().model_dump(mode="json"))
+    with held(out, resume=resume):
+        folder = open_folder(out, settings, resume=resume, defaults=BuildConfig().model_dump(mode="json"))
+        keep(threads, folder / STATE)
         work = Work(config, folder, dataset, begun.source, graph, begun.progress)
-        threads = threads_for(executor, folder / STATE)
-        with limited(threads):
-            keep(threads, folder / STATE)
-            if not isinstance(executor, Here):  # `auto` would be timed in each training, beside others
-                work = work.with_precision(begun.dense)
-            climb = _Climb(work, prunable(graph), rewind, translation, watches)
-            portfolio = work.measure(*lowered(work, climb.variants(rungs, executor, threads)))
-            work.report(portfolio)
-            return portfolio
+        if not isinstance(executor, Here):  # `auto` would be timed in each training, beside others
+            work = work.with_precision(begun.dense)
+        climb = _Climb(work, prunable(graph), rewind, translation, watches)
+        portfolio = work.measure(*lowered(work, climb.variants(rungs, executor, threads)))
+        work.report(portfolio)
+        return portfolio
 
 
 def prunable(graph: ChannelGraph) -> list[str]:

@@ -77,20 +77,24 @@ class Progress:
 
     def __call__(self, variant: str, stage: str, done: int, total: int, note: str = "", *, place: int = 0) -> None:
         """A step of a stage is done; `place` as in `Step`."""
+        if stage != "plan":  # what is said in between ends no stage
+            self._note(variant, stage, done, total, place)
+        if self._on_step:
+            left_s, whole_s = self._times_s() or (None, 1.0)
+            overall = 0.0 if left_s is None else 1 - left_s / max(whole_s, 1e-9)
+            self._on_step(Step(variant, stage, done, total, note, overall, left_s, place))
+
+    def _note(self, variant: str, stage: str, done: int, total: int, place: int) -> None:
+        """How far that is, and how long a training took so far."""
         now = self._clock()
-        for other in [other for other in self._running if not (place and other)]:
-            if other != place:  # what is done here alone, and what is done at several places, never overlap
-                del self._running[other]
+        # What is done here alone, and what is done at several places, never overlap.
+        self._running = {p: here for p, here in self._running.items() if p == place or (p and place)}
         here = self._running.get(place)
         if here is None or (here.variant, here.stage) != (variant, stage):
             here = _Running(variant, stage, now, done)
         here = self._running[place] = replace(here, share=done / total if total else 0.0)
         if stage == "train" and done > here.first:
             self._trained[variant] = (now - here.since, self._weights[variant] * (done - here.first) / total)
-        if self._on_step:
-            left_s, whole_s = self._times_s() or (None, 1.0)
-            overall = 0.0 if left_s is None else 1 - left_s / max(whole_s, 1e-9)
-            self._on_step(Step(variant, stage, done, total, note, overall, left_s, place))
 
     def waits(self, place: int) -> None:
         """There is nothing to do at this place for now."""

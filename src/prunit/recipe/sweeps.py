@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,8 @@ def sweep(
         check_trains(source.make(), dataset)
         check_exports(dense, dataset)
     check_place(Path(out), resume=resume)
-    with holding(Path(out), what="sweep", shown=Path(out)):
+    executor.ready(trainings_of(settings, budgets), Path(out))
+    with closing(executor), holding(Path(out), what="sweep", shown=Path(out)):
         check_content(Path(out), resume=resume)
         state = _State.open(Path(out), asked)
         progress = Progress(on_step)

@@ -1,9 +1,18 @@
 """What is wrong with what was asked of places, as far as it shows without a model. Loads no torch."""
 
-from prunit.errors import ConfigError
+import socket
+from importlib.util import find_spec
+from typing import Final
+
+from prunit.errors import ConfigError, DeviceError, MissingExtraError
 from prunit.recipe.config import BuildConfig
 from prunit.recipe.places.pieces import Executor, Here
 from prunit.recipe.rungs import IMP
+
+LOCAL: Final = "local"
+"""In the place of an address of Ray: on this machine, started and ended with the build."""
+_ANSWER_S: Final = 5.0
+"""How long an address may take to answer."""
 
 
 def check_jobs(jobs: object, config: BuildConfig, trainings: int, *, what: str = "build") -> int:
@@ -44,11 +53,43 @@ def check_shares(config: BuildConfig, asked: str, what: str) -> None:
 def executor_for(jobs: "int | Executor", config: BuildConfig, trainings: int, *, what: str = "build") -> Executor:
     """Where so many trainings are done; `ConfigError` as by `check_jobs`."""
     if isinstance(jobs, int) or not hasattr(jobs, "open"):
-        if check_jobs(jobs, config, trainings, what=what) == 1:
+        at_once = check_jobs(jobs, config, trainings, what=what)
+        if at_once == 1:
             return Here()
         from prunit.recipe.places.processes import Processes
 
-        return Processes(int(jobs))
+        return Processes(at_once)
     if not isinstance(jobs, Here):
         check_shares(config, type(jobs).__name__, what)
     return jobs
+
+
+def check_ray(
+    address: str | None, cpus: int | None, gpus: float | None, config: BuildConfig, *, what: str = "build"
+) -> None:
+    """Raise what is wrong with trainings on Ray at an address (None: not asked for), as far as that shows from here."""
+    if address is None:
+        for option, value in (("--cpus-per-trial", cpus), ("--gpus-per-trial", gpus)):
+            if value is not None:
+                raise ConfigError(f"{option} {value:g} is of trainings on Ray: say --ray local, or --ray ADDRESS")
+        return
+    check_shares(config, f"--ray {address}", what)
+    if find_spec("ray") is None:
+        raise MissingExtraError("--ray", "ray", "ray")
+    check_answers(address)
+
+
+def check_answers(address: str) -> None:
+    """Raise `DeviceError` where nobody listens at HOST:PORT, `ConfigError` for what is no address."""
+    if address in (LOCAL, "auto"):
+        return
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit() or "/" in host:
+        raise ConfigError(f"--ray {address}: write local, auto, or the HOST:PORT that `ray start --head` shows")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        raise DeviceError(
+            f"--ray {address}: nobody answers there ({error.__class__.__name__}); start Ray with `ray start --head`, or"
+            " say local"
+        ) from error

@@ -81,6 +81,14 @@ class Executor(Protocol):
         """Of each training; None: as many as torch has here."""
         ...
 
+    def ready(self, trainings: int, folder: Path) -> None:
+        """Raise what is wrong with the place for so many trainings in a folder, which is not touched."""
+        ...
+
+    def close(self) -> None:
+        """Leave the place: nothing more is done there."""
+        ...
+
     def open(self, bench: Bench) -> AbstractContextManager[Run]:
         """Inside, pieces of that bench are done; when it is left, nothing of them is running any more."""
         ...
@@ -91,6 +99,12 @@ class Here:
 
     at_once = 1
     threads = None
+
+    def ready(self, trainings: int, folder: Path) -> None:
+        """As `Executor.ready`."""
+
+    def close(self) -> None:
+        """As `Executor.close`."""
 
     @contextmanager
     def open(self, bench: Bench) -> Iterator[Run]:

@@ -42,6 +42,12 @@ class Processes:
     def __init__(self, jobs: int) -> None:
         self.at_once = jobs
 
+    def ready(self, trainings: int, folder: Path) -> None:
+        """As `Executor.ready`: a number of jobs was checked before."""
+
+    def close(self) -> None:
+        """As `Executor.close`: processes end with their bench."""
+
     @contextmanager
     def open(self, bench: Bench) -> Iterator[Run]:
         """As `Executor.open`."""

@@ -7,13 +7,13 @@ down: whoever goes on with it, with however many jobs, keeps to it. Scores and t
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import torch
 
 from prunit.files import write_atomically
-from prunit.recipe.folder import read_json
+from prunit.recipe.folder import STATE, read_json
 from prunit.recipe.places.pieces import Executor
 
 FILE = "threads.json"
@@ -46,6 +46,16 @@ def limited(threads: int | None) -> Iterator[None]:
     finally:
         if threads is not None:
             torch.set_num_threads(before)
+
+
+@contextmanager
+def working(executor: Executor, trainings: int, folder: Path) -> Iterator[int | None]:
+    """Inside, so many trainings of the folder's build may be done there, each with as many threads as it yields."""
+    with closing(executor):
+        executor.ready(trainings, folder)
+        threads = threads_for(executor, folder / STATE)
+        with limited(threads):
+            yield threads
 
 
 def told(executor: Executor, threads: int | None) -> str:

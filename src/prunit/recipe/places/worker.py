@@ -32,7 +32,7 @@ class Reporting(Progress):
 
     def __init__(self, tell: Tell, *, every_s: float = _EVERY_S) -> None:
         super().__init__(None)
-        self._tell, self._every_s = tell, every_s
+        self.tell, self._every_s = tell, every_s
         self._said: tuple[str, str] = ("", "")
         self._said_at = 0.0
 
@@ -41,7 +41,11 @@ class Reporting(Progress):
         now = monotonic()
         if self._said != (variant, stage) or now - self._said_at >= self._every_s or done == total:
             self._said, self._said_at = (variant, stage), now
-            self._tell({"step": [variant, stage, done, total, note]})
+            self.tell({"step": [variant, stage, done, total, note]})
+
+    def tell_to(self, tell: Tell) -> None:
+        """Tell another one from now on."""
+        self.tell, self._said = tell, ("", "")
 
 
 class Logged(logging.Handler):
