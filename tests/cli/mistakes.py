@@ -52,6 +52,12 @@ MISTAKES: Final = [
     (f"{_SWEEP} --jobs 11", "jobs=11 (--jobs): this sweep has 10 trainings that can run at once; ask for no more"),
     (f"{_LADDER} --jobs 2", "jobs=2 (--jobs): by 'imp' each level of a ladder starts from the one before, so"),
     (f"{_LADDER} --jobs 5 --method snip", "jobs=5 (--jobs): this ladder has 4 trainings that can run at once"),
+    (f"{_BUILD} --ray nonsense", "--ray nonsense: write local, auto, or the HOST:PORT that `ray start --head` shows"),
+    (f"{_BUILD} --ray ray://host:10001", "--ray ray://host:10001: write local, auto, or the HOST:PORT that"),
+    (f"{_BUILD} --cpus-per-trial 2", "--cpus-per-trial 2 is of trainings on Ray: say --ray local, or --ray ADDRESS"),
+    (f"{_SWEEP} --gpus-per-trial 0.25", "--gpus-per-trial 0.25 is of trainings on Ray: say --ray local, or"),
+    (f"{_LADDER} --ray local", "--ray local: by 'imp' each level of a ladder starts from the one before, so nothing"),
+    (f"{_BUILD} --ray local --time 90s", "--ray local and effort.time=90s (--time): a time is shared out among"),
     # models
     ("build resnet21 --out new", "unknown model 'resnet21'; did you mean 'resnet20'?"),
     ("plan vgg-16 --out new.json", "unknown model 'vgg-16'; did you mean 'vgg16'?"),

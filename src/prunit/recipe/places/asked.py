@@ -74,22 +74,32 @@ def check_ray(
                 raise ConfigError(f"{option} {value:g} is of trainings on Ray: say --ray local, or --ray ADDRESS")
         return
     check_shares(config, f"--ray {address}", what)
+    place = _place_of(address)
     if find_spec("ray") is None:
         raise MissingExtraError("--ray", "ray", "ray")
-    check_answers(address)
+    if place:
+        check_answers(address)
 
 
 def check_answers(address: str) -> None:
     """Raise `DeviceError` where nobody listens at HOST:PORT, `ConfigError` for what is no address."""
-    if address in (LOCAL, "auto"):
+    place = _place_of(address)
+    if place is None:
         return
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit() or "/" in host:
-        raise ConfigError(f"--ray {address}: write local, auto, or the HOST:PORT that `ray start --head` shows")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
+        socket.create_connection(place, timeout=_ANSWER_S).close()
     except (OSError, OverflowError) as error:
         raise DeviceError(
             f"--ray {address}: nobody answers there ({error.__class__.__name__}); start Ray with `ray start --head`, or"
             " say local"
         ) from error
+
+
+def _place_of(address: str) -> tuple[str, int] | None:
+    """Host and port, None where Ray itself knows them."""
+    if address in (LOCAL, "auto"):
+        return None
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit() or "/" in host:
+        raise ConfigError(f"--ray {address}: write local, auto, or the HOST:PORT that `ray start --head` shows")
+    return host.strip("[]"), int(port)

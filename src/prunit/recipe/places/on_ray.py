@@ -90,7 +90,7 @@ class OnRay:
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         try:
             if self.address == LOCAL:
-                ray.init(address=LOCAL, num_cpus=max(len(usable()), self.cpus), include_dashboard=False, **quiet)
+                ray.init(address=LOCAL, num_cpus=len(usable()), include_dashboard=False, **quiet)
             else:
                 check_answers(self.address)
                 ray.init(address=self.address, **quiet)
