@@ -179,7 +179,8 @@ class _Worker:
         code = self.process.wait()
         what = f"{piece.name}: its process" if piece else "a process for variants"
         if code < 0:
-            why = f"was ended by signal {-code} ({signal.Signals(-code).name})"
+            known = {number.value: f" ({number.name})" for number in signal.Signals}
+            why = f"was ended by signal {-code}{known.get(-code, '')}"
             why += ", as the system does where memory runs out" if -code == signal.SIGKILL else ""
         else:
             why = f"has ended by itself with exit code {code}"
