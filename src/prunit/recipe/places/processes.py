@@ -20,7 +20,6 @@ from shutil import rmtree
 from tempfile import TemporaryFile
 from typing import Any, Final
 
-import prunit
 from prunit import errors
 from prunit.errors import PrunitError, WorkerError, harmless
 from prunit.recipe.config import validated
@@ -223,7 +222,7 @@ def error_of(told: Mapping[str, str], piece: Piece | None) -> Exception:
 
 def _environment(threads: int) -> dict[str, str]:
     """Ours, where the same prunit is found, with as many threads as a training has."""
-    here = str(Path(prunit.__file__).resolve().parents[1])
+    here = str(Path(errors.__file__).resolve().parents[1])
     path = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
     limits = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     return {**os.environ, **limits, "PYTHONPATH": path}
