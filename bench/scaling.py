@@ -3,9 +3,9 @@
 A portfolio of ResNet-20 (dense and three budgets) on a part of CIFAR-10, built in turns, each time in a new process
 with an empty folder: with `--jobs N`; one variant after the other with the threads that each training has there
 (`alone`), which gives the same weights to the last bit, as is checked; one after the other with all threads of torch
-(`default`); and, with `--against SRC`, by another build of prunit with all threads and with as many as `alone`. Seconds
-are those of the whole process, imports and reading the images included. All variants train for the same epochs, so that
-no clock decides what is built.
+(`default`); with `--ray` as tasks of Ray; and with `--against SRC` by another build of prunit, with as many threads as
+`alone` and with all. Seconds are those of the whole process, imports and reading the images included. All variants
+train for the same epochs, so that no clock decides what is built.
 """
 
 import argparse
@@ -41,6 +41,9 @@ if asked["tests"]:
     from dataclasses import replace
     dataset = replace(dataset, test=dataset.test.taken(slice(asked["tests"])))
 more = {"jobs": asked["jobs"]} if asked["jobs"] > 1 else {}
+if asked.get("ray"):
+    from prunit.recipe import OnRay
+    more = {"jobs": OnRay("local", jobs=asked["jobs"], cpus=asked["threads"])}
 prunit.build("resnet20", dataset, asked["out"], config=asked["config"], **more)
 """
 """What each process runs."""
@@ -72,13 +75,15 @@ def built(asked: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     return {"seconds": seconds, "weights": weights}
 
 
-def arms(jobs: int, threads: int, against: Path | None) -> dict[str, dict[str, Any]]:
+def arms(jobs: int, threads: int, against: Path | None, *, ray: bool = False) -> dict[str, dict[str, Any]]:
     """What is built in turns, by name: from which source, with how many jobs, and threads (0: all of torch)."""
     found: dict[str, dict[str, Any]] = {
         f"jobs {jobs}": {"source": SOURCE, "jobs": jobs, "threads": 0},
         "alone": {"source": SOURCE, "jobs": 1, "threads": threads},
         "default": {"source": SOURCE, "jobs": 1, "threads": 0},
     }
+    if ray:
+        found["ray local"] = {"source": SOURCE, "jobs": jobs, "threads": threads, "ray": True}
     if against is not None:
         found["other build, alone"] = {"source": against.resolve(), "jobs": 1, "threads": threads}
         found["other build, default"] = {"source": against.resolve(), "jobs": 1, "threads": 0}
@@ -121,6 +126,7 @@ def main() -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--data-dir", type=Path, default=ROOT / "data", metavar="DIR", help="where CIFAR-10 lies")
     parser.add_argument("--against", type=Path, metavar="SRC", help="the src folder of another build")
+    parser.add_argument("--ray", action="store_true", help="on Ray, too, started for each build; needs prunit[ray]")
     parser.add_argument("--budgets", nargs="+", default=BUDGETS, help=f"default {' '.join(BUDGETS)}")
     args = parser.parse_args()
     threads = max(1, len(os.sched_getaffinity(0)) // args.jobs) if hasattr(os, "sched_getaffinity") else 1
@@ -131,7 +137,7 @@ def main() -> None:
         "tests": args.tests,
         "config": settings,
     }
-    those = arms(args.jobs, threads, args.against)
+    those = arms(args.jobs, threads, args.against, ray=args.ray)
     with TemporaryDirectory(prefix="prunit-scaling-") as folder:
         runs = {
             name: partial(built, {**asked, **arm}, Path(folder) / name.replace(" ", "-")) for name, arm in those.items()

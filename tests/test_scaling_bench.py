@@ -20,6 +20,7 @@ def test_no_clock_decides_what_is_built() -> None:
 
 def test_another_build_is_put_beside_with_the_same_and_with_all_threads(tmp_path: Path) -> None:
     assert list(scaling.arms(2, 1, None)) == ["jobs 2", "alone", "default"]
+    assert scaling.arms(2, 1, None, ray=True)["ray local"]["ray"] is True
     found = scaling.arms(2, 1, tmp_path)
     theirs = [arm for arm in found.values() if arm["source"] == tmp_path.resolve()]
     assert [(arm["jobs"], arm["threads"]) for arm in theirs] == [(1, 1), (1, 0)]
