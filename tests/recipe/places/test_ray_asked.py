@@ -1,6 +1,8 @@
 """What is told of Ray where it is not installed, does not answer, or has nodes that cannot be used."""
 
+import os
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from prunit.errors import ConfigError, DeviceError, MissingExtraError
 from prunit.recipe.config import BuildConfig
 from prunit.recipe.places import asked, node
 from prunit.recipe.places.asked import check_answers, check_ray
-from prunit.recipe.places.on_ray import check_told
+from prunit.recipe.places.on_ray import check_told, lock_out_others
 from prunit.recipe.places.written import Written, alone
 
 FACTS: dict[str, Any] = {"python": "3.11.7", "prunit": "0.1.0", "torch": "2.13.0", "sees": True}
@@ -91,3 +93,17 @@ def test_two_processes_do_not_do_the_same_piece(tmp_path: Path, monkeypatch: pyt
         pass
     with alone(tmp_path / "piece"):
         pass
+
+
+def test_ray_that_is_started_here_obeys_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
+    monkeypatch.setattr(os, "environ", {})
+    lock_out_others()
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+    before = dict(os.environ)
+    lock_out_others()
+    assert os.environ == before
+    monkeypatch.setattr(os, "environ", {"RAY_AUTH_MODE": "disabled"})
+    lock_out_others()
+    assert os.environ == {"RAY_AUTH_MODE": "disabled"}

@@ -12,6 +12,8 @@ import logging
 import math
 import os
 import platform
+import secrets
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -83,6 +85,8 @@ class OnRay:
         self._leave()
 
     def _connect(self) -> None:
+        if self.address == LOCAL:
+            lock_out_others()
         ray = _ray()
         if ray.is_initialized():
             return
@@ -290,6 +294,16 @@ class _Tasks:
         self.running.clear()
         self.handed = ()
         rmtree(self.said, ignore_errors=True)
+
+
+def lock_out_others() -> None:
+    """Have Ray on this machine obey this process alone: its ports are open to the network, and run what they are told.
+
+    By a token in the environment, which Ray reads when it is imported; where that has been done, or somebody has set
+    how Ray is to check, it stays as it is.
+    """
+    if "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ and "RAY_AUTH_TOKEN" not in os.environ:
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 def check_told(told: Mapping[str, Mapping[str, Any]], own: Mapping[str, Any], folder: Path) -> None:
