@@ -19,6 +19,7 @@ from bench import (
     export_tables,
     mcu_page,
     precision_tables,
+    scaling,
     training_tables,
     width_tables,
 )
@@ -28,6 +29,7 @@ PAGE: Final = ROOT / "docs" / "benchmarks.md"
 README: Final = ROOT / "README.md"
 PRECISIONS: Final = ROOT / "docs" / "precisions.md"
 MCU: Final = ROOT / "docs" / "mcu.md"
+SCALING: Final = ROOT / "docs" / "scaling.md"
 
 Result = Mapping[str, Any]
 
@@ -411,6 +413,7 @@ ON_PRECISIONS: Final[Mapping[str, Callable[[Result], str]]] = {
     "precision_builds": precision_tables.builds,
     "engine_switching": precision_tables.switching,
 }
+ON_SCALING: Final[Mapping[str, Callable[[Result], str]]] = {"scaling": scaling.told}
 
 
 def main() -> None:
@@ -420,8 +423,9 @@ def main() -> None:
     parser.add_argument("--readme", type=Path, default=README, metavar="FILE")
     parser.add_argument("--precisions", type=Path, default=PRECISIONS, metavar="FILE")
     parser.add_argument("--mcu", type=Path, default=MCU, metavar="FILE")
+    parser.add_argument("--scaling", type=Path, default=SCALING, metavar="FILE")
     options = parser.parse_args()
-    named = {**TABLES, **ON_README, **ON_PRECISIONS, **mcu_page.TABLES}
+    named = {**TABLES, **ON_README, **ON_PRECISIONS, **mcu_page.TABLES, **ON_SCALING}
     files = {name: options.results / f"{name.partition('.')[0]}.json" for name in named}
     results = {n: part_of(json.loads(f.read_text(encoding="utf-8")), n) for n, f in files.items() if f.exists()}
     pages = (
@@ -429,9 +433,10 @@ def main() -> None:
         (options.readme, ON_README),
         (options.precisions, ON_PRECISIONS),
         (options.mcu, mcu_page.TABLES),
+        (options.scaling, ON_SCALING),
     )
     for page, tables in pages:
-        if page == options.mcu and not page.exists():
+        if page in (options.mcu, options.scaling) and not page.exists():
             continue
         mine = {n: result for n, result in results.items() if n in tables}
         page.write_text(render(page.read_text(encoding="utf-8"), mine, tables), encoding="utf-8")

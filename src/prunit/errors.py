@@ -14,6 +14,7 @@
     ├── FileError               a file that cannot be read or written, or is not what its name says
     │   └── PortfolioError      a portfolio folder that is incomplete or fails its own checks
     ├── DeviceError             a device or engine that is not there
+    ├── WorkerError             a process or a node that worked on a variant has ended before it was done
     └── MissingExtraError       an optional package that is not installed
 
 A message says what was asked, what was found, where, and what to do next.
@@ -90,6 +91,10 @@ class PortfolioError(FileError):
 
 class DeviceError(PrunitError):
     """A device or an inference engine that is not there."""
+
+
+class WorkerError(PrunitError):
+    """A process or a node that worked on a variant has ended before it was done; the message names the variant."""
 
 
 class MissingExtraError(PrunitError):

@@ -82,3 +82,50 @@ def test_terminal_shows_no_share_and_no_time_where_nobody_knows(monkeypatch: pyt
     assert "dense: exporting" in terminal.getvalue()
     assert "%" not in terminal.getvalue()
     assert "left" not in terminal.getvalue()
+
+
+def test_several_trainings_have_a_bar_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    terminal = io.StringIO()
+
+    def shown() -> str:
+        bars._progress.refresh()
+        text = terminal.getvalue()
+        return text[text.rindex("whole build") :]
+
+    with contextlib.redirect_stderr(terminal), Bars() as bars:
+        bars(Step("dense", "train", 30, 100, "", 0.25, 75.0, place=1))
+        bars(Step("params-1-4", "train", 60, 100, "", 0.3, 70.0, place=2))
+        both = shown()
+        bars(Step("params-1-4", "export", 0, 0, "", 0.4, 60.0, place=2))
+        exporting = shown()
+        bars(Step("", "wait", 0, 0, place=2))
+        waiting = shown()
+        bars(Step("all", "probe", 1, 10, "", 0.9, 5.0))
+        alone = shown()
+    assert "dense: training" in both
+    assert "params-1-4: training" in both
+    assert "dense: training" in exporting
+    assert "params-1-4: exporting" in exporting
+    assert "params-1-4: training" not in exporting
+    assert "dense: training" in waiting
+    assert "params-1-4" not in waiting
+    assert "measuring latency" in alone
+    assert "dense" not in alone
+
+
+def test_log_tells_of_each_training_in_a_line_of_its_own(log: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 1000.0
+    monkeypatch.setattr(progress, "monotonic", lambda: now_s)
+    with contextlib.redirect_stderr(log), Bars() as bars:
+        for done in range(1, 4):
+            bars(Step("dense", "train", done, 10, "", 0.1, 90.0, place=1))
+            bars(Step("params-1-4", "train", 2 * done, 10, "", 0.1, 90.0, place=2))
+            now_s += 20.0
+    assert log.getvalue().splitlines() == [
+        "dense: training",
+        "params-1-4: training",
+        "dense: training 30%; about 0:01:30 left in all",
+        "params-1-4: training 60%; about 0:01:30 left in all",
+    ]

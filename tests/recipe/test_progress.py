@@ -93,6 +93,31 @@ def test_everything_trained_before_leaves_the_measuring(clock: Clock, steps: lis
     assert steps[-1].left_s == pytest.approx(10.0)
 
 
+def test_trainings_at_the_same_time_share_what_is_left(clock: Clock, steps: list[Step]) -> None:
+    progress = Progress(steps.append, clock=clock)
+    progress.plan_to_train({"dense": 1000, "small": 0, "other": 0}, probe_s=10.0, at_once=2)
+    progress("dense", "train", 0, 100, place=1)
+    progress("small", "train", 0, 100, place=2)
+    clock.now_s += 10.0
+    progress("dense", "train", 50, 100, place=1)
+    progress("small", "train", 100, 100, place=2)
+    # 10 s each: half of a weight of 2, and all of a weight of 1. The dense model's other half and `other` are left, at
+    # the same time 10 s long; then three exports of 4 s, two at a time, and the measuring.
+    assert (steps[-1].place, steps[-1].left_s) == (2, pytest.approx(10.0 + 6.0 + 10.0))
+    progress.trained("small")
+    progress.waits(2)
+    progress.waits(2)
+    assert [s.stage for s in steps].count("wait") == 1
+    assert steps[-1] == Step("", "wait", 0, 0, place=2)
+    progress("all", "probe", 30, 40)
+    progress.trained("dense")
+    progress.trained("other")
+    for name in ("dense", "small", "other"):
+        progress.exported(name)
+    progress("all", "probe", 30, 40)
+    assert steps[-1].left_s == pytest.approx(2.5)
+
+
 def test_nobody_need_listen(clock: Clock) -> None:
     progress = Progress(None, clock=clock)
     progress("dense", "check", 0, 0)

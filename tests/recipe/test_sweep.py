@@ -136,7 +136,7 @@ def test_a_sweep_goes_on_where_it_stopped(
     accuracy = data["found"].pop(lost)
     (out / TRIALS).write_text(json.dumps(data))
     trained: list[int] = []
-    import prunit.recipe.sweeps as module
+    import prunit.recipe.trials as module
 
     real = module.train
     monkeypatch.setattr(module, "train", lambda *a, **k: trained.append(1) or real(*a, **k))

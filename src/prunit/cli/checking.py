@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prunit.cli.options import HERE, Places
 from prunit.errors import ConfigError, FileError, PlanError
 
 if TYPE_CHECKING:
@@ -16,41 +17,57 @@ if TYPE_CHECKING:
     from prunit.recipe import BuildConfig
 
 
-def check_build(config: "BuildConfig", out: Path, *, resume: bool) -> None:
-    """Raise what is wrong with a build in the folder `out`."""
+def check_build(config: "BuildConfig", out: Path, *, resume: bool, places: Places = HERE) -> None:
+    """Raise what is wrong with a build in the folder `out`, and with where its variants are to be trained."""
     from prunit.recipe.folder import check_folder, check_resumes
     from prunit.recipe.request import check_request
 
-    check_request(config)
+    check_places(places, config, len(check_request(config)))
     check_folder(out, resume=resume)
     check_resumes(out, config)
 
 
 def check_sweep(
-    config: "BuildConfig", recipes: Sequence[str], out: Path, *, eta: int, held_out: float | None, resume: bool
+    config: "BuildConfig",
+    recipes: Sequence[str],
+    out: Path,
+    *,
+    eta: int,
+    held_out: float | None,
+    resume: bool,
+    places: Places = HERE,
 ) -> None:
-    """Raise what is wrong with a sweep in the folder `out`."""
-    from prunit.recipe.entrants import check_entrants, check_place, check_same, settings_of
+    """Raise what is wrong with a sweep in the folder `out`; `places` as for `check_build`."""
+    from prunit.recipe.entrants import check_entrants, check_place, check_same, settings_of, trainings_of
     from prunit.recipe.request import check_request
 
     settings = {name: settings_of(name) for name in recipes}
     budgets = {name: budget for name, budget in check_request(config).items() if budget}
     check_entrants(settings, budgets, eta, held_out)
+    check_places(places, config, trainings_of(settings, budgets), what="sweep")
     check_place(out, resume=resume)
     check_same(out, config, recipes, eta)
 
 
-def check_ladder(config: "BuildConfig", out: Path, *, resume: bool) -> None:
-    """Raise what is wrong with a ladder in the folder `out`."""
+def check_ladder(config: "BuildConfig", out: Path, *, resume: bool, places: Places = HERE) -> None:
+    """Raise what is wrong with a ladder in the folder `out`; `places` as for `check_build`."""
     from prunit.recipe.folder import check_folder, check_resumes
     from prunit.recipe.request import check_model_and_task
     from prunit.recipe.rungs import check_rewind, rungs_of
 
-    rungs_of(config)
+    check_places(places, config, len(rungs_of(config)) + 1, what="ladder")
     check_rewind(config)
     check_model_and_task(config)
     check_folder(out, resume=resume)
     check_resumes(out, config, kind="ladder")
+
+
+def check_places(places: Places, config: "BuildConfig", trainings: int, *, what: str = "build") -> None:
+    """Raise what is wrong with where so many trainings of `what` ('build', 'sweep', 'ladder') are to be done."""
+    from prunit.recipe.places.asked import check_jobs, check_ray
+
+    check_jobs(places.jobs or 1, config, trainings, what=what)
+    check_ray(places.ray, places.cpus, places.gpus, config, what=what)
 
 
 def check_plan(config: "BuildConfig", *, shape: tuple[str, int] | None) -> "Budget":

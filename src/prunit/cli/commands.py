@@ -22,6 +22,7 @@ from prunit.cli.options import (
     Begin,
     Budgets,
     ConfigFile,
+    CpusPerTrial,
     DataDir,
     DataName,
     DenseModel,
@@ -29,11 +30,15 @@ from prunit.cli.options import (
     Download,
     FineTune,
     Fleet,
+    GpusPerTrial,
     ImageSize,
+    Jobs,
     MaxDrop,
     Model,
     ModeName,
+    OnRayAt,
     Options,
+    Places,
     Precisions,
     RecipeName,
     Rounds,
@@ -108,6 +113,10 @@ def build(
     precision: Precisions = None,
     max_drop: MaxDrop = None,
     target: Targets = None,
+    jobs: Jobs = None,
+    ray: OnRayAt = None,
+    cpus_per_trial: CpusPerTrial = None,
+    gpus_per_trial: GpusPerTrial = None,
     config: ConfigFile = None,
     settings: Settings = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a build that was stopped.")] = False,
@@ -130,8 +139,8 @@ def build(
         max_drop=max_drop,
         targets=target,
     )
-    chosen = config_of(options, config, settings)
-    check_build(chosen, out, resume=resume)
+    chosen, places = config_of(options, config, settings), Places(jobs, ray, cpus_per_trial, gpus_per_trial)
+    check_build(chosen, out, resume=resume, places=places)
     listing = listed(chosen, data_dir, download)
     from prunit.cli import show
     from prunit.cli.progress import Bars
@@ -142,7 +151,7 @@ def build(
 
         bars.wait(f"reading {chosen.data}")
         dataset = dataset_of(chosen, data_dir, download, listing)
-        portfolio = run(chosen.model, dataset, out, config=chosen, resume=resume, on_step=bars)
+        portfolio = run(chosen.model, dataset, out, config=chosen, resume=resume, on_step=bars, jobs=places.opened())
     show.result(portfolio, out, as_json=as_json)
 
 
@@ -176,6 +185,10 @@ def sweep(
             " test too, else 0.2)"
         ),
     ] = None,
+    jobs: Jobs = None,
+    ray: OnRayAt = None,
+    cpus_per_trial: CpusPerTrial = None,
+    gpus_per_trial: GpusPerTrial = None,
     config: ConfigFile = None,
     settings: Settings = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a sweep that was stopped.")] = False,
@@ -185,11 +198,11 @@ def sweep(
     options = Options(
         *(model, data, budgets, None, None, None, seed, device, image_size, round_to, subset, epochs), task=task
     )
-    chosen = config_of(options, config, settings)
+    chosen, places = config_of(options, config, settings), Places(jobs, ray, cpus_per_trial, gpus_per_trial)
     from prunit.recipe.entrants import DEFAULT_RECIPES, PORTFOLIO
 
     names = [name.strip() for name in recipes.split(",")] if recipes else DEFAULT_RECIPES
-    check_sweep(chosen, names, out, eta=eta, held_out=held_out, resume=resume)
+    check_sweep(chosen, names, out, eta=eta, held_out=held_out, resume=resume, places=places)
     listing = listed(chosen, data_dir, download)
     from prunit.cli import show
     from prunit.cli.progress import Bars
@@ -208,6 +221,7 @@ def sweep(
             held_out=held_out,
             resume=resume,
             on_step=bars,
+            jobs=places.opened(),
         )
     if as_json:
         typer.echo(json.dumps(show.sweep_json(found, out / PORTFOLIO), indent=2))

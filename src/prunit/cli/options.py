@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 import typer
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from prunit.batches import Dataset
     from prunit.edge.reading import Listing
     from prunit.recipe import BuildConfig
+    from prunit.recipe.places.pieces import Executor
 
 Model = Annotated[
     str | None,
@@ -157,10 +158,60 @@ EngineName = Annotated[
         help="One engine for all variants that are not made for another. (default: as prunit bench --engines measured)",
     ),
 ]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs",
+        metavar="N",
+        min=1,
+        help="Train so many variants at the same time, in processes of this machine that share out its threads."
+        " (default: 1; with --ray as many as fit)",
+    ),
+]
+OnRayAt = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Train on Ray: local (this machine), auto (the cluster it belongs to), or HOST:PORT, whose nodes all see"
+        " the folder.",
+    ),
+]
+CpusPerTrial = Annotated[
+    int | None,
+    typer.Option("--cpus-per-trial", metavar="N", min=1, help="CPUs of a training on Ray, and threads. (default: 1)"),
+]
+GpusPerTrial = Annotated[
+    float | None,
+    typer.Option(
+        "--gpus-per-trial", metavar="N", min=0, help="GPUs of a training on Ray; 0.25: four share one. (default: 0)"
+    ),
+]
 CacheDir = Annotated[
     Path | None, typer.Option("--cache", help="Where this device keeps what is its own, if not in DIR/.installed.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")]
+
+
+class Places(NamedTuple):
+    """Where variants are trained, as options say it; None where they are not given."""
+
+    jobs: int | None = None
+    ray: str | None = None
+    cpus: int | None = None
+    gpus: float | None = None
+
+    def opened(self) -> "int | Executor":
+        """What `jobs` of a build is."""
+        if self.ray is None:
+            return self.jobs or 1
+        from prunit.recipe import OnRay
+
+        return OnRay(self.ray, jobs=self.jobs, cpus=self.cpus or 1, gpus=self.gpus or 0.0)
+
+
+HERE: Final = Places()
+"""One after the other, in this process."""
 
 
 class Options(NamedTuple):

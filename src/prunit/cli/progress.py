@@ -4,7 +4,7 @@ import sys
 from datetime import timedelta
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
@@ -38,8 +38,9 @@ _LOG_EVERY_S: Final = 30.0
 
 
 class Bars:
-    """One bar for the stage that is running and, from the first training on, one for the whole build.
+    """A bar for each stage that is running and, from the first training on, one for the whole build.
 
+    Most often that is one stage; where several variants are worked on at the same time, each place has its bar.
     The remaining time of a stage is extrapolated from its own recent speed; that of the whole build also counts the
     exports and measurements to come.
     """
@@ -71,9 +72,8 @@ class Bars:
         )
         # There from the start, so that it stays on top of the stages that come and go.
         self._whole = self._progress.add_task("whole build", total=1.0, note="", ends_at=None, visible=False)
-        self._stage: TaskID | None = None
-        self._name = ""
-        self._said_at = monotonic()
+        self._stages: dict[int, tuple[str, TaskID]] = {}
+        self._said_at: dict[int, float] = {}
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -89,34 +89,47 @@ class Bars:
         if step.stage == "plan":
             self._keep(step.note)
             return
-        self.tell(step.variant, step.stage, step.done, step.total, step.note)
+        if step.stage == "wait":
+            self._remove(step.place)
+            return
+        self._tell(step)
         if step.left_s is None:
             return
         self._progress.update(self._whole, completed=step.overall, ends_at=monotonic() + step.left_s, visible=True)
-        if not self._live and monotonic() - self._said_at > _LOG_EVERY_S and step.stage == "train":
-            note = f", {step.note}" if step.note else ""
-            self._say(f"{self._name} {step.done / step.total:.0%}{note}; about {_time(step.left_s)} left in all")
+        since_s = monotonic() - self._said_at.get(step.place, 0.0)
+        if not self._live and since_s > _LOG_EVERY_S and step.stage == "train":
+            note, (name, _) = f", {step.note}" if step.note else "", self._stages[step.place]
+            self._say(f"{name} {step.done / step.total:.0%}{note}; about {_time(step.left_s)} left in all", step.place)
 
     def tell(self, variant: str, stage: str, done: int, total: int, note: str = "") -> None:
         """Show that `done` of `total` units of a stage are finished; a total of 0 is not known."""
-        words = _WORDS.get(stage, stage)
-        self._show(words if stage in ("check", "memory", "probe", "report", "pace", "judge") else f"{variant}: {words}")
-        assert self._stage is not None
-        self._progress.update(self._stage, completed=done, total=total or None, note=harmless(note))
+        self._tell(_Told(variant, stage, done, total, note))
+
+    def _tell(self, step: "Step | _Told") -> None:
+        words = _WORDS.get(step.stage, step.stage)
+        alone = step.stage in ("check", "memory", "probe", "report", "pace", "judge")
+        task = self._show(words if alone else f"{step.variant}: {words}", step.place)
+        self._progress.update(task, completed=step.done, total=step.total or None, note=harmless(step.note))
 
     def wait(self, what: str) -> None:
         """Show that something goes on of which nobody knows how long it takes."""
         self._show(what)
 
-    def _show(self, name: str) -> None:
+    def _show(self, name: str, place: int = 0) -> TaskID:
+        """The bar of that name, the only one at its place."""
         name = harmless(name)
-        if name == self._name:
-            return
-        if self._stage is not None:
-            self._progress.remove_task(self._stage)
-        self._name = name
-        self._stage = self._progress.add_task(name, total=None, note="", ends_at=None)
-        self._say(name)
+        for other in [other for other in self._stages if not (place and other) and other != place]:
+            self._remove(other)
+        if place in self._stages and self._stages[place][0] == name:
+            return self._stages[place][1]
+        self._remove(place)
+        self._stages[place] = name, self._progress.add_task(name, total=None, note="", ends_at=None)
+        self._say(name, place)
+        return self._stages[place][1]
+
+    def _remove(self, place: int) -> None:
+        if place in self._stages:
+            self._progress.remove_task(self._stages.pop(place)[1])
 
     def _keep(self, text: str) -> None:
         """A line that stays, on a terminal above the bars."""
@@ -124,12 +137,23 @@ class Bars:
             self._progress.console.print(harmless(text), style="dim", markup=False, highlight=False)
         self._say(text)
 
-    def _say(self, text: str) -> None:
+    def _say(self, text: str, place: int = 0) -> None:
         """A line for those who watch a log instead of a terminal."""
         if not self._live:
-            self._said_at = monotonic()
+            self._said_at[place] = monotonic()
             sys.stderr.write(f"{harmless(text)}\n")
             sys.stderr.flush()
+
+
+class _Told(NamedTuple):
+    """What `Bars.tell` is told, as a step."""
+
+    variant: str
+    stage: str
+    done: int
+    total: int
+    note: str
+    place: int = 0
 
 
 class _Percentage(ProgressColumn):

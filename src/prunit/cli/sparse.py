@@ -10,14 +10,19 @@ from prunit.cli.checking import check_ladder, check_shrink, check_writable, list
 from prunit.cli.options import (
     AsJson,
     ConfigFile,
+    CpusPerTrial,
     DataDir,
     DataName,
     Device,
     Download,
+    GpusPerTrial,
     ImageSize,
+    Jobs,
     MaxDrop,
     Model,
+    OnRayAt,
     Options,
+    Places,
     Precisions,
     Seed,
     Settings,
@@ -63,6 +68,10 @@ def ladder(
     image_size: ImageSize = None,
     precision: Precisions = None,
     max_drop: MaxDrop = None,
+    jobs: Jobs = None,
+    ray: OnRayAt = None,
+    cpus_per_trial: CpusPerTrial = None,
+    gpus_per_trial: GpusPerTrial = None,
     config: ConfigFile = None,
     settings: Settings = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a ladder that was stopped.")] = False,
@@ -73,7 +82,8 @@ def ladder(
     options = options._replace(precision=precision, max_drop=max_drop)
     own = {"sparse.densities": tuple(density or ()), "sparse.method": method, "sparse.pad": pad}
     chosen = config_of(options, config, settings, {name: value for name, value in own.items() if value})
-    check_ladder(chosen, out, resume=resume)
+    places = Places(jobs, ray, cpus_per_trial, gpus_per_trial)
+    check_ladder(chosen, out, resume=resume, places=places)
     listing = listed(chosen, data_dir, download)
     from prunit.cli import show
     from prunit.cli.progress import Bars
@@ -84,7 +94,7 @@ def ladder(
 
         bars.wait(f"reading {chosen.data}")
         dataset = dataset_of(chosen, data_dir, download, listing)
-        portfolio = run(chosen.model, dataset, out, config=chosen, resume=resume, on_step=bars)
+        portfolio = run(chosen.model, dataset, out, config=chosen, resume=resume, on_step=bars, jobs=places.opened())
     show.result(portfolio, out, as_json=as_json)
 
 

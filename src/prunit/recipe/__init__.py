@@ -14,6 +14,7 @@
 - config.py: the settings of a build, from TOML, options and code
 - folder.py: what stands in a build's folder, and whether it may be resumed
 - source.py: the model and the data that a build works on
+- places/: where trainings are done
 - progress.py: how far it has come, and how long it will still take
 """
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from prunit.recipe.folder import check_folder
     from prunit.recipe.ladders import ladder
     from prunit.recipe.offered import RECIPES
+    from prunit.recipe.places.on_ray import OnRay
     from prunit.recipe.progress import Step
     from prunit.recipe.recipes import Decision, decide
     from prunit.recipe.request import check_request
@@ -47,6 +49,7 @@ __all__ = [
     "Candidate",
     "Chosen",
     "Decision",
+    "OnRay",
     "Step",
     "build",
     "check_folder",
@@ -64,6 +67,7 @@ _HOMES: Final = {
     "Candidate": "choosing",
     "Chosen": "choosing",
     "Decision": "recipes",
+    "OnRay": "places.on_ray",
     "RECIPES": "offered",
     "Step": "progress",
     "build": "flow",

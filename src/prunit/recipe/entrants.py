@@ -1,6 +1,6 @@
 """What a sweep is told: the recipes that compete, how they are judged, and a folder. Loads no torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,6 +48,11 @@ def check_entrants(
         raise ConfigError(f"eta={eta}: at least 2, the number of trials of which one goes on")
     if held_out is not None and not 0 < held_out < 1:
         raise ConfigError(f"held_out={held_out}: a share of the training images between 0 and 1")
+
+
+def trainings_of(recipes: Collection[str], budgets: Collection[str]) -> int:
+    """How many trainings of a sweep may run beside each other: its first rung, or what is built in the end."""
+    return max(len(recipes) * len(budgets) if len(recipes) > 1 else 0, len(budgets) + 1)
 
 
 def check_place(folder: Path, *, resume: bool) -> None:

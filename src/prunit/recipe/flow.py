@@ -9,6 +9,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from prunit.allocate import Budget
 from prunit.batches import Dataset
 from prunit.edge.portfolio import Portfolio, Variant
 from prunit.prices.costs import cost_of
@@ -16,10 +17,14 @@ from prunit.recipe.blueprint import Blueprint
 from prunit.recipe.config import BuildConfig
 from prunit.recipe.deciding import decided
 from prunit.recipe.embedding import embedded
-from prunit.recipe.folder import held, open_folder
+from prunit.recipe.folder import STATE, held, open_folder
 from prunit.recipe.lowering import lowered
 from prunit.recipe.opening import configured, for_task, opened
 from prunit.recipe.pacing import check_time, pacer_of
+from prunit.recipe.places.asked import executor_for
+from prunit.recipe.places.benches import VariantBench, made_variants
+from prunit.recipe.places.pieces import Executor
+from prunit.recipe.places.threads import keep, told, working
 from prunit.recipe.progress import OnStep
 from prunit.recipe.recipes import first_reachable
 from prunit.recipe.request import check_request, parts_of
@@ -43,6 +48,7 @@ def build(
     config: BuildConfig | Mapping[str, Any] | None = None,
     resume: bool = False,
     on_step: OnStep | None = None,
+    jobs: int | Executor = 1,
 ) -> Portfolio:
     """The portfolio in folder `out`: the dense model and one variant per budget, trained, exported and measured.
 
@@ -51,11 +57,32 @@ def build(
     5}}`. The folder holds portfolio.json, report.html and for every variant NAME.onnx, NAME.selftest.npz,
     NAME.plan.json and NAME.safetensors. With `resume` a build of the same configuration in `out` goes on where it
     stopped.
+
+    `jobs` says how many variants are trained at the same time, in processes of this machine which share out its
+    threads, or where else they are trained. A model in a process of its own has to be made anew there: name it.
     """
     config, began = configured(model, config), perf_counter()
     budgets = check_request(config)
+    executor = executor_for(jobs, config, len(budgets))
+    with working(executor, len(budgets), Path(out)) as threads:
+        return _built(model, data, Path(out), config, budgets, executor, threads, began, resume=resume, on_step=on_step)
+
+
+def _built(
+    model: ModelLike,
+    data: str | Dataset,
+    out: Path,
+    config: BuildConfig,
+    budgets: Mapping[str, Budget | None],
+    executor: Executor,
+    threads: int | None,
+    began: float,
+    *,
+    resume: bool,
+    on_step: OnStep | None,
+) -> Portfolio:
     device_named(config.train.device)
-    begun = opened(config, model, data, Path(out), resume=resume, on_step=on_step, pin=config.prune.pin)
+    begun = opened(config, model, data, out, resume=resume, on_step=on_step, pin=config.prune.pin)
     dataset, progress, source, graph, dense = begun.dataset, begun.progress, begun.source, begun.graph, begun.dense
     config = for_task(config, dataset.task)
     parts = parts_of(config, budgets.values())
@@ -81,11 +108,12 @@ def build(
             *(config, dataset, graph, dense, name, budget, progress), translation=translation, blueprint=blueprint
         )
         for name, budget in budgets.items()
-        if budget and (budget.timed or budget.on_parts) and not (resume and (Path(out) / f"{name}.plan.json").exists())
+        if budget and (budget.timed or budget.on_parts) and not (resume and (out / f"{name}.plan.json").exists())
     }
     # All that can be wrong with what was asked has been found by now; only then the folder is touched.
-    with held(Path(out), resume=resume):
-        folder = open_folder(Path(out), begun.settings, resume=resume, defaults=BuildConfig().model_dump(mode="json"))
+    with held(out, resume=resume):
+        folder = open_folder(out, begun.settings, resume=resume, defaults=BuildConfig().model_dump(mode="json"))
+        keep(threads, folder / STATE)
         work = Work(config, folder, dataset, source, graph, progress, start)
         if translation is not None and any(budgets.values()):
             work.keep_template(dense, translation)
@@ -100,18 +128,21 @@ def build(
             {name: cost_of(graph, plan).macs for name, plan in plans.items()},
             seconds=pacer.seconds(),
             probe_s=2 * config.probe.seconds,
+            at_once=executor.at_once,
         )
         if not pacer.over:
             progress("all", "plan", 0, 0, pacer.told())
-        variants: list[Variant] = []
-        for name, plan in plans.items():
-            epochs_n = 0 if name == DENSE and start.kept else pacer.epochs(name)
-            plan, epochs = work.train(name, plan, epochs_n)
-            pacer.trained(name, epochs)
-            variants.append(work.export(name, plan, budgets[name], epochs))
-            if name == DENSE and start.trained:
+            if at_once := told(executor, threads):
+                progress("all", "plan", 0, 0, at_once)
+        bench, names = VariantBench(work, budgets), list(plans)
+        with executor.open(bench) as run:
+            variants: list[Variant] = []
+            if start.trained:  # all others begin with what this one has learnt
+                variants = made_variants(bench, [DENSE], pacer, run)
                 answers = work.answers_to_choose_by(variants[0])
                 check_taught(answers, kept=start.kept, part=dataset.watched_part)
+                names.remove(DENSE)
+            variants += made_variants(bench, names, pacer, run)
         portfolio = work.measure(*lowered(work, embedded(work, variants, parts)))
         work.report(portfolio)
         return portfolio

@@ -34,10 +34,15 @@ from prunit.recipe.folder import STATE, held, open_folder, read_history, read_js
 from prunit.recipe.lowering import lowered
 from prunit.recipe.opening import configured, opened
 from prunit.recipe.padding import Padding, again, with_origin, without_zeros
-from prunit.recipe.progress import OnStep
+from prunit.recipe.places.asked import executor_for
+from prunit.recipe.places.handed import Handed, handed_for
+from prunit.recipe.places.pieces import Executor, Here, Piece
+from prunit.recipe.places.threads import keep, told, working
+from prunit.recipe.progress import OnStep, Progress
 from prunit.recipe.rungs import IMP, Rung, rewind_of, rungs_of
 from prunit.recipe.source import (
     ModelLike,
+    Source,
     check_exports,
     check_trains,
     example_of,
@@ -49,6 +54,8 @@ from prunit.train.checkpoint import model_tensors
 from prunit.train.sparse import Masks
 
 RECIPE: Final = "dnnshifter"
+LEVEL_0: Final = "level 0"
+"""The training of the dense model."""
 
 
 def ladder(
@@ -60,18 +67,43 @@ def ladder(
     resume: bool = False,
     on_step: OnStep | None = None,
     watches: Watches | None = None,
+    jobs: int | Executor = 1,
 ) -> Portfolio:
     """The portfolio in folder `out`: the dense model, and for each density a sparse model without its zeros.
 
     Arguments and folder are those of `build`; of the configuration, `sparse` takes the place of `budgets` and `prune`.
     A variant has the outputs of the sparse model that was trained (see `remove_zeros`), unless `sparse.tolerance` is
     more than 0. How much smaller it is depends on how many filters the training emptied. `watches` makes the stopwatch
-    for `sparse.pad`; None is `Stopwatch`.
+    for `sparse.pad`; None is `Stopwatch`. `jobs` as for `build`, where masks come from a score: by `imp` each training
+    starts from the one before.
     """
     config = configured(model, config)
     rungs = rungs_of(config)
+    executor = executor_for(jobs, config, len(rungs) + 1, what="ladder")
+    with working(executor, len(rungs) + 1, Path(out)) as threads:
+        return _climbed(
+            *(model, data, Path(out), config, rungs, executor, threads),
+            resume=resume,
+            on_step=on_step,
+            watches=watches,
+        )
+
+
+def _climbed(
+    model: ModelLike,
+    data: str | Dataset,
+    out: Path,
+    config: BuildConfig,
+    rungs: list[Rung],
+    executor: Executor,
+    threads: int | None,
+    *,
+    resume: bool,
+    on_step: OnStep | None,
+    watches: Watches | None,
+) -> Portfolio:
     device_named(config.train.device)
-    begun = opened(config, model, data, Path(out), resume=resume, on_step=on_step)
+    begun = opened(config, model, data, out, resume=resume, on_step=on_step)
     dataset, graph = begun.dataset, begun.graph
     rewind = rewind_of(config.sparse, fitted_to(config.train, dataset).epochs)
     settings = {**begun.settings, "kind": "ladder"}
@@ -79,13 +111,16 @@ def ladder(
     if not begun.goes_on:
         check_trains(begun.source.make(), dataset)
         translation = check_exports(begun.dense, dataset)
-    with held(Path(out), resume=resume):
-        folder = open_folder(Path(out), settings, resume=resume, defaults=BuildConfig().model_dump(mode="json"))
+    with held(out, resume=resume):
+        folder = open_folder(out, settings, resume=resume, defaults=BuildConfig().model_dump(mode="json"))
+        keep(threads, folder / STATE)
         work = Work(config, folder, dataset, begun.source, graph, begun.progress)
         if translation is not None:
             work.keep_template(begun.dense, translation)
+        if not isinstance(executor, Here):  # `auto` would be timed in each training, beside others
+            work = work.with_precision(begun.dense)
         climb = _Climb(work, prunable(graph), rewind, translation, watches)
-        portfolio = work.measure(*lowered(work, climb.variants(rungs)))
+        portfolio = work.measure(*lowered(work, climb.variants(rungs, executor, threads)))
         work.report(portfolio)
         return portfolio
 
@@ -121,16 +156,58 @@ class _Climb:
     """What exporting the dense model gave, if that was done."""
     watches: Watches | None = None
 
-    def variants(self, rungs: list[Rung]) -> list[Variant]:
+    @property
+    def folder(self) -> Path:
+        return self.work.folder
+
+    @property
+    def dataset(self) -> Dataset:
+        return self.work.dataset
+
+    @property
+    def progress(self) -> Progress:
+        return self.work.progress
+
+    def do(self, piece: Piece) -> None:
+        """As `Bench.do`: the dense model's training, or that of one density by the mask of a score."""
+        if piece.name == LEVEL_0:
+            self._dense()
+        else:
+            self._trained(piece.name, self._mask(piece.arguments["density"]), self.work.source.make(), 0)
+
+    def has(self, piece: Piece) -> bool:
+        """As `Bench.has`."""
+        file = self._file(piece.name)
+        return file.exists() and file.with_suffix(".json").exists()
+
+    def handed(self) -> Handed:
+        """As `Bench.handed`."""
+        work = self.work
+        more = {"rewind": self.rewind}
+        return handed_for("ladder", self.folder, work.config, work.source, work.dataset, pin=(), more=more)
+
+    def _elsewhere(self, rungs: list[Rung], executor: Executor, threads: int | None) -> None:
+        """Have all trainings done at another place; what follows them, with timings in it, comes after."""
+        self.progress("all", "plan", 0, 0, told(executor, threads))
+        pieces = [Piece("rung", LEVEL_0), *(Piece("rung", r.name, {"density": r.density}) for r in rungs)]
+        with executor.open(self) as run:
+            for piece in run(pieces):
+                self.progress.trained(piece.name)
+
+    def variants(self, rungs: list[Rung], executor: Executor, threads: int | None) -> list[Variant]:
         """The records of all variants, the dense one first."""
         work, sparse = self.work, self.work.config.sparse
         imp = sparse.method == IMP
         levels = max(rung.level for rung in rungs) if imp else 0
-        trainings = [f"level {n}" for n in range(levels + 1)] if imp else ["level 0", *(r.name for r in rungs)]
+        trainings = [f"level {n}" for n in range(levels + 1)] if imp else [LEVEL_0, *(r.name for r in rungs)]
         # A masked weight is computed with: each training costs what the dense one does.
         costs = dict.fromkeys(trainings, cost_of(work.graph).macs)
         names = ["dense", *(rung.name for rung in rungs)]
-        work.progress.plan_to_train(costs, probe_s=2 * work.config.probe.seconds, exports=names)
+        work.progress.plan_to_train(
+            costs, probe_s=2 * work.config.probe.seconds, exports=names, at_once=executor.at_once
+        )
+        if not isinstance(executor, Here):
+            self._elsewhere(rungs, executor, threads)
         model, history = self._dense()
         work.put("dense", keep_all(work.graph), model, history)
         found = [work.export("dense", keep_all(work.graph), None, history)]
@@ -189,13 +266,13 @@ class _Climb:
         """The dense model after its training; on the way the weights to rewind to are kept."""
         rewind, start, make = self.rewind, self._file("rewind"), self.work.source.make
         if self.work.config.sparse.method != IMP:
-            return self._trained("level 0", {}, make(), 0)
+            return self._trained(LEVEL_0, {}, make(), 0)
         if not start.exists():  # without them a checkpoint is of no use: it is past that epoch, or starts anew anyway
-            for file in (self._file("level 0"), self._checkpoint("level 0")):
+            for file in (self._file(LEVEL_0), self._checkpoint(LEVEL_0)):
                 file.unlink(missing_ok=True)
             if not rewind:
                 self._write("rewind", make())
-        return self._trained("level 0", {}, make(), 0, keep_at=rewind)
+        return self._trained(LEVEL_0, {}, make(), 0, keep_at=rewind)
 
     def _mask(self, density: float) -> Masks:
         """The mask of a score at initialisation: the highest-scored weights of all layers together."""
@@ -261,3 +338,11 @@ def _put(model: nn.Module, values: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, tensor in model_tensors(model).items():
             tensor.copy_(values[name])
+
+
+def bench_again(
+    handed: Handed, config: BuildConfig, dataset: Dataset, source: Source, graph: ChannelGraph, progress: Progress
+) -> _Climb:
+    """The bench of a ladder in another process."""
+    work = Work(config, Path(handed.folder), dataset, source, graph, progress)
+    return _Climb(work, prunable(graph), handed.more["rewind"])

@@ -11,23 +11,22 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from prunit.allocate import Budget
-from prunit.batches import Dataset, stratified
+from prunit.batches import Dataset
 from prunit.cut.plans import Plan
 from prunit.cut.store import load as load_weights
-from prunit.cut.surgery import check_runs, compact, rectify
 from prunit.edge.portfolio import Portfolio
-from prunit.errors import BudgetError, ConfigError, TrainingError
+from prunit.errors import BudgetError, ConfigError
 from prunit.files import write_atomically
-from prunit.graph import ChannelGraph, trace
-from prunit.recipe.config import BuildConfig, PruneConfig
+from prunit.graph import trace
+from prunit.recipe.config import BuildConfig
 from prunit.recipe.deciding import decided
 from prunit.recipe.entrants import (
     DEFAULT_RECIPES,
@@ -39,12 +38,15 @@ from prunit.recipe.entrants import (
     check_place,
     other_settings,
     settings_of,
+    trainings_of,
 )
 from prunit.recipe.flow import build
-from prunit.recipe.folder import is_started, read_json
-from prunit.recipe.gradual import of_length
+from prunit.recipe.folder import STATE, is_started, read_json
 from prunit.recipe.lock import holding
 from prunit.recipe.opening import configured, for_task
+from prunit.recipe.places.asked import executor_for
+from prunit.recipe.places.pieces import Executor, Here, Piece, Run
+from prunit.recipe.places.threads import keep, limited, threads_for, told
 from prunit.recipe.progress import OnStep, Progress
 from prunit.recipe.request import check_request
 from prunit.recipe.source import (
@@ -58,11 +60,11 @@ from prunit.recipe.source import (
     loaded,
     rectifier_for,
 )
+from prunit.recipe.trials import TrialBench, held, own_settings
 from prunit.recipe.work import report_on
 from prunit.shown import Shown, metric_value
-from prunit.train import device_named, fitted_to, train
+from prunit.train import device_named, fitted_to, resolved_precision
 from prunit.train.accuracy import check_model, evaluate
-from prunit.train.config import final_accuracy
 
 
 @dataclass(frozen=True, repr=False)
@@ -100,6 +102,7 @@ def sweep(
     held_out: float | None = None,
     resume: bool = False,
     on_step: OnStep | None = None,
+    jobs: int | Executor = 1,
 ) -> Sweep:
     """The best recipe for each of the configuration's budgets, found by successive halving, and its portfolio.
 
@@ -107,12 +110,14 @@ def sweep(
     `held_out` of the training images judges them; without one the validation images do, where the data set has some
     besides its test images (`Dataset.watched`), else a fifth of the training images. The folder `out` gets trials.json
     and, in portfolio/, what `build` writes; the manifest holds the front, the report all that was tried. With `resume`
-    a sweep of the same configuration goes on where it stopped. Raises `BudgetError` if no recipe meets any budget.
+    a sweep of the same configuration goes on where it stopped. `jobs` as for `build`. Raises `BudgetError` if no recipe
+    meets any budget.
     """
     config = configured(model, config)
     settings = {text: settings_of(text) for text in recipes}
     budgets = {name: budget for name, budget in check_request(config).items() if budget}
     check_entrants(settings, budgets, eta, held_out)
+    executor = executor_for(jobs, config, trainings_of(settings, budgets), what="sweep")
     device_named(config.train.device)
     check_place(Path(out), resume=resume)
     dataset = loaded(data, config)
@@ -127,43 +132,34 @@ def sweep(
         check_trains(source.make(), dataset)
         check_exports(dense, dataset)
     check_place(Path(out), resume=resume)
-    with holding(Path(out), what="sweep", shown=Path(out)):
+    executor.ready(trainings_of(settings, budgets), Path(out))
+    with closing(executor), holding(Path(out), what="sweep", shown=Path(out)):
         check_content(Path(out), resume=resume)
         state = _State.open(Path(out), asked)
-        halving = _Halving(config, settings, budgets, dataset, judged, graph, source, state)
-        trials = halving.run(dense, eta, Progress(on_step))
+        progress = Progress(on_step)
+        threads = threads_for(executor, Path(out) / STATE)
+        with limited(threads):
+            alike = _alike(config, dense, dataset, executor)
+            bench = TrialBench(alike, Path(out), dataset, judged, graph, source, progress, held_out)
+            trials = _Halving(bench, settings, budgets, state, threads).run(dense, eta, executor)
         winners = {trial.variant: trial for trial in trials if not trial.out}
         if not winners:
             first = trials[0]
             raise BudgetError(f"no recipe meets any budget: {first.variant} with {first.recipe}: {first.out}")
-        own = {name: _own(config, name, settings[trial.recipe]) for name, trial in winners.items()}
+        own = {name: own_settings(config, name, settings[trial.recipe]) for name, trial in winners.items()}
         chosen = config.model_copy(update={"budgets": tuple(str(budgets[name]) for name in winners), "by_variant": own})
         folder = Path(out) / PORTFOLIO
-        portfolio = build(model, dataset, folder, config=chosen, resume=is_started(folder), on_step=on_step)
+        portfolio = build(
+            *(model, dataset, folder),
+            config=chosen,
+            resume=is_started(folder),
+            on_step=on_step,
+            jobs=min(jobs, len(winners) + 1) if isinstance(jobs, int) else jobs,
+        )
         portfolio = front(portfolio, _watched(portfolio, folder, dataset, source, config.train.device))
         portfolio.write(folder)
         report_on(portfolio, folder, trials=[asdict(trial) for trial in trials])
         return Sweep(tuple(trials), portfolio)
-
-
-def _own(config: BuildConfig, variant: str, recipe: Mapping[str, str]) -> dict[str, Any]:
-    """A variant's own settings, with those of a recipe on top."""
-    return {**config.by_variant.get(variant, {}), **recipe}
-
-
-def held(dataset: Dataset, share: float | None, seed: int) -> Dataset:
-    """The data set whose test images are a share of the training images, as many of each class as can be.
-
-    Without a share its watched images are, where it has some, and it trains on all training images; else a fifth.
-    """
-    if share is None and dataset.watched is not None:
-        return dataset.watching
-    share = HELD_OUT if share is None else share
-    y_B = dataset.train.y_B
-    judging = stratified(dataset.task.strata(y_B), max(round(share * len(y_B)), 1), seed=seed)
-    rest = torch.ones(len(y_B), dtype=torch.bool)
-    rest[judging] = False
-    return replace(dataset, train=dataset.train.taken(rest), test=dataset.train.taken(judging), watched=None)
 
 
 def rungs(epochs: int, recipes: int, eta: int) -> list[int]:
@@ -243,50 +239,80 @@ class _State:
         write_atomically(self.file, json.dumps(data, indent=1))
 
 
+def _alike(config: BuildConfig, dense: nn.Module, dataset: Dataset, executor: Executor) -> BuildConfig:
+    """The settings of trials that may run beside each other: what `auto` means for precision is timed before."""
+    if isinstance(executor, Here):
+        return config
+    precision = resolved_precision(dense, dataset, fitted_to(config.train, dataset))
+    return config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
+
+
 @dataclass(frozen=True)
 class _Halving:
     """Plans of all recipes for all budgets, thinned out rung by rung."""
 
-    config: BuildConfig
+    bench: TrialBench
     settings: Mapping[str, Mapping[str, str]]
     budgets: Mapping[str, Budget]
-    dataset: Dataset
-    held: Dataset
-    graph: ChannelGraph
-    source: Source
     state: _State
+    threads: int | None
 
-    def run(self, dense: nn.Module, eta: int, progress: Progress) -> list[Trial]:
+    def run(self, dense: nn.Module, eta: int, executor: Executor) -> list[Trial]:
         """Every trial as it ended."""
-        plans: dict[tuple[str, str], Plan] = {}
-        trials = self._planned(dense, plans, progress)
-        for epochs in rungs(fitted_to(self.config.train, self.dataset).epochs, len(self.settings), eta):
-            alive = [i for i, trial in enumerate(trials) if not trial.out]
-            by_variant = {name: [i for i in alive if trials[i].variant == name] for name in self.budgets}
-            contested = [i for mine in by_variant.values() if len(mine) > 1 for i in mine]
-            for done, i in enumerate(contested):
-                progress(trials[i].variant, "try", done, len(contested), f"{trials[i].recipe}, {epochs} epochs")
-                trials[i] = self._tried(trials, i, plans[trials[i].variant, trials[i].recipe], epochs)
-            for mine in by_variant.values():
-                ranked = sorted((i for i in mine if not trials[i].out), key=lambda i: -_last(trials[i]))
-                for place, i in list(enumerate(ranked, start=1))[max(1, math.ceil(len(mine) / eta)) :]:
-                    found = metric_value(self.dataset.task.metric, _last(trials[ranked[0]]))
-                    best = f"{trials[ranked[0]].recipe} has {found}"
-                    after = f"after {epochs} epoch{'s' * (epochs > 1)}"
-                    trials[i] = replace(trials[i], out=f"{place} of {len(mine)} {after}; {best}")
+        bench, plans = self.bench, dict[tuple[str, str], Plan]()
+        trials = self._planned(dense, plans)
+        self.state.write(trials)  # before any other file: a folder without it is not a sweep's
+        keep(self.threads, bench.folder / STATE)
+        for (variant, recipe), plan in plans.items():
+            bench.keep(variant, recipe, plan)
+        if at_once := told(executor, self.threads):
+            bench.progress("all", "plan", 0, 0, at_once)
+        with executor.open(bench) as run:
+            for epochs in rungs(fitted_to(bench.config.train, bench.dataset).epochs, len(self.settings), eta):
+                self._rung(trials, epochs, eta, run)
         self.state.write(trials)
         return trials
 
-    def _planned(self, dense: nn.Module, plans: dict[tuple[str, str], Plan], progress: Progress) -> list[Trial]:
-        trials: list[Trial] = []
+    def _rung(self, trials: list[Trial], epochs: int, eta: int, run: Run) -> None:
+        """Train all that have a rival for so many epochs, and leave the best of each budget."""
+        alive = [i for i, trial in enumerate(trials) if not trial.out]
+        by_variant = {name: [i for i in alive if trials[i].variant == name] for name in self.budgets}
+        contested = [i for mine in by_variant.values() if len(mine) > 1 for i in mine]
+        waiting: dict[str, int] = {}
+        pieces: list[Piece] = []
+        for done, i in enumerate(contested):
+            trial = trials[i]
+            key = _key(trial, epochs)
+            if key in self.state.found:
+                trials[i] = _judged(trial, epochs, self.state.found[key])
+                continue
+            pieces.append(self.bench.piece(trial.variant, trial.recipe, epochs, done=done, of=len(contested)))
+            waiting[pieces[-1].key] = i
+        for piece in run(pieces):
+            i, found = waiting[piece.key], self.bench.found(piece)
+            if isinstance(found, str):
+                trials[i] = replace(trials[i], out=found)
+                continue
+            self.state.add(_key(trials[i], epochs), found, trials)
+            trials[i] = _judged(trials[i], epochs, found)
+        for mine in by_variant.values():
+            ranked = sorted((i for i in mine if not trials[i].out), key=lambda i: -_last(trials[i]))
+            for place, i in list(enumerate(ranked, start=1))[max(1, math.ceil(len(mine) / eta)) :]:
+                best_found = metric_value(self.bench.dataset.task.metric, _last(trials[ranked[0]]))
+                best = f"{trials[ranked[0]].recipe} has {best_found}"
+                after = f"after {epochs} epoch{'s' * (epochs > 1)}"
+                trials[i] = replace(trials[i], out=f"{place} of {len(mine)} {after}; {best}")
+
+    def _planned(self, dense: nn.Module, plans: dict[tuple[str, str], Plan]) -> list[Trial]:
+        bench, trials = self.bench, list[Trial]()
         for name, budget in self.budgets.items():
             seen: dict[str, str] = {}
             for recipe in self.settings:
-                prune = self._prune(name, recipe)
+                prune = bench.prune_of(name, recipe)
                 try:
                     # Recipes compete by accuracy; which rounding is the fastest is for the build to find out.
                     decision = decided(
-                        *(self.config, self.dataset, self.graph, dense, name, budget, progress),
+                        *(bench.config, bench.dataset, bench.graph, dense, name, budget, bench.progress),
                         prune=prune,
                         measure=False,
                         note=recipe,
@@ -295,33 +321,20 @@ class _Halving:
                     trials.append(Trial(name, str(budget), recipe, {}, out=str(error)))
                     continue
                 same = hashlib.sha256(json.dumps(dict(decision.plan.keep)).encode()).hexdigest()
-                same += rectifier_for(prune, self.source.named)
+                same += rectifier_for(prune, bench.source.named)
                 out = f"the same channels as {seen[same]}" if same in seen else ""
                 seen.setdefault(same, recipe)
                 plans[name, recipe] = decision.plan
                 trials.append(Trial(name, str(budget), recipe, decision.cost.as_dict(), out=out))
         return trials
 
-    def _prune(self, variant: str, recipe: str) -> PruneConfig:
-        own = _own(self.config, variant, self.settings[recipe])
-        return self.config.model_copy(update={"by_variant": {variant: own}}).prune_of(variant)
 
-    def _tried(self, trials: Sequence[Trial], i: int, plan: Plan, epochs: int) -> Trial:
-        """The trial with one more accuracy, from the file if it is there; out if its training fails."""
-        trial = trials[i]
-        key = f"{trial.variant} {trial.recipe} {epochs}"
-        if key not in self.state.found:
-            prune, dense = self._prune(trial.variant, trial.recipe), self.source.make()
-            small = compact(dense, self.graph, plan)
-            check_runs(dense, small, example_of(self.dataset))
-            rectify(small, dense, rectifier_for(prune, self.source.named), seed=prune.seed)
-            short = of_length(fitted_to(self.config.train, self.dataset), epochs)
-            try:
-                *_, last = train(small, self.held, short)
-            except TrainingError as error:
-                return replace(trial, out=str(error))
-            self.state.add(key, final_accuracy([last]), trials)
-        return replace(trial, accuracies=(*trial.accuracies, (epochs, self.state.found[key])))
+def _key(trial: Trial, epochs: int) -> str:
+    return f"{trial.variant} {trial.recipe} {epochs}"
+
+
+def _judged(trial: Trial, epochs: int, accuracy: float) -> Trial:
+    return replace(trial, accuracies=(*trial.accuracies, (epochs, accuracy)))
 
 
 def _last(trial: Trial) -> float:
