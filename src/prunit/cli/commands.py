@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prunit.cli import benching, evaluating, running, serving, sparse
+from prunit.cli import benching, devices, evaluating, running, serving, sparse
 from prunit.cli.checking import (
-    built_for,
     check_build,
     check_plan,
     check_replaces,
@@ -29,7 +28,6 @@ from prunit.cli.options import (
     Device,
     Download,
     FineTune,
-    Fleet,
     GpusPerTrial,
     ImageSize,
     Jobs,
@@ -51,14 +49,12 @@ from prunit.cli.options import (
     Subset,
     Targets,
     TaskName,
-    Threads,
     Time,
     TrainedWeights,
     WeightsKey,
     config_of,
     dataset_of,
 )
-from prunit.errors import harmless
 from prunit.version import VERSION
 
 if TYPE_CHECKING:
@@ -316,55 +312,6 @@ def inspect(
 
 
 @app.command()
-def layers(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="As for build.")],
-    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("layers.json"),
-    shape: Annotated[str, typer.Option("--input", help="Image shape C×H×W.")] = "3x32x32",
-    classes: Annotated[int, typer.Option(help="Classes.")] = 10,
-) -> None:
-    """Write down a model's layers, for a device to measure with probe-device."""
-    check_writable(out, "layers.json")
-    built_for(model, shape, classes)
-    from prunit.cli.devices import layers_of_model
-
-    found = layers_of_model(model, shape, classes)
-    found.write(out)
-    typer.echo(harmless(f"{len(found.layers)} layers of {found.model}: {out}"))
-    typer.echo(harmless(f"next, on the device: prunit probe-device {out}"))
-
-
-@app.command("probe-device")
-def probe_device(
-    files: Annotated[list[Path], typer.Argument(metavar="LAYERS…", help="Files that prunit layers wrote.")],
-    out: Annotated[
-        Path | None, typer.Option(help="The profile to write; of a fleet the folder.", show_default="profile.json")
-    ] = None,
-    threads: Threads = 1,
-    fleet: Fleet = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Of a fleet: measure again what is there.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Measure what layers take on this device at many widths, for budgets such as latency=5ms@profile.json.
-
-    Needs no torch. Takes some seconds for each kind of layer. With --fleet the devices of a list measure, each reached
-    by ssh, all at the same time; PROFILES/NAME.json is what comes of each.
-    """
-    if fleet is not None:
-        from prunit.cli.fleets import probe_all
-
-        raise typer.Exit(probe_all(files, fleet, out or Path("profiles"), threads, fresh=fresh, as_json=as_json))
-    out = out or Path("profile.json")
-    check_writable(out, "profile.json")
-    from prunit.cli import devices, show
-
-    profile = devices.probe(files, out, threads)
-    if as_json:
-        typer.echo(profile.model_dump_json(indent=1))
-    else:
-        show.profile(profile, out)
-
-
-@app.command()
 def models(as_json: AsJson = False) -> None:
     """List the reference models, one line each."""
     from prunit.cli import show
@@ -399,6 +346,8 @@ def methods(as_json: AsJson = False) -> None:
 
 for each in (
     benching.bench,
+    devices.layers,
+    devices.probe_device,
     sparse.ladder,
     sparse.shrink,
     evaluating.evaluate,
