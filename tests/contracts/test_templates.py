@@ -27,7 +27,7 @@ from tests.export import toynets
 IMAGES = {name: net for name, (net, example) in nets.NETS.items() if example.ndim == 4 and name != "unet"}
 LARGE = {
     "timm:mobilenetv3_small_100": 1,  # gates
-    "timm:convnext_atto": 1,  # layer norms
+    "timm:convnext_atto": 0,  # layer norms, whose numbers may follow one of two groups that are cut alike
     "torchvision:densenet121": 1,  # concatenations
     "torchvision:shufflenet_v2_x0_5": 0,  # which of many equal widths its numbers follow is in doubt
 }
@@ -104,9 +104,7 @@ def test_the_zoo(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
 def test_networks_of_timm_and_torchvision(
     name: str, from_template: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    computed = "convnext" in name
-    model, example = zoo.load(name, image_size=96), torch.zeros(1, 3, 96, 96)
-    found = carried(model, example, tmp_path, caplog, sizes_computed=computed)
+    found = carried(zoo.load(name, image_size=96), torch.zeros(1, 3, 96, 96), tmp_path, caplog)
     assert found == from_template
 
 
