@@ -48,16 +48,15 @@ def image_folder(folder: Path, *, known: Sequence[str] | None = None, train: boo
     judged = val or test
     if trained is None and judged is None and len(held) > 1 and all(_holds_images(folder / name) for name in held):
         classes = tuple(known or held)
-        parts = {WHOLE: _by_class(folder, held, classes)}
-        return arranged(parts, classes, _NAME, folder, notes=_beside(folder), train=train)
+        whole = {WHOLE: _by_class(folder, held, classes)}
+        return arranged(whole, classes, _NAME, folder, notes=_beside(folder), train=train)
     if trained is None and (train or judged is None):
         raise DataError(f"'{folder}' has no 'train' folder (it holds {some_folders(held)}); expected {LAYOUT}")
     own = folders_in(folder / (trained or judged or ""), LAYOUT)
     if len(own) < 2 and not known:
         what = folder / (trained or judged or "")
         raise DataError(f"'{what}' should hold two class folders or more and holds {some_folders(own)}")
-    classes = tuple(known or own)
-    parts = {}
+    classes, parts = tuple(known or own), dict[str, Files]()
     if trained is not None and judged is not None:
         _same_classes(folder, trained, judged, own)
     for part, name in (("train", trained), ("val" if val else "test", judged)):
