@@ -115,7 +115,25 @@ def speed(result: Result) -> str:
         f"{table(first, totals)}\n\nHow many times faster, in brackets in pairs:\n\n{table(faster, ratios)}"
         f"\n\nThe parts in milliseconds, and the parameters left:\n\n{table(second, parts)}"
         f"\n\nResidual networks of so many convolutions, 16 channels wide (median of 5):\n\n{table(third, deep)}"
+        f"{_by_build(result)}"
     )
+
+
+def _by_build(result: Result) -> str:
+    """The trace beside that of an earlier build, each in a process of its own; '' where none was measured."""
+    rows = [
+        (
+            row["title"],
+            *("{median:.1f} ({min:.1f} to {max:.1f})".format(**builds[name]) for name in ("now", "earlier")),
+            f"**{row['trace_times_earlier']['of_medians']:.1f}**",
+        )
+        for row in result["rows"]
+        if (builds := row.get("trace_ms_by_build"))
+    ]
+    if not rows:
+        return ""
+    head = ("model", "trace, ms", "of an earlier build, ms", "times faster")
+    return f"\n\nThe trace beside an earlier build's, each in a process of its own:\n\n{table(head, rows)}"
 
 
 _TIMES_FASTER: Final = {
