@@ -2,7 +2,7 @@
 
 The smallest variant over 1, 16 and 64 connections, binary tensors and JSON. All servers hold the same model file in
 ONNX Runtime with one thread; they stand idle while one of them is asked, and take turns. The engine alone computes
-batches of its best size in a loop.
+batches of its best size in a loop. Ray's own processes are never idle: measure Ray Serve in a run of its own.
 """
 
 import importlib.metadata
