@@ -223,6 +223,8 @@ def error_of(told: Mapping[str, str], piece: Piece | None) -> Exception:
 def _environment(threads: int) -> dict[str, str]:
     """Ours, where the same prunit is found, with as many threads as a training has."""
     here = str(Path(errors.__file__).resolve().parents[1])
-    path = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
+    # What the user's file imports lies where this process looked for it: beside a script, where a test runner says.
+    own = [entry for entry in sys.path if entry and not entry.startswith((sys.prefix, sys.base_prefix))]
+    path = os.pathsep.join(dict.fromkeys([here, *own]))
     limits = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     return {**os.environ, **limits, "PYTHONPATH": path}
