@@ -216,7 +216,18 @@ def serving(result: Result) -> str:
     ]
     texts += _held(parts.get("held", []), target)
     texts += [_endurance(row) for row in parts.get("endurance", ())]
-    return "\n\n".join([*texts, *_front(parts.get("front", []), result["config"])])
+    return "\n\n".join([*texts, *_front(parts.get("front", []), result["config"]), *_when(result["config"])])
+
+
+def _when(config: Result) -> list[str]:
+    """At which commit each part was measured, where a file has parts of several runs."""
+    by_commit: dict[str, list[str]] = {}
+    for part, told in config.get("parts", {}).items():
+        by_commit.setdefault(told["commit"], []).append(part)
+    if len(by_commit) < 2:
+        return []
+    said = "; ".join(f"{', '.join(names)} at commit {commit}" for commit, names in by_commit.items())
+    return [f"Parts of several runs: {said}."]
 
 
 def _held(rows: Sequence[Result], target_ms: float) -> list[str]:

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -100,7 +100,7 @@ def _load(
 class _Repeated(threading.Thread):
     """Does one thing again and again, at a steady pace."""
 
-    def __init__(self, over: threading.Event, every_s: float, act: Any) -> None:
+    def __init__(self, over: threading.Event, every_s: float, act: Callable[[int], None]) -> None:
         super().__init__()
         self._over, self._every_s, self._act = over, every_s, act
         self.done, self.failed = 0, 0

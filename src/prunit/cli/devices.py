@@ -79,11 +79,9 @@ def probe(files: Sequence[Path], out: Path, threads: int) -> "DeviceProfile":
     """The profile of this device for the layers in these files; it is written to `out`."""
     from prunit.cli.progress import Bars
     from prunit.edge.measuring.probe_layers import LayerProbe, probe_layers
-    from prunit.edge.measuring.profile import LayerList, LayerShape
+    from prunit.edge.measuring.profile import LayerList
 
-    shapes: list[LayerShape] = []
-    for file in files:
-        shapes += LayerList.read(file).layers
+    shapes = LayerList.read_all(files).layers
     with Bars() as bars:
         profile = probe_layers(
             shapes, LayerProbe(threads=threads), on_point=lambda done, total: bars.tell("device", "probe", done, total)

@@ -8,7 +8,7 @@ import typer
 
 from prunit.cli.safe import harmless
 from prunit.edge.measuring.fleet import Probed, probe_fleet, read_fleet
-from prunit.edge.measuring.profile import LayerList, LayerShape
+from prunit.edge.measuring.profile import LayerList
 from prunit.errors import ConfigError, FileError
 
 
@@ -19,11 +19,8 @@ def probe_all(files: Sequence[Path], fleet: Path, folder: Path, threads: int, *,
     if folder.is_file():
         raise FileError(f"--out {folder}: it is a file; of a fleet it is the folder of the profiles")
     devices = read_fleet(fleet)
-    shapes: list[LayerShape] = []
-    for file in files:
-        shapes += LayerList.read(file).layers
-    layers = LayerList(model=", ".join(map(str, files)), layers=tuple(shapes))
-    typer.echo(harmless(f"{len(devices)} devices measure {len(shapes)} layers, into {folder}"), err=True)
+    layers = LayerList.read_all(files)
+    typer.echo(harmless(f"{len(devices)} devices measure {len(layers.layers)} layers, into {folder}"), err=True)
     found = probe_fleet(devices, layers, folder, fresh=fresh, on_device=lambda one: typer.echo(_line(one), err=True))
     if as_json:
         told = [{"name": f.device.name, "file": str(f.file), "new": f.new, "problem": f.problem} for f in found]

@@ -35,6 +35,7 @@ from prunit.recipe.lowering import lowered
 from prunit.recipe.opening import configured, opened
 from prunit.recipe.padding import Padding, again, with_origin, without_zeros
 from prunit.recipe.places.asked import executor_for
+from prunit.recipe.places.benches import OfWork
 from prunit.recipe.places.handed import Handed, handed_for
 from prunit.recipe.places.pieces import Executor, Here, Piece
 from prunit.recipe.places.threads import keep, told, working
@@ -144,10 +145,9 @@ def smallest_dropped(model: nn.Module, names: list[str], masks: Masks, fraction:
 
 
 @dataclass(frozen=True)
-class _Climb:
+class _Climb(OfWork):
     """The trainings of a ladder; each leaves its weights and its epochs in the folder's state."""
 
-    work: Work
     names: list[str]
     """Of the weights of which single ones may go."""
     rewind: int
@@ -155,18 +155,6 @@ class _Climb:
     translation: Translation | None = None
     """What exporting the dense model gave, if that was done."""
     watches: Watches | None = None
-
-    @property
-    def folder(self) -> Path:
-        return self.work.folder
-
-    @property
-    def dataset(self) -> Dataset:
-        return self.work.dataset
-
-    @property
-    def progress(self) -> Progress:
-        return self.work.progress
 
     def do(self, piece: Piece) -> None:
         """As `Bench.do`: the dense model's training, or that of one density by the mask of a score."""

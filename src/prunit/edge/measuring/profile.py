@@ -6,7 +6,7 @@ every model that is made of such layers. Times are not smooth in the number of c
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar, cast
 
@@ -90,6 +90,12 @@ class LayerList(Record):
     def read(path: Path) -> "LayerList":
         """The list in a file; `FileError` if it is none."""
         return _read(path, LayerList, "a list of layers", "prunit layers MODEL")
+
+    @staticmethod
+    def read_all(paths: Sequence[Path]) -> "LayerList":
+        """The lists in several files as one; `FileError` as for `read`."""
+        shapes = [shape for path in paths for shape in LayerList.read(path).layers]
+        return LayerList(model=", ".join(map(str, paths)), layers=tuple(shapes))
 
     def write(self, path: Path) -> None:
         """As JSON, whole or not at all: a line for each layer."""

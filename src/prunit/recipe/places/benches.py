@@ -27,11 +27,10 @@ EXPORT: Final = "export"
 
 
 @dataclass(frozen=True)
-class VariantBench:
-    """Trains and exports variants whose plans lie in the folder of a build."""
+class OfWork:
+    """What a bench says of the work whose steps its pieces are."""
 
     work: Work
-    budgets: Mapping[str, Budget | None]
 
     @property
     def folder(self) -> Path:
@@ -47,6 +46,13 @@ class VariantBench:
     def progress(self) -> Progress:
         """Of the build."""
         return self.work.progress
+
+
+@dataclass(frozen=True)
+class VariantBench(OfWork):
+    """Trains and exports variants whose plans lie in the folder of a build."""
+
+    budgets: Mapping[str, Budget | None]
 
     def do(self, piece: Piece) -> None:
         """'train': weights and epochs; 'export': the model, its self-test and its record."""

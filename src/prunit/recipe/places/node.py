@@ -42,7 +42,7 @@ def done(
     from prunit.recipe.places.worker import failure, outcome
     from prunit.recipe.places.written import Written, alone
 
-    piece = Piece(**{**asked, "after": tuple(asked["after"])})
+    piece = Piece.of(asked)
     written = Written(pathlib.Path(said))
     try:
         with alone(pathlib.Path(said).with_suffix("")):

@@ -32,7 +32,7 @@ from prunit.recipe.folder import STATE
 from prunit.recipe.places import node
 from prunit.recipe.places.asked import LOCAL, check_answers
 from prunit.recipe.places.handed import packed, task_name
-from prunit.recipe.places.pieces import Bench, Piece, Run
+from prunit.recipe.places.pieces import Bench, Piece, Run, next_of
 from prunit.recipe.places.processes import error_of
 from prunit.version import VERSION
 
@@ -205,8 +205,7 @@ class _Tasks:
     def _hand_out(self, waiting: list[Piece]) -> None:
         limit = self.place.jobs or math.inf
         while len(self.running) < limit:
-            undone = {p.key for p in (*waiting, *(task.piece for task in self.running.values()))}
-            ready = next((piece for piece in waiting if not undone.intersection(piece.after)), None)
+            ready = next_of(waiting, (task.piece for task in self.running.values()))
             if ready is None:
                 break
             waiting.remove(ready)
@@ -223,12 +222,11 @@ class _Tasks:
             self.handed = (handed.as_dict(), about, list(arrays), references)
         told, about, names, references = self.handed
         piece = task.piece
-        asked = {"kind": piece.kind, "name": piece.name, "arguments": dict(piece.arguments), "after": piece.after}
         # Ray itself would repeat a task that left by sys.exit; who repeats what is for `_came_of` to say.
         remote = ray.remote(node.done).options(
             num_cpus=self.place.cpus, num_gpus=self.place.gpus, max_retries=0, name=f"prunit {piece.key}"
         )
-        self.running[remote.remote(told, about, names, asked, str(task.said), *references)] = task
+        self.running[remote.remote(told, about, names, piece.as_dict(), str(task.said), *references)] = task
 
     def _came_of(self, reference: Any, task: _Task) -> bool:
         """Whether the piece is done; an error of its own is raised, a lost process or node is one attempt less."""

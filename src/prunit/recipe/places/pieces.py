@@ -1,8 +1,8 @@
 """Pieces of work that may be done anywhere: each reads files of a folder, and leaves files there."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -30,6 +30,21 @@ class Piece:
         """What tells it from the other pieces of a folder."""
         recipe = self.arguments.get("recipe", "")
         return f"{self.kind} {self.name}" + (f" {recipe}" if recipe else "")
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> "Piece":
+        """That of which `as_dict` told, through JSON or not."""
+        return cls(**{**told, "after": tuple(told["after"])})
+
+
+def next_of(waiting: Sequence[Piece], busy: Iterable[Piece]) -> Piece | None:
+    """The first piece that waits for none of those that wait or are being done."""
+    undone = {piece.key for piece in (*waiting, *busy)}
+    return next((piece for piece in waiting if not undone.intersection(piece.after)), None)
 
 
 class Bench(Protocol):

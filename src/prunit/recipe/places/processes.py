@@ -25,7 +25,7 @@ from prunit.errors import PrunitError, WorkerError, harmless
 from prunit.recipe.config import validated
 from prunit.recipe.folder import STATE
 from prunit.recipe.places.handed import packed, task_name, write_arrays
-from prunit.recipe.places.pieces import Bench, Piece, Run
+from prunit.recipe.places.pieces import Bench, Piece, Run, next_of
 
 _PATIENCE_S: Final = 10.0
 """How long a process may take to tidy up when it is told to stop."""
@@ -97,8 +97,7 @@ class _Pool:
         for place in range(1, self.jobs + 1):
             if place in busy:
                 continue
-            undone = {piece.key for piece in (*waiting, *busy.values())}
-            ready = next((piece for piece in waiting if not undone.intersection(piece.after)), None)
+            ready = next_of(waiting, busy.values())
             if ready is None:
                 if place in self.workers:
                     self.bench.progress.waits(place)
@@ -151,8 +150,7 @@ class _Worker:
 
     def send(self, piece: Piece) -> None:
         """Have a piece done."""
-        told = {"kind": piece.kind, "name": piece.name, "arguments": dict(piece.arguments), "after": piece.after}
-        self._write(json.dumps(told).encode() + b"\n")
+        self._write(json.dumps(piece.as_dict()).encode() + b"\n")
 
     def stop(self) -> None:
         """Let it tidy up and end."""

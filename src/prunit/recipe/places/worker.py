@@ -111,7 +111,7 @@ def _serve(lines: "queue.Queue[str]", tell: Tell) -> None:
         tell(failure(error))
         return
     while True:
-        tell(outcome(bench, Piece(**json.loads(lines.get()))))
+        tell(outcome(bench, Piece.of(json.loads(lines.get()))))
 
 
 def _bench(first: Mapping[str, Any], tell: Tell) -> Bench:
