@@ -59,7 +59,7 @@ def publish(
 
     An older one there is replaced in one step, at the end, and then removed. `extras` are further files by name. Raises
     `PortfolioError` where a file here is not the manifest's, `FileError` where the store refuses: what was there is as
-    it was then, and what was sent is removed.
+    it was then.
     """
     folder = Path(folder)
     portfolio = Portfolio.read(folder)
@@ -67,24 +67,35 @@ def publish(
         raise PortfolioError(f"'{folder}' is not sent: {wrong[0]}")
     check_target(address)
     store, place = Store.open(address), f"files-{uuid4().hex[:16]}"
-    files = {path: inside(folder, path) for path in _files_of(portfolio)}
+    own = _place_of(portfolio)  # of one that was brought here
+    files = {_below(own, path): inside(folder, path) for path in _files_of(portfolio)}
     files |= {name: path for name in EXTRAS if (path := folder / name).is_file()} | dict(extras or {})
-    there = _moved(portfolio, lambda path: f"{place}/{path}")
+    there = _moved(portfolio, lambda path: f"{place}/{_below(own, path)}")
     try:
         for done, (path, file) in enumerate(files.items()):
             if on_file:
                 on_file(path, done, len(files))
             store.send(file, f"{place}/{path}")
         before = store.read(MANIFEST)
-        store.put(MANIFEST, there.text().encode())
     except BaseException:
-        # The store may have done what it then failed to confirm: only what no manifest names may go.
         with suppress(FileError):
-            if _place_in(store.read(MANIFEST)) != place:
-                store.remove_folder(place)
+            store.remove_folder(place)
         raise
+    try:
+        store.put(MANIFEST, there.text().encode())
+    except FileError:
+        # A store may have done what it then failed to confirm, or yet do it: the files stay, and it is asked.
+        if not _stands(store, place):
+            raise
     _tidy(store, place, _place_in(before))
     return there
+
+
+def _stands(store: Store, place: str) -> bool:
+    """Whether the manifest there names the files in a place; not, where that cannot be read."""
+    with suppress(FileError):
+        return _place_in(store.read(MANIFEST)) == place
+    return False
 
 
 def _tidy(store: Store, place: str, before: str) -> None:
@@ -97,7 +108,8 @@ def _tidy(store: Store, place: str, before: str) -> None:
             store.remove_folder(before)
     with suppress(FileError):
         for name in store.names():
-            if _PLACE.fullmatch(name) and name != place and store.age_s(name) > _FORGOTTEN_S:
+            ours = _PLACE.fullmatch(name) or leftover(name)
+            if ours and name != place and store.age_s(name) > _FORGOTTEN_S:
                 store.remove_folder(name)
 
 
@@ -188,6 +200,11 @@ def _place_of(portfolio: Portfolio) -> str:
     return only if _PLACE.fullmatch(only) else ""
 
 
+def _below(place: str, path: str) -> str:
+    """A path as seen from one of our folders, if it has one."""
+    return path.removeprefix(f"{place}/") if place else path
+
+
 def _files_of(portfolio: Portfolio) -> dict[str, str]:
     """The SHA-256 of each file that a manifest names, by its path; two variants may have one in common."""
     found: dict[str, str] = {}
@@ -206,8 +223,8 @@ def _visit(value: Any, to: Callable[[str, str], str]) -> Any:
         case StoredFile():
             return value.model_copy(update={"path": to(value.path, value.sha256)})
         case Artifact():
-            test = to(value.self_test, value.self_test_sha256)
-            return value.model_copy(update={"path": to(value.path, value.sha256), "self_test": test})
+            own = to(value.path, value.sha256)
+            return value.model_copy(update={"path": own, "self_test": to(value.self_test, value.self_test_sha256)})
         case Record():
             return value.model_copy(update={name: _visit(field, to) for name, field in value})
         case tuple():
