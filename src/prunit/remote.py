@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from prunit.errors import ConfigError, FileError, MissingExtraError, harmless
 
-_ADDRESS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_ADDRESS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]+://")
 _WORN: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(?!/)(.*)")
 """An address that went through `Path`, which makes one '/' of two; a drive of Windows has one letter."""
 _SECRET: Final = re.compile(r"://[^/@\s]*@")
@@ -32,6 +32,14 @@ def meant_by(path: Path) -> str:
     """The address that a path was made of, '' for any other path: `Path("s3://b/x")` is `s3:/b/x`."""
     worn = _WORN.fullmatch(path.as_posix())
     return f"{worn[1]}://{worn[2]}" if worn else ""
+
+
+def hint_for(path: Path) -> str:
+    """What to do with a path that was an address, where a folder of this machine is needed; '' for any other path."""
+    address = shown(meant_by(path))
+    return (
+        address and f"'{address}' is an address, and this needs a folder: 'prunit install {address} DIR' brings it here"
+    )
 
 
 def shown(text: str) -> str:

@@ -93,9 +93,7 @@ def _brought(source: str, into: Path | None) -> Path:
 
     if not is_address(source):
         if into is not None:
-            raise ConfigError(
-                f"{into}: only what lies at an address (s3://…) is brought to a folder; '{source}' is one"
-            )
+            raise ConfigError(f"'{source}' is a folder already, and only an address (s3://…) is brought to '{into}'")
         return Path(source)
     if into is None:
         raise ConfigError(f"name the folder to bring it to: prunit install {shown(source)} DIR")

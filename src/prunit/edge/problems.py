@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from prunit.edge.records import Record
 from prunit.errors import PortfolioError, unknown
-from prunit.remote import Store, meant_by, shown
+from prunit.remote import Store, hint_for
 
 
 def text_of(path: Path) -> str:
@@ -16,10 +16,8 @@ def text_of(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
-        if address := shown(meant_by(path.parent)):
-            raise PortfolioError(
-                f"'{address}' is an address, and this needs a folder: 'prunit install {address} DIR' brings it here"
-            ) from None
+        if hint := hint_for(path.parent):
+            raise PortfolioError(hint) from None
         if path.parent.is_file():
             raise PortfolioError(
                 f"'{path.parent}' is no portfolio: it is a file; name the folder that holds {path.name}"

@@ -35,7 +35,9 @@ class Out:
         if is_address(out):
             return cls(Path(work) if work else Path(PLACE) / _name_of(str(out)), str(out))
         if meant_by(Path(out)):
-            raise ConfigError(f"a Path cannot hold an address: give '{shown(meant_by(Path(out)))}' as text")
+            raise ConfigError(
+                f"'{out}' lacks a '/' to be an address (a Path drops one): give '{shown(meant_by(Path(out)))}' as text"
+            )
         if work is not None:
             raise ConfigError(
                 f"work={work} (--work) is where to work for an address (--out s3://…): --out {out} is a folder"
