@@ -11,8 +11,9 @@ import pytest
 
 from prunit.edge.portfolio import MANIFEST, Portfolio
 from prunit.edge.publishing import check_target, fetch, publish
+from prunit.edge.switching.reload import ReloadingSwitcher
 from prunit.errors import ConfigError, FileError, PortfolioError
-from tests.edge.folders import portfolio_in
+from tests.edge.folders import X_BCHW, gives, portfolio_in
 from tests.edge.stores import Fault, Folders, Objects
 
 OLD, NEW = {"large": 4.0, "small": 1.0}, {"large": 4.0, "tiny": 0.5}
@@ -175,6 +176,26 @@ def test_a_newer_one_takes_its_place_here_while_the_older_one_can_be_read(
     assert first.verify(here) != []
 
 
+def test_a_folder_is_replaced_under_what_answers_from_it(
+    store: type[Folders], old: Path, new: Path, tmp_path: Path
+) -> None:
+    here = tmp_path / "here"
+    publish(old, address(store))
+    fetch(address(store), here)
+    with ReloadingSwitcher(here, start="large") as switcher:
+        assert not switcher.changed()
+        publish(new, address(store))
+        fetch(address(store), here)
+        assert gives(switcher.run(X_BCHW).output, X_BCHW, "large")
+        assert switcher.switch("small").wait(10)  # of the one before, which was not open yet
+        assert gives(switcher.run(X_BCHW).output, X_BCHW, "small")
+        assert switcher.switch("large").wait(10)
+        assert switcher.changed()
+        assert {variant.name for variant in switcher.reload().variants} == set(NEW)
+        assert gives(switcher.run(X_BCHW).output, X_BCHW, "large")
+        assert [event for event in switcher.events if event.kind == "refused"] == []
+
+
 def test_a_damaged_one_is_refused_and_the_one_here_stays(
     store: type[Folders], old: Path, new: Path, tmp_path: Path
 ) -> None:
@@ -201,6 +222,13 @@ def test_files_that_are_not_the_manifests_are_not_sent(store: type[Folders], old
     (old / "small.onnx").write_bytes(b"other")
     with pytest.raises(PortfolioError, match=r"is not sent: variant 'small': 'small\.onnx' has 5 bytes"):
         publish(old, address(store))
+    assert store.store == {}
+
+
+def test_a_name_that_drivers_take_for_a_pattern_is_not_sent(store: type[Folders], tmp_path: Path) -> None:
+    portfolio_in(tmp_path / "odd", {"a[1]": 1.0})
+    with pytest.raises(PortfolioError, match=r"is not sent: drivers take the name 'a\[1\]\.onnx' for a pattern"):
+        publish(tmp_path / "odd", address(store))
     assert store.store == {}
 
 

@@ -65,11 +65,13 @@ def publish(
     portfolio = Portfolio.read(folder)
     if wrong := portfolio.verify(folder):
         raise PortfolioError(f"'{folder}' is not sent: {wrong[0]}")
-    check_target(address)
-    store, place = Store.open(address), f"files-{uuid4().hex[:16]}"
     own = _place_of(portfolio)  # of one that was brought here
     files = {_below(own, path): inside(folder, path) for path in _files_of(portfolio)}
     files |= {name: path for name in EXTRAS if (path := folder / name).is_file()} | dict(extras or {})
+    if odd := next((path for path in files if set(path) & set("*?[]")), ""):
+        raise PortfolioError(f"'{folder}' is not sent: drivers take the name '{odd}' for a pattern; rename its variant")
+    check_target(address)
+    store, place = Store.open(address), f"files-{uuid4().hex[:16]}"
     there = _moved(portfolio, lambda path: f"{place}/{_below(own, path)}")
     try:
         for done, (path, file) in enumerate(files.items()):
