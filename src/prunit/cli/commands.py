@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,6 +53,7 @@ from prunit.cli.options import (
     Time,
     TrainedWeights,
     WeightsKey,
+    Work,
     config_of,
     dataset_of,
 )
@@ -85,7 +87,8 @@ def build(
     data: DataName = None,
     task: TaskName = None,
     budget: Budgets = None,
-    out: Annotated[Path, typer.Option(help="Folder of the portfolio.")] = Path("portfolio"),
+    out: Annotated[str, typer.Option(help="Folder of the portfolio, or an address: s3://bucket/NAME.")] = "portfolio",
+    work: Work = None,
     data_dir: DataDir = None,
     download: Download = False,
     skip_broken: SkipBroken = False,
@@ -136,9 +139,12 @@ def build(
         targets=target,
     )
     chosen, places = config_of(options, config, settings), Places(jobs, ray, cpus_per_trial, gpus_per_trial)
-    check_build(chosen, out, resume=resume, places=places)
+    from prunit.recipe.outs import Out
+
+    into = Out.of(out, work)
+    check_build(chosen, into, resume=resume, places=places)
     listing = listed(chosen, data_dir, download)
-    from prunit.cli import show
+    from prunit.cli import sending
     from prunit.cli.progress import Bars
 
     with Bars() as bars:
@@ -147,8 +153,10 @@ def build(
 
         bars.wait(f"reading {chosen.data}")
         dataset = dataset_of(chosen, data_dir, download, listing)
-        portfolio = run(chosen.model, dataset, out, config=chosen, resume=resume, on_step=bars, jobs=places.opened())
-    show.result(portfolio, out, as_json=as_json)
+        portfolio = run(
+            *(chosen.model, dataset, out), config=chosen, resume=resume, on_step=bars, jobs=places.opened(), work=work
+        )
+    sending.result(portfolio, into.folder, into.shown_address, as_json=as_json)
 
 
 @app.command()
@@ -164,7 +172,11 @@ def sweep(
             " (default: reconvene, reconvene:emptied, uniform, complexity:pa, complexity:fa)"
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the trials, and of the portfolio in it.")] = Path("sweep"),
+    out: Annotated[
+        str,
+        typer.Option(help="Folder of the trials, and of the portfolio in it; or an address, as for build."),
+    ] = "sweep",
+    work: Work = None,
     data_dir: DataDir = None,
     download: Download = False,
     epochs: Annotated[int | None, typer.Option(help="Epochs of what is trained in full. (default: 30)")] = None,
@@ -196,11 +208,13 @@ def sweep(
     )
     chosen, places = config_of(options, config, settings), Places(jobs, ray, cpus_per_trial, gpus_per_trial)
     from prunit.recipe.entrants import DEFAULT_RECIPES, PORTFOLIO
+    from prunit.recipe.outs import Out
 
     names = [name.strip() for name in recipes.split(",")] if recipes else DEFAULT_RECIPES
-    check_sweep(chosen, names, out, eta=eta, held_out=held_out, resume=resume, places=places)
+    into = Out.of(out, work)
+    check_sweep(chosen, names, into, eta=eta, held_out=held_out, resume=resume, places=places)
     listing = listed(chosen, data_dir, download)
-    from prunit.cli import show
+    from prunit.cli import sending, show
     from prunit.cli.progress import Bars
 
     with Bars() as bars:
@@ -218,12 +232,12 @@ def sweep(
             resume=resume,
             on_step=bars,
             jobs=places.opened(),
+            work=work,
         )
-    if as_json:
-        typer.echo(json.dumps(show.sweep_json(found, out / PORTFOLIO), indent=2))
-    else:
+    if not as_json:
         show.trials(found)
-        show.portfolio(found.portfolio, out / PORTFOLIO)
+    trials = {"trials": [asdict(trial) for trial in found.trials]}
+    sending.result(found.portfolio, into.folder / PORTFOLIO, into.shown_address, as_json=as_json, more=trials)
 
 
 @app.command()

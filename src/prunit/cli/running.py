@@ -34,15 +34,20 @@ RequestKb = Annotated[float, typer.Option("--request-kb", help="Kilobytes that t
 
 
 def install(
-    folder: Folder,
+    source: Annotated[str, typer.Argument(metavar="DIR", help="A portfolio folder, or an address: s3://bucket/NAME.")],
+    into: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="For an address: the folder to bring the portfolio to.")
+    ] = None,
     cache: CacheDir = None,
     engine: EngineName = None,
     as_json: AsJson = False,
 ) -> None:
     """Bring the variants into the form that this device opens fastest; done by itself on first use otherwise.
 
-    Each in the engine that was measured to be its best here, see prunit bench --engines.
+    Each in the engine that was measured to be its best here, see prunit bench --engines. A portfolio at an address is
+    brought here first, whole or not at all; an older one in that folder is replaced then.
     """
+    folder = _brought(source, into)
     from prunit.cli.progress import Bars
     from prunit.edge.install import Installed, place_of
     from prunit.edge.install import install as run
@@ -80,6 +85,24 @@ def install(
     for variant, reason in failed.items():
         typer.echo(harmless(f"{variant} stays as it is: {reason}"))
     typer.echo(harmless(f"in {place}"))
+
+
+def _brought(source: str, into: Path | None) -> Path:
+    """The folder of a portfolio, after it was brought there if it lies at an address."""
+    from prunit.remote import is_address, shown
+
+    if not is_address(source):
+        if into is not None:
+            raise ConfigError(f"'{source}' is a folder already, and only an address (s3://…) is brought to '{into}'")
+        return Path(source)
+    if into is None:
+        raise ConfigError(f"name the folder to bring it to: prunit install {shown(source)} DIR")
+    from prunit.cli.progress import Bars
+    from prunit.edge.publishing import fetch
+
+    with Bars() as bars:
+        fetch(source, into, on_file=lambda name, done, total: bars.tell("all", "fetch", done, total, name))
+    return into
 
 
 def simulate(
