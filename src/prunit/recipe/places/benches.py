@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ from prunit.graph import ChannelGraph, trace
 from prunit.recipe.config import BuildConfig, validated
 from prunit.recipe.effort import Pacer
 from prunit.recipe.folder import intact_variant, read_history, read_plan
-from prunit.recipe.places.handed import Handed, handed_for
+from prunit.recipe.places.handed import Arrays, Handed, handed_for, unpacked
 from prunit.recipe.places.pieces import Bench, Piece, Run
 from prunit.recipe.progress import Progress
 from prunit.recipe.request import check_request
@@ -115,8 +116,16 @@ def made_variants(bench: VariantBench, names: Sequence[str], pacer: Pacer, run: 
     return [variants[name] for name in names]
 
 
-def bench_of(handed: Handed, dataset: Dataset, progress: Progress) -> Bench:
-    """The bench made anew; `ConfigError` where the model is another one here."""
+def bench_again(handed: Handed, about: Mapping[str, Any], arrays: Arrays, progress: Progress) -> Bench:
+    """The bench made anew, its images from `packed`; `ConfigError` where the model is another one here."""
+    module, _, function = handed.kind.partition(":")
+    if function:
+        bench: Bench = getattr(import_module(module), function)(handed, progress)
+        return bench
+    return _with_model(handed, unpacked(about, arrays), progress)
+
+
+def _with_model(handed: Handed, dataset: Dataset, progress: Progress) -> Bench:
     config = validated(handed.config)
     source = Source.of(handed.model, dataset, seed=config.seed, start=config.start)
     dense = source.make()
@@ -148,8 +157,6 @@ def _of(
     progress: Progress,
 ) -> Bench:
     """That of a sweep or a ladder, which are above this module."""
-    from importlib import import_module
-
     bench: Bench = import_module(f"prunit.recipe.{module}").bench_again(
         handed, config, dataset, source, graph, progress
     )

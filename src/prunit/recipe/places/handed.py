@@ -15,7 +15,8 @@ from torch import Tensor
 
 from prunit.batches import Dataset, Split
 from prunit.errors import ConfigError
-from prunit.recipe.config import BuildConfig
+from prunit.recipe.config import BuildConfig, validated
+from prunit.recipe.places.pieces import Bench
 from prunit.recipe.source import Source, digest_of_weights, task_of
 from prunit.tasks import Task
 from prunit.zoo.data.streamed import ImageFiles
@@ -27,8 +28,8 @@ Arrays = dict[str, npt.NDArray[Any]]
 class Handed:
     """Settings that a bench is made of, in plain values that JSON has.
 
-    `kind` says which bench ('build', 'sweep', 'ladder'), `more` what only that one needs. `home` is the working folder
-    by which names of files are meant.
+    `kind` says which bench ('build', 'sweep', 'ladder', or MODULE:FUNCTION that makes another one), `more` what only
+    that one needs. `home` is the working folder by which names of files are meant.
     """
 
     kind: str
@@ -128,6 +129,13 @@ def packed(dataset: Dataset, task: str) -> tuple[dict[str, Any], Arrays]:
         "parts": parts,
     }
     return about, arrays
+
+
+def images_of(bench: Bench, handed: Handed) -> tuple[dict[str, Any], Arrays]:
+    """The data set of a bench as `packed`; nothing where its pieces find their own."""
+    if bench.dataset is None:
+        return {}, {}
+    return packed(bench.dataset, task_name(validated(handed.config), bench.dataset))
 
 
 def unpacked(about: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Dataset:

@@ -65,8 +65,8 @@ def _bench(handed: dict[str, Any], about: dict[str, Any], arrays: dict[str, Any]
     import numpy as np
     import torch
 
-    from prunit.recipe.places.benches import bench_of
-    from prunit.recipe.places.handed import Handed, unpacked
+    from prunit.recipe.places.benches import bench_again
+    from prunit.recipe.places.handed import Handed
     from prunit.recipe.places.worker import Logged, Reporting
 
     told = Handed(**handed)
@@ -80,4 +80,4 @@ def _bench(handed: dict[str, Any], about: dict[str, Any], arrays: dict[str, Any]
     logger.addHandler(Logged(lambda message: progress.tell(message)))
     # Ray's arrays are shared by all tasks of the node, and torch would write into them.
     own = {name: np.array(array) for name, array in arrays.items()}
-    return bench_of(told, unpacked(about, own), progress)
+    return bench_again(told, about, own, progress)

@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shutil import rmtree
 from typing import Any, Final
@@ -27,11 +27,10 @@ import torch
 
 from prunit.edge.cpus import usable
 from prunit.errors import ConfigError, DeviceError, MissingExtraError, WorkerError
-from prunit.recipe.config import validated
 from prunit.recipe.folder import STATE
 from prunit.recipe.places import node
 from prunit.recipe.places.asked import LOCAL, check_answers
-from prunit.recipe.places.handed import packed, task_name
+from prunit.recipe.places.handed import images_of
 from prunit.recipe.places.pieces import Bench, Piece, Run, next_of
 from prunit.recipe.places.processes import error_of
 from prunit.version import VERSION
@@ -217,7 +216,7 @@ class _Tasks:
         ray = _ray()
         if not self.handed:
             handed = self.bench.handed()
-            about, arrays = packed(self.bench.dataset, task_name(validated(handed.config), self.bench.dataset))
+            about, arrays = images_of(self.bench, handed)
             references = [ray.put(array) for array in arrays.values()]
             self.handed = (handed.as_dict(), about, list(arrays), references)
         told, about, names, references = self.handed
@@ -243,7 +242,8 @@ class _Tasks:
                 ) from error
             note = f"{task.piece.name}: its process on Ray was lost; it goes on from its last epoch in another one"
             self.bench.progress("all", "plan", 0, 0, note)
-            self._start(_Task(task.piece, task.place, task.attempt + 1, task.said))
+            # What the lost one had told was read: it would be told once more.
+            self._start(replace(task, attempt=task.attempt + 1, logs=0))
             return False
         if "error" in message:
             raise error_of(message["error"], task.piece)

@@ -56,8 +56,8 @@ class Bench(Protocol):
         ...
 
     @property
-    def dataset(self) -> "Dataset":
-        """The images of all pieces."""
+    def dataset(self) -> "Dataset | None":
+        """The images of all pieces; None where each piece names its own, and finds them wherever it is done."""
         ...
 
     @property

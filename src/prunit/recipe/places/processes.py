@@ -22,9 +22,8 @@ from typing import Any, Final
 
 from prunit import errors
 from prunit.errors import PrunitError, WorkerError, harmless
-from prunit.recipe.config import validated
 from prunit.recipe.folder import STATE
-from prunit.recipe.places.handed import packed, task_name, write_arrays
+from prunit.recipe.places.handed import images_of, write_arrays
 from prunit.recipe.places.pieces import Bench, Piece, Run, next_of
 
 _PATIENCE_S: Final = 10.0
@@ -113,7 +112,7 @@ class _Pool:
         if not self.first:
             handed = self.bench.handed()
             self.threads = handed.threads
-            data, arrays = packed(self.bench.dataset, task_name(validated(handed.config), self.bench.dataset))
+            data, arrays = images_of(self.bench, handed)
             files = write_arrays(arrays, self.shared)
             self.first = json.dumps({"handed": handed.as_dict(), "data": data, "files": files}).encode() + b"\n"
         return self.first

@@ -117,14 +117,13 @@ def _serve(lines: "queue.Queue[str]", tell: Tell) -> None:
 def _bench(first: Mapping[str, Any], tell: Tell) -> Bench:
     import torch
 
-    from prunit.recipe.places.benches import bench_of
-    from prunit.recipe.places.handed import Handed, read_arrays, unpacked
+    from prunit.recipe.places.benches import bench_again
+    from prunit.recipe.places.handed import Handed, read_arrays
 
     handed = Handed(**first["handed"])
     torch.set_num_threads(handed.threads)
     logging.getLogger("prunit").addHandler(Logged(tell))
-    dataset = unpacked(first["data"], read_arrays(first["files"]))
-    return bench_of(handed, dataset, Reporting(tell))
+    return bench_again(handed, first["data"], read_arrays(first["files"]), Reporting(tell))
 
 
 def _own_streams() -> tuple[IO[str], IO[str]]:
