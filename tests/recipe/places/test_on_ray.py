@@ -4,13 +4,16 @@ Where Ray is not installed these tests are skipped: it is an extra of 240 MB.
 """
 
 import gc
+import json
 import os
 import signal
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 import prunit
@@ -125,25 +128,76 @@ def test_a_training_that_no_node_can_hold_is_refused(tmp_path: Path) -> None:
     assert not ray.is_initialized()
 
 
-def test_a_node_that_is_killed_costs_one_epoch(tmp_path: Path, cluster: Any, long_reference: Path) -> None:
+GATED = """
+import os, time
+from pathlib import Path
+from tests.train.toys import Small
+
+HERE, FOLDER = {here}, Path({folder!r})
+trained = 0
+
+class Gated(Small):
+    def forward(self, x):
+        global trained
+        if self.training and os.getpid() != HERE:
+            trained += 1
+            if trained > {steps} and not (FOLDER / "go").exists():
+                (FOLDER / f"waits-{{os.getpid()}}").touch()
+                until = time.monotonic() + 120
+                while time.monotonic() < until and not (FOLDER / "go").exists():
+                    time.sleep(0.05)
+        return super().forward(x)
+
+def make():
+    return Gated(12)
+"""
+"""A network whose trainings, in other processes than this one, wait after so many steps until a file is there."""
+
+
+def until(there: Callable[[], Any], *, seconds: float = 90) -> Any:
+    """What it gives as soon as that is something."""
+    ends = time.monotonic() + seconds
+    while not (found := there()):
+        assert time.monotonic() < ends, "nothing came"
+        time.sleep(0.05)
+    return found
+
+
+def node_of(cluster: Any, process: int) -> Any:
+    """The node of a simulated cluster that started a process."""
+    above = {parent.pid for parent in psutil.Process(process).parents()}
+    nodes = [n for n in cluster.list_all_nodes() if {p.process.pid for p in n.all_processes["raylet"]} & above]
+    assert len(nodes) == 1
+    return nodes[0]
+
+
+def test_a_node_that_is_killed_costs_one_epoch(tmp_path: Path, cluster: Any) -> None:
+    (tmp_path / "net.py").write_text(GATED.format(here=os.getpid(), folder=str(tmp_path), steps=4 * STEPS))
+    model, out = f"{tmp_path / 'net.py'}:make", tmp_path / "out"
+    build(tmp_path / "reference", model=model, config=LONG)
     steps: list[Step] = []
-    killed: list[int] = []
+    killed: list[str] = []
 
     def on_step(step: Step) -> None:
         steps.append(step)
-        if step.stage == "train" and step.done > 4 * STEPS and not killed:
-            killed.append(len(steps))
-            cluster.remove_node(cluster.list_all_nodes()[1], allow_graceful=False)
+        if step.stage == "train" and not killed:
+            state = out / ".build"
+            process = json.loads((state / "told" / f"train_{step.variant}" / ".lock").read_text())["pid"]
+            until((tmp_path / f"waits-{process}").exists)
+            assert (state / step.variant / "checkpoint.safetensors").exists()
+            cluster.remove_node(node_of(cluster, process), allow_graceful=False)
             cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
+            killed.append(step.variant)
+            steps.clear()
+            (tmp_path / "go").touch()
 
-    build(tmp_path, config=LONG, jobs=OnRay(cluster.address), on_step=on_step)
-    assert_same_results(tmp_path, long_reference)
-    lost = [s.note.partition(":")[0] for s in steps if "was lost; it goes on" in s.note]
-    assert len(lost) == 1
-    trained = [s.done for s in steps if (s.variant, s.stage) == (lost[0], "train")]
-    # Told once a second: how far it was when it was lost is not seen exactly, that it never began anew is.
-    assert trained.count(1) <= 1
-    assert left_over(tmp_path) == []
+    build(out, model=model, config=LONG, jobs=OnRay(cluster.address), on_step=on_step)
+    assert_same_results(out, tmp_path / "reference")
+    assert [s.note.partition(":")[0] for s in steps if "was lost; it goes on" in s.note] == killed
+    # The first step of a training is always told: it was done again from its last whole epoch on.
+    lost = next(i for i, s in enumerate(steps) if "was lost; it goes on" in s.note)
+    assert next(s.done for s in steps[lost:] if (s.variant, s.stage) == (killed[0], "train")) >= 4 * STEPS
+    assert left_over(out) == []
 
 
 DRIVER = """
