@@ -7,6 +7,7 @@ case        what an arm gets to work with, and what it gives back
 filling     one task: prune, train, count, export, measure; the result is a cell
 amounts     for how many epochs, by training steps that are timed in turns
 cells       cells as files: stored whole, found again, refused when out of date, merged
+pieces      cells as pieces, which may be done in other processes
 running     all tasks of a protocol: several at once, stopped and continued
 asked       cells as accuracies by arm and pair
 pairs       mean, deviation and paired tests

@@ -1,6 +1,7 @@
 """Train what was pruned, side by side, and write what came of it.
 
     python -m bench.evidence run cpu --jobs 2               fill the cells that are missing
+    python -m bench.evidence run cpu --ray 10.0.0.1:6379    the same as tasks of Ray; all nodes must see the folders
     python -m bench.evidence run gpu --minutes 9            the same, beginning none after nine minutes: run it again
     python -m bench.evidence run cpu --only 'reconvene-*'   some arms, or cells: 'resnet20-*/params-1-8/uniform.*'
     python -m bench.evidence list gpu                       how many there are, and what is missing
@@ -33,6 +34,11 @@ from bench.evidence.protocols import PROTOCOLS, chosen, protocol
 from bench.evidence.tasks import Task
 from prunit.errors import ConfigError, PrunitError
 from prunit.files import write_atomically
+from prunit.recipe.config import BuildConfig
+from prunit.recipe.places.asked import check_ray
+from prunit.recipe.places.on_ray import OnRay
+from prunit.recipe.places.pieces import Executor, Here
+from prunit.recipe.places.processes import Processes
 
 WORK: Final = ROOT / "build" / "evidence"
 PAGE: Final = ROOT / "docs" / "evidence.md"
@@ -45,7 +51,10 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("command", choices=tuple(COMMANDS))
     parser.add_argument("what", nargs="?", default="", help=f"a protocol ({', '.join(PROTOCOLS)}), a file or a folder")
     parser.add_argument("--only", default="*", metavar="PATTERNS", help="arms or cells, joined by commas")
-    parser.add_argument("--jobs", type=int, default=1, help="cells at a time, a process each; default 1")
+    parser.add_argument("--jobs", type=int, help="cells at a time, a process each; default 1, on Ray as many as fit")
+    parser.add_argument("--ray", metavar="ADDRESS", help="as tasks of Ray: local, auto or HOST:PORT")
+    parser.add_argument("--cpus-per-trial", type=int, metavar="N", help="on Ray, and so many threads; default 1")
+    parser.add_argument("--gpus-per-trial", type=float, metavar="SHARE", help="on Ray; default 0")
     parser.add_argument("--minutes", type=float, help="begin no cell after so long")
     parser.add_argument("--fresh", action="store_true", help="do again what is done")
     parser.add_argument("--work", type=Path, default=WORK, metavar="FOLDER", help="checkpoints, pictures")
@@ -62,6 +71,17 @@ def folder_of(options: argparse.Namespace, name: str) -> Path:
     return options.cells or (options.work / "cells" if name == "smoke" else cells.CELLS)
 
 
+def executor_of(options: argparse.Namespace) -> Executor:
+    """Where cells are made; `ConfigError` where that cannot be."""
+    check_ray(options.ray, options.cpus_per_trial, options.gpus_per_trial, BuildConfig(), what="protocol")
+    if options.jobs is not None and options.jobs < 1:
+        raise ConfigError(f"--jobs {options.jobs}: it must be a whole number, at least 1, of cells at the same time")
+    if options.ray is not None:
+        cpus, gpus = options.cpus_per_trial or 1, options.gpus_per_trial or 0.0
+        return OnRay(options.ray, jobs=options.jobs, cpus=cpus, gpus=gpus)
+    return Here() if options.jobs in (None, 1) else Processes(options.jobs)
+
+
 def run(options: argparse.Namespace) -> int:
     """Fill what is missing; the exit status."""
     wanted = protocol(options.what)
@@ -72,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
     places = Places(options.work, options.data_dir)
     for task in todo if options.fresh else ():
         checkpoint_of(task, places).unlink(missing_ok=True)
-    made, failed = running.run(todo, folder, places, jobs=options.jobs, minutes=options.minutes)
+    made, failed = running.run(todo, folder, places, executor=executor_of(options), minutes=options.minutes)
     print(f"{wanted.name}: {made} cells made, {len(todo) - made} of {len(tasks)} missing")
     for text in failed:
         print(f"failed: {text}")

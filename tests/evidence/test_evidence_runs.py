@@ -19,6 +19,7 @@ from prunit.batches import Dataset, Split
 from prunit.errors import ConfigError, FileError, UnknownNameError
 from prunit.graph import trace
 from prunit.recipe.config import PruneConfig
+from prunit.recipe.places.processes import Processes
 from prunit.recipe.recipes import decide
 from tests.evidence.setup import DATA, TASK, TRAIN, cell, places, stored, task
 
@@ -178,7 +179,7 @@ def test_no_cell_is_begun_when_the_time_is_over(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_several_processes_give_the_same_cells(tmp_path: Path) -> None:
     tasks = [task("l1-trained"), task("group-norm-trained")]  # both want the same dense model
-    assert running.run(tasks, tmp_path / "two", places(tmp_path), jobs=2) == (2, [])
+    assert running.run(tasks, tmp_path / "two", places(tmp_path), executor=Processes(2)) == (2, [])
     assert running.run(tasks, tmp_path / "one", places(tmp_path)) == (2, [])
     for each in tasks:
         assert same(*(cells.read(file_of(each, tmp_path / name)) for name in ("one", "two")))
