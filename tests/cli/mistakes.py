@@ -186,6 +186,11 @@ MISTAKES: Final = [
     (f"{_BUILD} --device tpu", "training setting 'device' = 'tpu': use auto, cpu, cuda or cuda:N"),
     (f"{_BUILD} --train equal-steps", "setting effort.rule='equal-steps': input should be 'equal-time', 'equal-macs'"),
     (f"{_BUILD} --time soon", "setting effort.time='soon': "),
+    (
+        "build resnet20 --data digits --out new --start trained --dense keep",
+        "keeps the dense model as it is made, and 'resnet20' is made with random weights: give a file of trained ones,"
+        " with --weights FILE",
+    ),
     (f"{_BUILD} --start trained --dense kept", "setting start.dense='kept': input should be 'auto', 'train' or 'keep'"),
     # options that contradict each other
     (f"{_BUILD} --time 30m --epochs 3", "--time 30m says how long to train, and --epochs 3 too: give one"),

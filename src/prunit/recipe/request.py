@@ -13,7 +13,7 @@ from prunit import user
 from prunit.allocate import Budget
 from prunit.edge import data_sets, runtimes
 from prunit.errors import ConfigError, DataError, FileError, PrunitError, ScoreError, unknown
-from prunit.known import SCORES, check_model, check_score, check_task
+from prunit.known import NETWORKS, SCORES, check_model, check_score, check_task
 from prunit.mcu.parts import Part, part
 from prunit.mcu.tools import check_tools
 from prunit.recipe.config import BuildConfig, EffortConfig, PruneConfig, StartConfig
@@ -32,6 +32,11 @@ def check_request(config: BuildConfig) -> dict[str, Budget | None]:
         if other != budget:
             raise ConfigError(f"budgets {other} and {budget} would both be called '{variant_name(budget)}': build one")
     check_start(config.start, config.effort)
+    if config.start.dense == "keep" and not config.start.weights and config.model in NETWORKS:
+        raise ConfigError(
+            f"start.dense=keep (--dense keep) keeps the dense model as it is made, and '{config.model}' is made with random"
+            " weights: give a file of trained ones, with --weights FILE"
+        )
     for name in config.by_variant:
         if not budgets.get(name):
             raise unknown("variant", name, [n for n, budget in budgets.items() if budget], "by_variant names them.")
