@@ -150,6 +150,25 @@ def _ratio(ratio: Mapping[str, Any]) -> str:
     return f"**{ratio['of_medians']:.1f}** ({ratio['paired']['min']:.1f} to {ratio['paired']['max']:.1f})"
 
 
+def slow_traces(result: Result) -> str:
+    """The slowest traces beside those of another build, and what either leaves free to go."""
+    head = ("model", "trace, CPU ms", "before, CPU ms", "times faster", "channels free", "before")
+    rows = []
+    for row in result["rows"]:
+        now, before = row["now"], row.get("before")
+        rows.append(
+            (
+                row["model"],
+                f"{now['cpu_ms']['median']:,.0f}",
+                f"{before['cpu_ms']['median']:,.0f}" if before else "",
+                _ratio(row["times_faster"]) if before else "",
+                f"{now['free']:,}",
+                f"{before['free']:,}" if before else "",
+            )
+        )
+    return table(head, rows)
+
+
 def synflow_rounds(result: Result) -> str:
     """Cost and gain by rounds, then the widths of every layer for the rounds that record them."""
     threads = list(result["rows"][0]["seconds"])
@@ -390,6 +409,7 @@ def _faster(row: Mapping[str, Any]) -> str:
 
 TABLES: Final[Mapping[str, Callable[[Result], str]]] = {
     "speed": speed,
+    "slow_traces": slow_traces,
     "synflow_rounds": synflow_rounds,
     "synflow_rounds.networks": synflow_networks,
     "compact_memory": compact_memory,
