@@ -1,8 +1,8 @@
 """The networks of `bench.coverage` that take longest to read, read by this build and by another: `--against SRC`.
 
-Each build is a process of its own, on one thread, and they take turns. CPU time, as what else runs then counts less; and
-how many channels either build leaves free to go. Networks beyond timm need `bench/coverage/beyond/requirements.txt`;
-those whose package is not there are left out with a word.
+Each build is a process of its own, on one thread, and they take turns. It is CPU time, as what else runs counts less
+then; and how many channels either build leaves free to go. Networks beyond timm need
+`bench/coverage/beyond/requirements.txt`; those whose package is not there are left out with a word.
 
     git worktree add --detach ../before COMMIT
     python -m bench.slow_traces --against ../before/src
