@@ -28,6 +28,7 @@ from prunit.cli.options import (
     Device,
     Download,
     FineTune,
+    FleetFor,
     GpusPerTrial,
     ImageSize,
     Jobs,
@@ -38,6 +39,7 @@ from prunit.cli.options import (
     Options,
     Places,
     Precisions,
+    Profiles,
     RecipeName,
     Rounds,
     RoundTo,
@@ -46,6 +48,7 @@ from prunit.cli.options import (
     Seed,
     Settings,
     SkipBroken,
+    Slack,
     Subset,
     Targets,
     TaskName,
@@ -54,6 +57,7 @@ from prunit.cli.options import (
     WeightsKey,
     config_of,
     dataset_of,
+    for_fleet,
 )
 from prunit.version import VERSION
 
@@ -109,6 +113,9 @@ def build(
     precision: Precisions = None,
     max_drop: MaxDrop = None,
     target: Targets = None,
+    fleet: FleetFor = None,
+    profiles: Profiles = None,
+    slack: Slack = None,
     jobs: Jobs = None,
     ray: OnRayAt = None,
     cpus_per_trial: CpusPerTrial = None,
@@ -135,7 +142,8 @@ def build(
         max_drop=max_drop,
         targets=target,
     )
-    chosen, places = config_of(options, config, settings), Places(jobs, ray, cpus_per_trial, gpus_per_trial)
+    places = Places(jobs, ray, cpus_per_trial, gpus_per_trial)
+    chosen = config_of(options, config, settings, for_fleet(fleet, profiles, slack))
     check_build(chosen, out, resume=resume, places=places)
     listing = listed(chosen, data_dir, download)
     from prunit.cli import show
@@ -149,6 +157,10 @@ def build(
         dataset = dataset_of(chosen, data_dir, download, listing)
         portfolio = run(chosen.model, dataset, out, config=chosen, resume=resume, on_step=bars, jobs=places.opened())
     show.result(portfolio, out, as_json=as_json)
+    if chosen.fleet.goals:
+        from prunit.cli.fleets import served_all
+
+        raise typer.Exit(served_all(out))
 
 
 @app.command()
@@ -234,7 +246,10 @@ def plan(
     ] = None,
     task: TaskName = None,
     budget: Budgets = None,
-    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("plan.json"),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The file to write; for a fleet a folder, if any.", show_default="plan.json"),
+    ] = None,
     data_dir: DataDir = None,
     download: Download = False,
     shape: Annotated[str, typer.Option("--input", help="Image shape C×H×W where no data is given.")] = "3x32x32",
@@ -250,6 +265,9 @@ def plan(
         bool, typer.Option("--measure", help="Time plans of several roundings here, show them, and take the fastest.")
     ] = False,
     target: Targets = None,
+    fleet: FleetFor = None,
+    profiles: Profiles = None,
+    slack: Slack = None,
     config: ConfigFile = None,
     settings: Settings = None,
     as_json: AsJson = False,
@@ -258,7 +276,13 @@ def plan(
     options = Options(
         *(model, data, budget, recipe, mode, score, seed, device, image_size, round_to), task=task, targets=target
     )
-    chosen = config_of(options, config, settings)
+    chosen = config_of(options, config, settings, for_fleet(fleet, profiles, slack))
+    if chosen.fleet.goals:
+        from prunit.cli.fleets import plan_all
+
+        source = (data, data_dir, download, (shape, classes))
+        raise typer.Exit(plan_all(chosen, *source, out, measure=measure, as_json=as_json))
+    out = out or Path("plan.json")
     check_writable(out, "plan.json")
     replaces = check_replaces(out)
     limit = check_plan(chosen, shape=None if data else (shape, classes))

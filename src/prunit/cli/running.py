@@ -35,6 +35,13 @@ RequestKb = Annotated[float, typer.Option("--request-kb", help="Kilobytes that t
 
 def install(
     folder: Folder,
+    to: Annotated[
+        Path | None, typer.Argument(metavar="[TO]", help="A new folder: the portfolio is copied there first.")
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of a portfolio for a fleet: the variants alone that serve this device."),
+    ] = None,
     cache: CacheDir = None,
     engine: EngineName = None,
     as_json: AsJson = False,
@@ -44,15 +51,22 @@ def install(
     Each in the engine that was measured to be its best here, see prunit bench --engines.
     """
     from prunit.cli.progress import Bars
+    from prunit.edge.handing import copied_to, of_variants
     from prunit.edge.install import Installed, place_of
     from prunit.edge.install import install as run
     from prunit.edge.portfolio import Portfolio
     from prunit.edge.routing import router
+    from prunit.edge.served import variants_for
     from prunit.edge.switching.opening import by_engine
 
-    portfolio, place = Portfolio.read(folder), place_of(folder, cache)
+    portfolio = Portfolio.read(folder)
+    names = None if device is None else variants_for(portfolio, folder, device)
+    if to is not None:
+        portfolio, folder = copied_to(to, portfolio, folder, names, device), to
+    place = place_of(folder, cache)
     here = router(place, engine)
-    engines, found, failed = by_engine(here, portfolio), dict[str, Installed](), dict[str, str]()
+    wanted = portfolio if names is None else of_variants(portfolio, names)
+    engines, found, failed = by_engine(here, wanted), dict[str, Installed](), dict[str, str]()
     with Bars() as bars:
         for turn, (name, (runtime, variants)) in enumerate(engines.items()):
 
@@ -73,8 +87,10 @@ def install(
         first, *others = (each.model_dump(mode="json") for each in found.values())
         typer.echo(json.dumps({**first, "others": others}, indent=2))
         return
-    for note in filter(None, (*here.notes, here.unmeasured(portfolio))):
+    for note in filter(None, (*here.notes, here.unmeasured(wanted))):
         typer.echo(harmless(f"note: {note}"))
+    if device is not None:
+        typer.echo(harmless(f"for {device}: {', '.join(names or ())}"))
     for name, (_, variants) in engines.items():
         typer.echo(f"{sum(v not in failed for v in variants)} of {len(variants)} variants installed for {name}")
     for variant, reason in failed.items():
