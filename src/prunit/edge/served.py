@@ -3,10 +3,9 @@
 A file of its own: portfolios for no fleet lack it, and a device with an older prunit reads the manifest as ever.
 """
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from pydantic import Field, NonNegativeFloat, ValidationError
 
@@ -73,13 +72,12 @@ class Fleet(Record):
         """What the folder of a portfolio says of a fleet, None if it is for none; `PortfolioError` if it is damaged."""
         file = folder / FILE
         try:
-            data: Any = json.loads(file.read_text(encoding="utf-8"))
-            return Fleet.model_validate(data)
+            return Fleet.model_validate_json(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except ValidationError as error:
             first = error.errors()[0]
-            why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+            why = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
         except (OSError, ValueError) as error:
             why = " ".join(str(error).split())[:200]
         raise PortfolioError(f"'{file}' does not say which variants serve which devices ({why})")

@@ -3,14 +3,18 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from prunit.allocate import MEASURED, Budget
+from pydantic import ValidationError
+
+from prunit.allocate import MEASURED, ON_PARTS, Budget
 from prunit.edge.measuring.fleet import FleetDevice, read_fleet
 from prunit.edge.measuring.profile import DeviceProfile
+from prunit.edge.precision import name_in
 from prunit.errors import ConfigError, FileError, UnknownNameError
 from prunit.recipe.config import BuildConfig
 
 _RESERVED = "dense"
 """The variant that every build has besides."""
+_PARTS = "is told by the tools of a microcontroller or an NPU, and a fleet goes by profiles: build for it by --budget"
 
 
 def goals_of(file: Path, profiles: Path) -> dict[str, str]:
@@ -40,7 +44,11 @@ def _goal(device: FleetDevice, threads: int, file: Path, profiles: Path) -> str:
     where = f"'{file}': device '{device.name}', budget {device.budget}"
     if any("@" in limit for limit in limits):
         raise ConfigError(f"{where}: leave out '@…'; times and energy are those of its own profile, '{profile}'")
-    asks = [limit.partition("=")[0].strip() in MEASURED for limit in limits]
+    keys = [limit.partition("=")[0].strip() for limit in limits]
+    on_part = next((key for key in keys if key in ON_PARTS), "")
+    if on_part:
+        raise ConfigError(f"{where}: {on_part} {_PARTS}")
+    asks = [key in MEASURED for key in keys]
     full = ",".join(f"{limit}@{profile}" if asked else limit for limit, asked in zip(limits, asks, strict=True))
     try:
         Budget.parse(full)
@@ -70,19 +78,35 @@ def budgets_of(config: BuildConfig) -> dict[str, Budget]:
         )
     if config.by_variant:
         raise ConfigError("by_variant and a fleet: which device's plan a variant will be is not known before")
+    _check_names(config)
     found: dict[str, Budget] = {}
     for name, text in config.fleet.goals.items():
-        if name.lower() == _RESERVED:
-            raise ConfigError(f"a device called '{name}': so is the model that is not pruned; give it another name")
-        budget = found[name] = Budget.parse(text)
+        try:
+            budget = found[name] = Budget.parse(text)
+        except (ConfigError, UnknownNameError) as error:
+            raise type(error)(f"device '{name}': {error}") from error
         if budget.on_parts:
-            raise ConfigError(
-                f"device '{name}': {budget.on_parts[0]} is told by tools of a microcontroller, and a fleet's devices by"
-                " their profiles; build for it by --budget"
-            )
+            raise ConfigError(f"device '{name}': {budget.on_parts[0]} {_PARTS}")
         if budget.timed:
             raise ConfigError(f"device '{name}': {budget.timed} needs its profile: write {budget.timed}@FILE")
     return found
+
+
+def _check_names(config: BuildConfig) -> None:
+    """Raise `ConfigError` where devices cannot give their names to variants, which are the names of files."""
+    taken: dict[str, str] = {}
+    for name in config.fleet.goals:
+        try:
+            FleetDevice(name=name)
+        except ValidationError as error:
+            raise ConfigError(f"device '{name}': write its name with letters, digits and _ . - alone") from error
+        if name.lower() == _RESERVED:
+            raise ConfigError(f"a device called '{name}': so is the model that is not pruned; give it another name")
+        for precision in dict.fromkeys(("fp32", *config.precision.of(name))):
+            variant = name_in(name, precision)
+            other = taken.setdefault(variant.lower(), name)  # two files must not be one where a file system has no case
+            if other != name:
+                raise ConfigError(f"devices '{other}' and '{name}' would both have a variant '{variant}': rename one")
 
 
 def check_no_fleet(config: BuildConfig, what: str) -> None:
