@@ -58,7 +58,7 @@ def build(
     `config` the settings that differ from the defaults, for example `{"budgets": ["params=1/8"], "train": {"epochs":
     5}}`. The folder holds portfolio.json, report.html and for every variant NAME.onnx, NAME.selftest.npz,
     NAME.plan.json and NAME.safetensors. With `resume` a build of the same configuration in `out` goes on where it
-    stopped.
+    stopped. With `fleet.goals` there are as few variants as serve all its devices, and fleet.json says which does whom.
 
     `jobs` says how many variants are trained at the same time, in processes of this machine which share out its
     threads, or where else they are trained. A model in a process of its own has to be made anew there: name it.

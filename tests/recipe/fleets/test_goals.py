@@ -85,6 +85,20 @@ def test_a_list_without_good_goals_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_the_example_is_a_good_list(tmp_path: Path) -> None:
+    place = tmp_path / "profiles"
+    place.mkdir()
+    for name, threads in (("pi", 4), ("camera", 1)):
+        profile(LAYERS.layers).model_copy(update={"threads": threads}).write(place / f"{name}.json")
+    goals = goals_of(Path(__file__).parents[3] / "examples" / "fleet.toml", place)
+    assert as_written(goals) == {
+        "pi": "latency=8ms,weights=500KB",
+        "pi-on-battery": "faster=3x",
+        "camera": "latency=20ms,ram=256KB",
+    }
+    assert list(budgets_of(validated({"fleet": {"goals": goals}}))) == list(goals)
+
+
 def test_what_is_no_profile_is_refused(tmp_path: Path) -> None:
     place = profiles(tmp_path / "profiles")
     (place / "pi.json").write_text("{}")
