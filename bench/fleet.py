@@ -29,7 +29,7 @@ from prunit.export import exporter
 from prunit.graph import trace
 from prunit.prices.meters import LatencyMeter, layers_of
 from prunit.recipe.config import FleetConfig, PruneConfig
-from prunit.recipe.fleets.planning import Planned, planned_for
+from prunit.recipe.fleets.planning import Planned, fewest_of, fits_of
 from prunit.recipe.source import task_of
 
 NETS: Final = ("resnet20-32", "mobilenetv2-32")
@@ -82,9 +82,10 @@ def rows_of(
     dense = {t: LatencyMeter(graph, DeviceProfile.read(file))(graph.sizes) for t, file in profiles.items()}
     goals = goals_of(profiles, dense[1])
     batches = Batches([(example, torch.empty(0, dtype=torch.int64))], task_of("classification"))
+    fits = fits_of(model, graph, batches, goals, config)
     rows: list[dict[str, Any]] = []
     for slack in SLACKS:
-        planned = planned_for(model, graph, batches, goals, config, slack=slack)
+        planned = fewest_of(model, graph, batches, fits, config, slack=slack)
         served = [each for each in planned.fleet.devices if each.variant]
         row: dict[str, Any] = {
             "net": title,

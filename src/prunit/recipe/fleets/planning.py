@@ -8,6 +8,7 @@ smallest set is chosen that serves everybody (`cover.fewest`).
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import combinations
 from time import perf_counter
 from typing import Final
@@ -46,6 +47,8 @@ class Fit:
     problem: str = ""
     dense: bool = False
     """The model as it is meets the limits."""
+    seconds: float = 0.0
+    """What making the plan took."""
 
     def met_by(self, decision: Decision) -> bool:
         """The plan is within all limits of the device."""
@@ -86,7 +89,20 @@ def planned_for(
     The model is left as it was. A device that no plan can serve is told with the closest point, and does not hold up
     the others. Raises `BudgetError` if that is so of all of them, and `ModelError` where a profile lacks layers.
     """
-    started = perf_counter()
+    fits = fits_of(model, graph, batches, budgets, config, on_device=on_device)
+    return fewest_of(model, graph, batches, fits, config, slack=slack, on_device=on_device)
+
+
+def fits_of(
+    model: nn.Module,
+    graph: ChannelGraph,
+    batches: Sequence[Batch],
+    budgets: Mapping[str, Budget],
+    config: PruneConfig,
+    *,
+    on_device: OnDevice = lambda name, told: None,
+) -> list[Fit]:
+    """Each device with the plan that was made for it alone; those that ask for the same share one. As `planned_for`."""
     made: dict[frozenset[tuple[str, float | None, float | None, str]], Fit] = {}
     fits: list[Fit] = []
     for name, budget in budgets.items():
@@ -99,16 +115,34 @@ def planned_for(
     if all(fit.problem for fit in fits):
         told = "; ".join(f"{fit.name}: {fit.problem}" for fit in fits)
         raise BudgetError(f"no device of the fleet can be served: {told}")
+    return fits
+
+
+def fewest_of(
+    model: nn.Module,
+    graph: ChannelGraph,
+    batches: Sequence[Batch],
+    fits: Sequence[Fit],
+    config: PruneConfig,
+    *,
+    slack: float,
+    on_device: OnDevice = lambda name, told: None,
+) -> Planned:
+    """The fewest plans that serve these devices, and the table of who is served by which."""
+    started = perf_counter()
     to_serve = [fit for fit in fits if fit.own and not fit.dense]
     plans = {fit.own.plan.hash: fit.own for fit in to_serve if fit.own}
     chosen = _chosen(plans, to_serve, slack)
-    if len(chosen) > 1:
+    if len(set(chosen.values())) > 1:
+
+        @lru_cache(maxsize=2)  # the scores of a large network are as large as itself
+        def scored(budget: Budget) -> Scored:
+            return scored_for(model, graph, batches, budget, config)[0]
+
         for a, b in _near(to_serve, slack):
             on_device(a.name, "")
             for first, second in ((a, b), (b, a)):
-                found = _between(
-                    first, second, scored_for(model, graph, batches, first.target.budget, config)[0], config
-                )
+                found = _between(first, second, scored(first.target.budget), config)
                 if found and min(a.kept(found), b.kept(found)) >= 1 - slack:
                     plans.setdefault(found.plan.hash, found)
                     break
@@ -117,9 +151,9 @@ def planned_for(
     by_device = {device: names[plan] for device, plan in chosen.items()}
     decisions = {names[plan]: plans[plan] for plan in dict.fromkeys(chosen.values())}
     decisions = {fit.name: decisions[fit.name] for fit in fits if fit.name in decisions}
-    goals = as_written({name: str(budget) for name, budget in budgets.items()})
-    served = tuple(_served(fit, goals[fit.name], by_device.get(fit.name, ""), decisions) for fit in fits)
-    return Planned(Fleet(slack=slack, devices=served), decisions, perf_counter() - started)
+    served = tuple(_served(fit, by_device.get(fit.name, ""), decisions) for fit in fits)
+    seconds = perf_counter() - started + sum({id(fit.own): fit.seconds for fit in fits}.values())
+    return Planned(Fleet(slack=slack, devices=served), decisions, seconds)
 
 
 def serves(fit: Fit, decision: Decision, slack: float) -> bool:
@@ -130,6 +164,7 @@ def serves(fit: Fit, decision: Decision, slack: float) -> bool:
 def _fit(
     name: str, model: nn.Module, graph: ChannelGraph, batches: Sequence[Batch], budget: Budget, config: PruneConfig
 ) -> Fit:
+    started = perf_counter()
     fit = Fit(name, Target(graph, budget, None, meters_of(graph, budget, config)))
     if fit.target.met_by(graph.sizes):
         cost = cost_of(graph)
@@ -137,7 +172,8 @@ def _fit(
         return replace(fit, own=whole, dense=True)
     try:
         scored, target = scored_for(model, graph, batches, budget, config)
-        return replace(fit, own=scored.decide(budget, config, target=target))
+        own = scored.decide(budget, config, target=target)
+        return replace(fit, own=own, seconds=perf_counter() - started)
     except BudgetError as error:
         return replace(fit, problem=str(error))
 
@@ -161,7 +197,8 @@ def _named(chosen: Mapping[str, str], plans: Mapping[str, Decision], fits: Seque
     return names
 
 
-def _served(fit: Fit, goal: str, variant: str, decisions: Mapping[str, Decision]) -> Served:
+def _served(fit: Fit, variant: str, decisions: Mapping[str, Decision]) -> Served:
+    (goal,) = as_written({"": str(fit.target.budget)}).values()
     variant = DENSE if fit.dense else variant
     if not variant:
         return Served(device=fit.name, goal=goal, limits=fit.target.most, problem=fit.problem)
