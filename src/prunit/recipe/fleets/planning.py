@@ -234,7 +234,7 @@ def _between(a: Fit, b: Fit, scored: Scored, config: PruneConfig) -> Decision | 
 
     Times of two devices cannot both be limits of one plan. So that of `a` is taken down until `b` has what it asks for.
     """
-    meters: dict[str, Meter] = {**b.target.meters, **a.target.meters}
+    meters: dict[str, Meter] = {**b.target.meters, **scored.meters}
     scored, times = replace(scored, meters=meters), 1.0
     for _ in range(_TRIES):
         try:
@@ -244,7 +244,7 @@ def _between(a: Fit, b: Fit, scored: Scored, config: PruneConfig) -> Decision | 
         figures, most = b.target.figures(b.widths(decision)), b.target.most
         if a.met_by(decision) and b.met_by(decision):
             return decision
-        over = max(figures[name] / most[name] for name in b.target.meters)
+        over = max((figures[name] / most[name] for name in b.target.meters), default=1.0)
         times /= 1.002 * max(over, 1.0)
     return None
 
