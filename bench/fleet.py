@@ -1,15 +1,17 @@
 """Fewer variants than devices, and what they take: `python -m bench.fleet`, on an idle machine, a few minutes.
 
 The devices are this machine in two ways, with one and with two threads of ONNX Runtime, each with a profile of its own,
-and three limits on the time for each: shares of what the dense model is predicted to take with one thread, the same
-milliseconds for both. For several slacks the fewest variants that serve all six are worked out. Those of the default
-slack are exported and run as each device would, in turns; beside it stands what the profile predicted.
+and limits on the time for each: shares of what the dense model is predicted to take with one thread, the same
+milliseconds for both; three far apart, or five close together. For several slacks the fewest variants that serve all
+devices are worked out. Those of the first fleet at the default slack are exported and run as each device would, in
+turns; beside it stands what the profile predicted.
 """
 
 import argparse
+import os
 import statistics
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,19 +36,19 @@ from prunit.recipe.source import task_of
 
 NETS: Final = ("resnet20-32", "mobilenetv2-32")
 THREADS: Final = (1, 2)
-SHARES: Final = (0.75, 0.55, 0.4)
-"""Of the dense model's time with one thread: the limits of the devices."""
+SHARES: Final = ((0.75, 0.55, 0.4), (0.8, 0.7, 0.6, 0.5, 0.4))
+"""Of the dense model's time with one thread, the limits of the devices: of the one fleet, and of the other."""
 SLACKS: Final = (0.0, 0.05, FleetConfig().slack, 0.2, 0.3)
 
 
-def goals_of(profiles: Mapping[int, Path], dense_ms: float) -> dict[str, Budget]:
+def goals_of(profiles: Mapping[int, Path], dense_ms: float, shares: Sequence[float]) -> dict[str, Budget]:
     """A budget for each device: so many threads, so many milliseconds."""
     return {
         f"t{threads}-{share:.0%}".replace("%", ""): Budget.parse(
             f"latency={share * dense_ms:.6g}ms@{profiles[threads]}"
         )
         for threads in profiles
-        for share in SHARES
+        for share in shares
     }
 
 
@@ -75,12 +77,13 @@ def rows_of(
     example: torch.Tensor,
     profiles: Mapping[int, Path],
     seconds: float,
+    shares: Sequence[float],
     config: PruneConfig | None = None,
 ) -> list[dict[str, Any]]:
     """A row for each slack: how many variants serve how many devices, and of the default one each device's figures."""
     graph, config = trace(model, example), config or PruneConfig()
     dense = {t: LatencyMeter(graph, DeviceProfile.read(file))(graph.sizes) for t, file in profiles.items()}
-    goals = goals_of(profiles, dense[1])
+    goals = goals_of(profiles, dense[1], shares)
     batches = Batches([(example, torch.empty(0, dtype=torch.int64))], task_of("classification"))
     fits = fits_of(model, graph, batches, goals, config)
     rows: list[dict[str, Any]] = []
@@ -97,7 +100,7 @@ def rows_of(
             "least_kept": min((each.kept for each in served if each.kept is not None), default=None),
             "seconds": planned.seconds,
         }
-        if slack == FleetConfig().slack:
+        if slack == FleetConfig().slack and seconds:
             by_threads = {t: measured(model, example, planned, t, seconds) for t in profiles}
             row["dense_predicted_ms"] = {str(t): ms for t, ms in dense.items()}
             row["found"] = [
@@ -134,12 +137,14 @@ def main() -> None:
                 probe_layers(shapes, LayerProbe(threads=threads)).write(profiles[threads])
                 print(f"profile with {threads} threads: {profiles[threads]}", flush=True)
         for key, (model, example) in made.items():
-            rows += rows_of(nets[key].title, model, example, profiles, options.seconds)
+            for shares in SHARES:
+                seconds = options.seconds if shares == SHARES[0] else 0.0
+                rows += rows_of(nets[key].title, model, example, profiles, seconds, shares)
     runs = [each["n"] for row in rows for each in row.get("found", ())]
     result = record(
         "fleet",
         rows,
-        config={"shares": SHARES, "slacks": SLACKS, "threads": THREADS},
+        config={"shares": SHARES, "slacks": SLACKS, "threads": THREADS, "load": os.getloadavg()[0]},
         n=min(runs, default=0),
         percentile="p50 of each variant",
         threads=THREADS,

@@ -22,7 +22,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     for threads, file in profiles.items():  # with two threads everything takes two thirds of the time
         scaled = profile(shapes, lambda shape, i, o, n=threads: products(shape, i, o) / (1 + (n - 1) / 2))
         scaled.write(file)
-    rows = fleet.rows_of("toy", model, example, profiles, 0.01, PruneConfig(rounds=4))
+    rows = fleet.rows_of("toy", model, example, profiles, 0.01, fleet.SHARES[0], PruneConfig(rounds=4))
     return json.loads(json.dumps(_common.record("fleet", rows, config={}, n=20, percentile="p50", threads=[1, 2])))
 
 

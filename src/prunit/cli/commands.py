@@ -248,7 +248,7 @@ def plan(
     budget: Budgets = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="The file to write; for a fleet a folder, if any.", show_default="plan.json"),
+        typer.Option(help="The file to write; for a fleet a folder, if any. (default: plan.json)"),
     ] = None,
     data_dir: DataDir = None,
     download: Download = False,
