@@ -25,6 +25,34 @@ _SWEEP: Final = "sweep net.py:network --out new"
 _LADDER: Final = "ladder net.py:network --out new"
 
 MISTAKES: Final = [
+    # addresses
+    (
+        "build net.py:network --out foo://bucket/x",
+        "'foo://bucket/x': fsspec knows no addresses that begin with 'foo://'",
+    ),
+    ("build net.py:network --out memory://", "'memory://' names no folder: write it as memory://BUCKET/NAME"),
+    ("build net.py:network --out memory://x/*", "'memory://x/*': name one folder, without '::', '*', '?'"),
+    ("build net.py:network --out zip::memory://x/y", "'zip::memory://x/y': name one folder, without '::'"),
+    (
+        "build net.py:network --out s3:/bucket/x",
+        "'s3:/bucket/x' lacks a '/' to be an address (…): give 's3://bucket/x'",
+    ),
+    ("build net.py:network --out new --work other", "work=other (--work) is where to work for an address"),
+    ("sweep net.py:network --out foo://bucket/x", "fsspec knows no addresses that begin with 'foo://'"),
+    ("ladder net.py:network --out foo://bucket/x", "fsspec knows no addresses that begin with 'foo://'"),
+    ("shrink net.py:network zeros.pt --out foo://b/x.onnx", "--out foo://b/x.onnx: name a .safetensors file"),
+    ("install memory://nothing/here", "name the folder to bring it to: prunit install memory://nothing/here DIR"),
+    ("install memory://nothing/here new", "'memory://nothing/here' is no portfolio: it holds no portfolio.json"),
+    ("install new other", "'new' is no portfolio"),
+    (
+        "serve s3://bucket/x",
+        "'s3://bucket/x' is an address, and this needs a folder: 'prunit install s3://bucket/x DIR'",
+    ),
+    (
+        "inspect s3://bucket/x",
+        "'s3://bucket/x' is an address, and this needs a folder: 'prunit install s3://bucket/x DIR'",
+    ),
+    ("simulate s3://me:secret@bucket/x --trace t", "'s3://…@bucket/x' is an address, and this needs a folder"),
     # commands, options and arguments
     ("biuld", "No such command 'biuld'"),
     (f"{_BUILD} --epoch 3", "No such option: --epoch"),

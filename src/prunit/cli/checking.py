@@ -15,29 +15,32 @@ if TYPE_CHECKING:
     from prunit.allocate import Budget
     from prunit.edge.reading import Listing
     from prunit.recipe import BuildConfig
+    from prunit.recipe.outs import Out
 
 
-def check_build(config: "BuildConfig", out: Path, *, resume: bool, places: Places = HERE) -> None:
-    """Raise what is wrong with a build in the folder `out`, and with where its variants are to be trained."""
+def check_build(config: "BuildConfig", into: "Out", *, resume: bool, places: Places = HERE) -> None:
+    """Raise what is wrong with a build, its folder and address, and with where its variants are to be trained."""
     from prunit.recipe.folder import check_folder, check_resumes
     from prunit.recipe.request import check_request
 
     check_places(places, config, len(check_request(config)))
-    check_folder(out, resume=resume)
-    check_resumes(out, config)
+    with into.naming():
+        check_folder(into.folder, resume=resume)
+        check_resumes(into.folder, config)
+    into.check()
 
 
 def check_sweep(
     config: "BuildConfig",
     recipes: Sequence[str],
-    out: Path,
+    into: "Out",
     *,
     eta: int,
     held_out: float | None,
     resume: bool,
     places: Places = HERE,
 ) -> None:
-    """Raise what is wrong with a sweep in the folder `out`; `places` as for `check_build`."""
+    """Raise what is wrong with a sweep; `into` and `places` as for `check_build`."""
     from prunit.recipe.entrants import check_entrants, check_place, check_same, settings_of, trainings_of
     from prunit.recipe.fleets.goals import check_no_fleet
     from prunit.recipe.request import check_request
@@ -47,12 +50,14 @@ def check_sweep(
     budgets = {name: budget for name, budget in check_request(config).items() if budget}
     check_entrants(settings, budgets, eta, held_out)
     check_places(places, config, trainings_of(settings, budgets), what="sweep")
-    check_place(out, resume=resume)
-    check_same(out, config, recipes, eta)
+    with into.naming():
+        check_place(into.folder, resume=resume)
+        check_same(into.folder, config, recipes, eta)
+    into.check()
 
 
-def check_ladder(config: "BuildConfig", out: Path, *, resume: bool, places: Places = HERE) -> None:
-    """Raise what is wrong with a ladder in the folder `out`; `places` as for `check_build`."""
+def check_ladder(config: "BuildConfig", into: "Out", *, resume: bool, places: Places = HERE) -> None:
+    """Raise what is wrong with a ladder; `into` and `places` as for `check_build`."""
     from prunit.recipe.folder import check_folder, check_resumes
     from prunit.recipe.request import check_model_and_task
     from prunit.recipe.rungs import check_rewind, rungs_of
@@ -60,8 +65,10 @@ def check_ladder(config: "BuildConfig", out: Path, *, resume: bool, places: Plac
     check_places(places, config, len(rungs_of(config)) + 1, what="ladder")
     check_rewind(config)
     check_model_and_task(config)
-    check_folder(out, resume=resume)
-    check_resumes(out, config, kind="ladder")
+    with into.naming():
+        check_folder(into.folder, resume=resume)
+        check_resumes(into.folder, config, kind="ladder")
+    into.check()
 
 
 def check_places(places: Places, config: "BuildConfig", trainings: int, *, what: str = "build") -> None:

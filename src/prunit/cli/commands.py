@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prunit.cli import benching, devices, evaluating, running, serving, sparse
+from prunit.cli import benching, devices, evaluating, listing, running, serving, sparse
 from prunit.cli.checking import (
     check_build,
     check_plan,
@@ -55,6 +56,7 @@ from prunit.cli.options import (
     Time,
     TrainedWeights,
     WeightsKey,
+    Work,
     config_of,
     dataset_of,
     for_fleet,
@@ -89,7 +91,8 @@ def build(
     data: DataName = None,
     task: TaskName = None,
     budget: Budgets = None,
-    out: Annotated[Path, typer.Option(help="Folder of the portfolio.")] = Path("portfolio"),
+    out: Annotated[str, typer.Option(help="Folder of the portfolio, or an address: s3://bucket/NAME.")] = "portfolio",
+    work: Work = None,
     data_dir: DataDir = None,
     download: Download = False,
     skip_broken: SkipBroken = False,
@@ -144,9 +147,12 @@ def build(
     )
     places = Places(jobs, ray, cpus_per_trial, gpus_per_trial)
     chosen = config_of(options, config, settings, for_fleet(fleet, profiles, slack))
-    check_build(chosen, out, resume=resume, places=places)
+    from prunit.recipe.outs import Out
+
+    into = Out.of(out, work)
+    check_build(chosen, into, resume=resume, places=places)
     listing = listed(chosen, data_dir, download)
-    from prunit.cli import show
+    from prunit.cli import sending
     from prunit.cli.progress import Bars
 
     with Bars() as bars:
@@ -155,12 +161,14 @@ def build(
 
         bars.wait(f"reading {chosen.data}")
         dataset = dataset_of(chosen, data_dir, download, listing)
-        portfolio = run(chosen.model, dataset, out, config=chosen, resume=resume, on_step=bars, jobs=places.opened())
-    show.result(portfolio, out, as_json=as_json)
+        portfolio = run(
+            *(chosen.model, dataset, out), config=chosen, resume=resume, on_step=bars, jobs=places.opened(), work=work
+        )
+    sending.result(portfolio, into.folder, into.shown_address, as_json=as_json)
     if chosen.fleet.goals:
         from prunit.cli.fleets import served_all
 
-        raise typer.Exit(served_all(out))
+        raise typer.Exit(served_all(into.folder))
 
 
 @app.command()
@@ -176,7 +184,11 @@ def sweep(
             " (default: reconvene, reconvene:emptied, uniform, complexity:pa, complexity:fa)"
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the trials, and of the portfolio in it.")] = Path("sweep"),
+    out: Annotated[
+        str,
+        typer.Option(help="Folder of the trials, and of the portfolio in it; or an address, as for build."),
+    ] = "sweep",
+    work: Work = None,
     data_dir: DataDir = None,
     download: Download = False,
     epochs: Annotated[int | None, typer.Option(help="Epochs of what is trained in full. (default: 30)")] = None,
@@ -208,11 +220,13 @@ def sweep(
     )
     chosen, places = config_of(options, config, settings), Places(jobs, ray, cpus_per_trial, gpus_per_trial)
     from prunit.recipe.entrants import DEFAULT_RECIPES, PORTFOLIO
+    from prunit.recipe.outs import Out
 
     names = [name.strip() for name in recipes.split(",")] if recipes else DEFAULT_RECIPES
-    check_sweep(chosen, names, out, eta=eta, held_out=held_out, resume=resume, places=places)
+    into = Out.of(out, work)
+    check_sweep(chosen, names, into, eta=eta, held_out=held_out, resume=resume, places=places)
     listing = listed(chosen, data_dir, download)
-    from prunit.cli import show
+    from prunit.cli import sending, show
     from prunit.cli.progress import Bars
 
     with Bars() as bars:
@@ -230,12 +244,12 @@ def sweep(
             resume=resume,
             on_step=bars,
             jobs=places.opened(),
+            work=work,
         )
-    if as_json:
-        typer.echo(json.dumps(show.sweep_json(found, out / PORTFOLIO), indent=2))
-    else:
+    if not as_json:
         show.trials(found)
-        show.portfolio(found.portfolio, out / PORTFOLIO)
+    trials = {"trials": [asdict(trial) for trial in found.trials]}
+    sending.result(found.portfolio, into.folder / PORTFOLIO, into.shown_address, as_json=as_json, more=trials)
 
 
 @app.command()
@@ -335,40 +349,9 @@ def inspect(
     explain(what, as_json=as_json)
 
 
-@app.command()
-def models(as_json: AsJson = False) -> None:
-    """List the reference models, one line each."""
-    from prunit.cli import show
-    from prunit.known import NETWORKS
-
-    show.listing("model", {name: network.about for name, network in NETWORKS.items()}, as_json=as_json)
-    if not as_json:
-        typer.echo("\nOr timm:NAME, torchvision:NAME, path/to/file.py:factory, package.module:factory.")
-
-
-@app.command()
-def methods(as_json: AsJson = False) -> None:
-    """List recipes, scores and the switches of a recipe, one line each."""
-    from prunit.allocate.by_complexity import MODES
-    from prunit.cli import show
-    from prunit.known import SCORES
-    from prunit.recipe import RECIPES
-
-    tables = {
-        "recipe": {name: r.line for name, r in RECIPES.items()},
-        "score": {name: s.line for name, s in SCORES.items()},
-        "evaluator": show.EVALUATOR_LINES,
-        "rectifier": show.RECTIFIER_LINES,
-        "mode": {name: m.line for name, m in MODES.items()},
-    }
-    if as_json:
-        typer.echo(json.dumps(tables, indent=2))
-        return
-    for kind, lines in tables.items():
-        show.listing(kind, lines)
-
-
 for each in (
+    listing.models,
+    listing.methods,
     benching.bench,
     devices.layers,
     devices.probe_device,

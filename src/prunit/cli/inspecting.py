@@ -27,8 +27,11 @@ _EVENTS: Final = 10
 def explain(what: Path, *, as_json: bool) -> None:
     """Print what the file or folder holds; raises `FileError` where it is none of prunit's."""
     if not what.exists():
+        from prunit.remote import hint_for
+
         raise FileError(
-            f"'{what}' does not exist: give a portfolio folder, a plan .json, a .safetensors, .onnx or .tflite file"
+            hint_for(what)
+            or f"'{what}' does not exist: give a portfolio folder, a plan .json, a .safetensors, .onnx or .tflite file"
         )
     if what.is_dir() or what.name == MANIFEST:
         _portfolio(what if what.is_dir() else what.parent, as_json=as_json)

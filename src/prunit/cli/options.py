@@ -180,6 +180,13 @@ EngineName = Annotated[
         help="One engine for all variants that are not made for another. (default: as prunit bench --engines measured)",
     ),
 ]
+Work = Annotated[
+    Path | None,
+    typer.Option(
+        "--work",
+        help="Where to work for an address (--out s3://…), and go on with --resume. (default: prunit-builds/ADDRESS)",
+    ),
+]
 Jobs = Annotated[
     int | None,
     typer.Option(

@@ -32,6 +32,8 @@ _WORDS: Final = {
     "report": "writing the report",
     "install": "installing",
     "judge": "judging images",
+    "send": "sending",
+    "fetch": "bringing the portfolio here",
 }
 _LOG_EVERY_S: Final = 30.0
 """How often a long stage says how far it is where there is no terminal."""
@@ -107,7 +109,7 @@ class Bars:
 
     def _tell(self, step: "Step | _Told") -> None:
         words = _WORDS.get(step.stage, step.stage)
-        alone = step.stage in ("check", "memory", "probe", "report", "pace", "judge")
+        alone = step.stage in ("check", "memory", "probe", "report", "pace", "judge", "send", "fetch")
         task = self._show(words if alone else f"{step.variant}: {words}", step.place)
         self._progress.update(task, completed=step.done, total=step.total or None, note=harmless(step.note))
 

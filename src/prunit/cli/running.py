@@ -34,9 +34,10 @@ RequestKb = Annotated[float, typer.Option("--request-kb", help="Kilobytes that t
 
 
 def install(
-    folder: Folder,
-    to: Annotated[
-        Path | None, typer.Argument(metavar="[TO]", help="A new folder: the portfolio is copied there first.")
+    source: Annotated[str, typer.Argument(metavar="DIR", help="A portfolio folder, or an address: s3://bucket/NAME.")],
+    into: Annotated[
+        Path | None,
+        typer.Argument(metavar="[DIR]", help="Where to bring the portfolio first, from an address or another folder."),
     ] = None,
     device: Annotated[
         str | None,
@@ -48,10 +49,13 @@ def install(
 ) -> None:
     """Bring the variants into the form that this device opens fastest; done by itself on first use otherwise.
 
-    Each in the engine that was measured to be its best here, see prunit bench --engines.
+    Each in the engine that was measured to be its best here, see prunit bench --engines. A portfolio at an address is
+    brought here first, whole or not at all; an older one in that folder is replaced then. One in a folder is copied
+    to a new one, if a second folder is named.
     """
+    folder = _brought(source, into, device)
     from prunit.cli.progress import Bars
-    from prunit.edge.handing import copied_to, of_variants
+    from prunit.edge.handing import of_variants
     from prunit.edge.install import Installed, place_of
     from prunit.edge.install import install as run
     from prunit.edge.portfolio import Portfolio
@@ -61,8 +65,6 @@ def install(
 
     portfolio = Portfolio.read(folder)
     names = None if device is None else variants_for(portfolio, folder, device)
-    if to is not None:
-        portfolio, folder = copied_to(to, portfolio, folder, names, device), to
     place = place_of(folder, cache)
     here = router(place, engine)
     wanted = portfolio if names is None else of_variants(portfolio, names)
@@ -96,6 +98,33 @@ def install(
     for variant, reason in failed.items():
         typer.echo(harmless(f"{variant} stays as it is: {reason}"))
     typer.echo(harmless(f"in {place}"))
+
+
+def _brought(source: str, into: Path | None, device: str | None) -> Path:
+    """The folder of a portfolio, after it was brought there: from an address all of it, from a folder what the device
+    needs."""
+    from prunit.remote import is_address, shown
+
+    if not is_address(source):
+        return Path(source) if into is None else _copied(Path(source), into, device)
+    if into is None:
+        raise ConfigError(f"name the folder to bring it to: prunit install {shown(source)} DIR")
+    from prunit.cli.progress import Bars
+    from prunit.edge.publishing import fetch
+
+    with Bars() as bars:
+        fetch(source, into, on_file=lambda name, done, total: bars.tell("all", "fetch", done, total, name))
+    return into
+
+
+def _copied(folder: Path, into: Path, device: str | None) -> Path:
+    from prunit.edge.handing import copied_to
+    from prunit.edge.portfolio import Portfolio
+    from prunit.edge.served import variants_for
+
+    portfolio = Portfolio.read(folder)
+    copied_to(into, portfolio, folder, None if device is None else variants_for(portfolio, folder, device), device)
+    return into
 
 
 def simulate(

@@ -346,11 +346,6 @@ def trials(found: "Sweep") -> None:
         out.print(f"not on the front, left out of the portfolio: {safe(', '.join(beaten))}")
 
 
-def sweep_json(found: "Sweep", folder: Path) -> dict[str, Any]:
-    """What was tried, and the manifest."""
-    return {"trials": [asdict(trial) for trial in found.trials], **portfolio_json(found.portfolio, folder)}
-
-
 def profile(found: "DeviceProfile", file: Path) -> None:
     """What was measured: a line for each layer shape, from its narrowest to its widest."""
     out = console()

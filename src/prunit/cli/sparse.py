@@ -1,6 +1,7 @@
 """`prunit ladder` and `prunit shrink`: sparse models that become small ones."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,7 @@ from prunit.cli.options import (
     Settings,
     Subset,
     TaskName,
+    Work,
     config_of,
     dataset_of,
 )
@@ -57,7 +59,8 @@ def ladder(
         str | None,
         typer.Option(help="imp (iterative magnitude pruning with rewinding), or a score. (default: imp)"),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the portfolio.")] = Path("portfolio"),
+    out: Annotated[str, typer.Option(help="Folder of the portfolio, or an address: s3://bucket/NAME.")] = "portfolio",
+    work: Work = None,
     data_dir: DataDir = None,
     download: Download = False,
     pad: Pad = None,
@@ -83,9 +86,12 @@ def ladder(
     own = {"sparse.densities": tuple(density or ()), "sparse.method": method, "sparse.pad": pad}
     chosen = config_of(options, config, settings, {name: value for name, value in own.items() if value})
     places = Places(jobs, ray, cpus_per_trial, gpus_per_trial)
-    check_ladder(chosen, out, resume=resume, places=places)
+    from prunit.recipe.outs import Out
+
+    into = Out.of(out, work)
+    check_ladder(chosen, into, resume=resume, places=places)
     listing = listed(chosen, data_dir, download)
-    from prunit.cli import show
+    from prunit.cli import sending
     from prunit.cli.progress import Bars
 
     with Bars() as bars:
@@ -94,8 +100,10 @@ def ladder(
 
         bars.wait(f"reading {chosen.data}")
         dataset = dataset_of(chosen, data_dir, download, listing)
-        portfolio = run(chosen.model, dataset, out, config=chosen, resume=resume, on_step=bars, jobs=places.opened())
-    show.result(portfolio, out, as_json=as_json)
+        portfolio = run(
+            *(chosen.model, dataset, out), config=chosen, resume=resume, on_step=bars, jobs=places.opened(), work=work
+        )
+    sending.result(portfolio, into.folder, into.shown_address, as_json=as_json)
 
 
 def shrink(
@@ -104,7 +112,9 @@ def shrink(
         Path,
         typer.Argument(metavar="CHECKPOINT", help="Weights of the dense shapes with zeros: .safetensors, .pt, .ckpt."),
     ],
-    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("small.safetensors"),
+    out: Annotated[
+        str, typer.Option(help="The file to write, or its address: s3://bucket/small.safetensors.")
+    ] = "small.safetensors",
     key: Annotated[
         str | None,
         typer.Option("--weights-key", help="Which weights, where the checkpoint has several: state_dict_ema, student."),
@@ -127,31 +137,38 @@ def shrink(
     """Remove the zeros of a sparse model: a smaller one with the same outputs, constants folded in."""
     if not 0 <= tolerance < 1:
         raise ConfigError(f"--tolerance {tolerance:g}: it must be at least 0 and below 1")
-    if out.suffix != ".safetensors":
-        raise ConfigError(f"--out {out}: name a .safetensors file, for example {out.with_suffix('.safetensors')}")
-    check_writable(out, "small.safetensors")
+    from prunit.recipe.outs import OutFile
+
+    into = OutFile.of(out)
+    if into.file.suffix != ".safetensors":
+        example = into.file.with_suffix(".safetensors").name
+        raise ConfigError(f"--out {into.told(into.file.name)}: name a .safetensors file, for example {example}")
+    if not into.address:
+        check_writable(into.file, "small.safetensors")
     options = Options(*(model, data, None, None, None, None, None, None, image_size, None))
     # Widths matter to the engine: without a file for it nothing is timed.
     own = {"sparse.pad": pad or ("auto" if export else "off")}
     chosen = config_of(options, None, None, own)
     check_shrink(chosen, checkpoint, shape=None if data else (shape, classes))
+    into.check()
     listing = listed(chosen, data_dir, download) if data else None
     from prunit.cli import show
     from prunit.cli.progress import Bars
 
-    with Bars() as bars:
+    with Bars() as bars, into.written() as file:
         bars.wait("loading PyTorch")
         from prunit.cli.shrinking import shrunk
 
         dataset = dataset_of(chosen, data_dir, download, listing) if data else None
         found = shrunk(
-            *(model, checkpoint, out, dataset, (shape, classes)),
+            *(model, checkpoint, file, dataset, (shape, classes)),
             key=key,
             tolerance=tolerance,
             export=export,
             pad=chosen.sparse.pad,
             bars=bars,
         )
+    found = replace(found, files=tuple(map(into.told, found.files)))
     if as_json:
         typer.echo(json.dumps(found.as_dict(), indent=2))
     else:

@@ -24,10 +24,11 @@ from prunit.edge.answers import Answers
 from prunit.edge.embedded import Embedded
 from prunit.edge.pixels import Fit
 from prunit.edge.precision import Comparison, LeftOut, Lowered, Precision
-from prunit.edge.problems import check_version, first_problem, text_of
+from prunit.edge.problems import check_version, first_problem, text_at, text_of
 from prunit.edge.records import Record, RelativePath, Sha256, StoredFile
 from prunit.errors import PortfolioError, unknown
-from prunit.files import inside, sha256_of, staged
+from prunit.files import inside, sha256_of, write_atomically
+from prunit.remote import is_address
 from prunit.shown import Table
 
 MANIFEST: Final = "portfolio.json"
@@ -262,21 +263,29 @@ class Portfolio(Record):
 
     @classmethod
     def read(cls, folder: Path | str) -> Self:
-        """The portfolio whose manifest lies in `folder`; nothing is written and no other file is opened."""
+        """The portfolio whose manifest lies in `folder`, or at an address (`s3://…`); no other file is opened."""
+        if is_address(folder):
+            return cls.of_text(*text_at(str(folder), MANIFEST))
         path = Path(folder) / MANIFEST
-        text = text_of(path)
+        return cls.of_text(text_of(path), path)
+
+    @classmethod
+    def of_text(cls, text: str, path: Path | str) -> Self:
+        """The portfolio of a manifest's text, which stands at `path`."""
         check_version(path, text, VERSION)
         try:
             return cls.model_validate_json(text, strict=True)
         except ValidationError as error:
             raise PortfolioError(f"cannot read '{path}': {first_problem(error, cls)}") from None
 
+    def text(self) -> str:
+        """The manifest, as it is written."""
+        return self.model_copy(update={"version": VERSION}).model_dump_json(indent=2) + "\n"
+
     def write(self, folder: Path | str) -> Path:
         """The manifest's path, after the manifest took the place of an older one in one step."""
         path = Path(folder) / MANIFEST
-        with staged(path) as temporary:
-            now = self.model_copy(update={"version": VERSION})
-            temporary.write_text(now.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_atomically(path, self.text())
         return path
 
     def variant(self, name: str) -> Variant:

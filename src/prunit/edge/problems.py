@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from prunit.edge.records import Record
 from prunit.errors import PortfolioError, unknown
+from prunit.remote import Store, hint_for
 
 
 def text_of(path: Path) -> str:
@@ -15,6 +16,8 @@ def text_of(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
+        if hint := hint_for(path.parent):
+            raise PortfolioError(hint) from None
         if path.parent.is_file():
             raise PortfolioError(
                 f"'{path.parent}' is no portfolio: it is a file; name the folder that holds {path.name}"
@@ -28,7 +31,21 @@ def text_of(path: Path) -> str:
         raise PortfolioError(f"cannot read '{path}': {error.strerror or error}") from error
 
 
-def check_version(path: Path, text: str, newest: int) -> None:
+def text_at(address: str, name: str) -> tuple[str, str]:
+    """The text of a manifest at an address, and its own address; `PortfolioError` says why there is none."""
+    store = Store.open(address)
+    data = store.read(name)
+    if data is None:
+        raise PortfolioError(
+            f"'{store.address}' is no portfolio: it holds no {name}; 'prunit build … --out {store.address}' writes one"
+        )
+    try:
+        return data.decode(), f"{store.address.rstrip('/')}/{name}"
+    except UnicodeDecodeError as error:
+        raise PortfolioError(f"cannot read '{name}' in '{store.address}': it is not text ({error.reason})") from None
+
+
+def check_version(path: Path | str, text: str, newest: int) -> None:
     """Refuses what is not a manifest, or is one of a newer prunit, before its fields are looked at."""
     try:
         data: Any = json.loads(text)

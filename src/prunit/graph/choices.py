@@ -107,20 +107,24 @@ class Choices:
             self.lines.setdefault((module, what), line)
         return True
 
-    def next_at(self, site: Site, sites: Iterable[Site]) -> bool:
+    def next_at(self, site: Site, sites: Iterable[Site], as_wrong: Iterable[Site] = ()) -> bool:
         """Take the next reading at `site`, and at the other places of its module that are read alike.
 
         Instances of one class share their code, so the others start from the same reading unless they were moved on
-        already; from the last one, pinned, if two of them had to come to that. False if there is no further reading.
+        already; from the last one, pinned, if two of them had to come to that. Those of them that are `as_wrong`, and
+        stand where this one stood, go on with it. False if there is no further reading.
         """
         if not site.open:
             return False
-        self._taken[site.key] = site.taken + 1
-        last = site.taken + 1 == site.readings - 1
-        if not last or self._again(site.kind, site.key[1]):
+        at, to = site.taken, site.taken + 1
+        self._taken[site.key] = to
+        if to < site.readings - 1 or self._again(site.kind, site.key[1]):
             for other in sites:
                 if other.kind == site.kind and other.key[1] == site.key[1]:
-                    self._taken.setdefault(other.key, site.taken + 1)
+                    self._taken.setdefault(other.key, to)
+        for other in as_wrong:
+            if other.kind == site.kind and other.key[1] == site.key[1] and other.taken == at:
+                self._taken[other.key] = to
         return True
 
     def _again(self, kind: str, what: str) -> bool:
@@ -150,7 +154,8 @@ def next_reading(
     step = steps[min(found.step, len(steps) - 1)]
     at = [s for s in sites if s.step == found.step]
     before = [s for s in reversed(sites) if s.step <= found.step and s.key[0] == found.module]
-    if any(choices.next_at(site, sites) for site in at + before):
+    twins = _twins(sites, steps, at + before)
+    if any(choices.next_at(site, sites, twins) for site in at + before):
         return True
     if found.line and choices.compare(found.module):
         return True
@@ -160,6 +165,22 @@ def next_reading(
         step = next((s for s in steps if s.module == found.module), step)._replace(module=found.module)
         return choices.avoid(step, "*", found.line, steps)
     return any(choices.avoid(step, operator, found.line, steps) for operator in (step.name, "*"))
+
+
+def _twins(sites: list[Site], steps: list["Step"], wrong: list[Site]) -> list[Site]:
+    """The places in modules that run the same operators with the same numbers and shapes as one of those does.
+
+    What a narrower model departs at in one of them it would depart at in the others, one run after another.
+    """
+    if not any(site.open for site in wrong):
+        return []
+    kinds = {site.kind for site in wrong if site.open}
+    ran: dict[str, list[Any]] = {}
+    for step in steps:
+        if step.kind in kinds:
+            ran.setdefault(step.module, []).append((step.name, step.numbers, [shape for shape, _ in step.outputs]))
+    alike = [ran[module] for module in {site.key[0] for site in wrong} if module in ran]
+    return [site for site in sites if site.key[0] in ran and ran[site.key[0]] in alike]
 
 
 class Step(NamedTuple):
@@ -176,8 +197,16 @@ class Step(NamedTuple):
     """Where the operator shows values to the code: the value, or the dtype of a tensor whose shape depends on them."""
 
 
-def rejected_sites(sites: list[Site], rejected: list[np.ndarray], classes: np.ndarray) -> list[Site]:
-    """The sites with further readings that some of the rejected ids come from."""
-    bad = np.unique(np.concatenate([classes[ids.reshape(-1)] for ids in rejected]))
-    bad = bad[bad > 0]
-    return [s for s in sites if s.open and np.isin(classes[s.ids.reshape(-1)], bad).any()]
+def read_otherwise(choices: Choices, sites: list[Site], rejected: list[np.ndarray], classes: np.ndarray) -> bool:
+    """Take another reading for channels that were rejected, if there is one: at the first place that they come from.
+
+    `classes` has the class of every id. Of alike places in other modules those go along that come first there.
+    """
+    if not rejected:
+        return False
+    bad = np.zeros(int(classes.max()) + 1, bool)
+    bad[classes[np.concatenate([ids.reshape(-1) for ids in rejected])]] = True
+    bad[0] = False
+    found = [s for s in sites if s.open and bad[classes[s.ids]].any()]
+    first = {site.key[0]: site for site in reversed(found)}
+    return bool(found) and choices.next_at(found[0], sites, first.values())

@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map
 
 from prunit.errors import ModelError
-from prunit.graph.choices import Choices
+from prunit.graph.choices import Choices, read_otherwise
 from prunit.graph.code import asks_for_mode
 from prunit.graph.findings import Findings, Pass, Pin
 from prunit.graph.leaving import Leaving
@@ -54,9 +54,7 @@ class Passes:
     def run(self, choices: Choices) -> tuple[Findings, bool]:
         """What the passes find, on meta tensors (True) or, where evaluation mode cannot run on those, on its own."""
         try:
-            twins = meta_twins(self.named)
-            tracer = self._evaluate(twins, to_meta(self.inputs), choices)
-            on_meta = True
+            tracer, on_meta = self._on_meta(choices), True
         except _Unreadable:
             raise
         except Exception as error:
@@ -72,6 +70,16 @@ class Passes:
         self._pin_for(findings, why)
         _only_the_users_sizes(self.model, findings)
         return findings, on_meta
+
+    def _on_meta(self, choices: Choices) -> Tracer:
+        """Again where channels were rejected that have a further reading, before training mode is run at all."""
+        while True:
+            tracer = self._evaluate(meta_twins(self.named), to_meta(self.inputs), choices)
+            found = tracer.findings
+            if choices.cautious or not found.rejected:
+                return tracer
+            if not read_otherwise(choices, found.sites, found.rejected, found.classes()):
+                return tracer
 
     def _on_values(self, choices: Choices, on_meta: Exception) -> Tracer:
         try:

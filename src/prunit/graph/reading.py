@@ -9,12 +9,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from prunit.graph.checks import check
-from prunit.graph.choices import Choices, next_reading, rejected_sites
+from prunit.graph.choices import Choices, next_reading, read_otherwise
 from prunit.graph.code import asks_for_shapes
 from prunit.graph.findings import Findings
 from prunit.graph.inputs import describe
@@ -75,16 +74,16 @@ def _traced(model: nn.Module, example: Any, training_example: Any, pin: Sequence
             continue
         if not opens or (choices.cautious and not on_meta):
             return resolved.graph if on_meta else _noted(resolved.graph)
-        if findings.rejected and not choices.cautious and _read_otherwise(findings, resolved.classes, choices):
+        if not choices.cautious and read_otherwise(choices, findings.sites, findings.rejected, resolved.classes):
             continue
         found = first_difference(model, resolved.graph, findings.steps, resolved.where_of, findings.passes, made)
         if found is None:
             return resolved.graph if on_meta else _noted(resolved.graph)
         attributes = [(size.module, size.name) for size in resolved.graph.code_sizes]
-        read_otherwise = next_reading(choices, findings.sites, findings.steps, attributes, found)
-        if choices.cautious and (not read_otherwise or tries > 2 * _MOST_TRIES):
+        changed = next_reading(choices, findings.sites, findings.steps, attributes, found)
+        if choices.cautious and (not changed or tries > 2 * _MOST_TRIES):
             break
-        choices.cautious = choices.cautious or not read_otherwise
+        choices.cautious = choices.cautious or not changed
     # Even with all that is open pinned a narrower model does otherwise: a width is compared with a number, say.
     free = [group.name for group in resolved.graph.groups if not group.pinned]
     return resolved.graph.pin(free, f"the model's code depends on its size{found.line}")
@@ -98,9 +97,3 @@ def _noted(graph: ChannelGraph) -> ChannelGraph:
 def _follows_widths(findings: Findings, graph: ChannelGraph) -> bool:
     """Whether the code that ran may compute something from the width of channels that may go."""
     return bool(graph.free.any()) and (findings.gives_values or asks_for_shapes(findings.ran, findings.called))
-
-
-def _read_otherwise(findings: Findings, classes: np.ndarray, choices: Choices) -> bool:
-    """Take another reading for channels that were rejected, if there is one."""
-    found = rejected_sites(findings.sites, findings.rejected, classes)
-    return bool(found) and choices.next_at(found[0], findings.sites)

@@ -22,6 +22,7 @@ from prunit.recipe.fleets import building as fleets
 from prunit.recipe.folder import STATE, held, open_folder
 from prunit.recipe.lowering import lowered
 from prunit.recipe.opening import configured, for_task, opened
+from prunit.recipe.outs import Out
 from prunit.recipe.pacing import check_time, pacer_of
 from prunit.recipe.places.asked import executor_for
 from prunit.recipe.places.benches import VariantBench, made_variants
@@ -51,6 +52,7 @@ def build(
     resume: bool = False,
     on_step: OnStep | None = None,
     jobs: int | Executor = 1,
+    work: Path | str | None = None,
 ) -> Portfolio:
     """The portfolio in folder `out`: the dense model and one variant per budget, trained, exported and measured.
 
@@ -62,12 +64,20 @@ def build(
 
     `jobs` says how many variants are trained at the same time, in processes of this machine which share out its
     threads, or where else they are trained. A model in a process of its own has to be made anew there: name it.
+
+    `out` may be an address, as `s3://bucket/portfolio`: the build works in the folder `work` (by default one below
+    `prunit-builds`), and sends the portfolio there at its end, whole or not at all.
     """
-    config, began = configured(model, config), perf_counter()
+    config, began, into = configured(model, config), perf_counter(), Out.of(out, work)
     budgets = check_request(config)
     executor = executor_for(jobs, config, len(budgets))
-    with working(executor, len(budgets), Path(out)) as threads:
-        return _built(model, data, Path(out), config, budgets, executor, threads, began, resume=resume, on_step=on_step)
+    into.check()
+    with into.naming(), working(executor, len(budgets), into.folder) as threads:
+        portfolio = _built(
+            *(model, data, into.folder, config, budgets, executor, threads, began), resume=resume, on_step=on_step
+        )
+    into.send(on_step=on_step)
+    return portfolio
 
 
 def _built(

@@ -33,6 +33,7 @@ from prunit.recipe.deciding import Clock, Watches
 from prunit.recipe.folder import STATE, held, open_folder, read_history, read_json
 from prunit.recipe.lowering import lowered
 from prunit.recipe.opening import configured, opened
+from prunit.recipe.outs import Out
 from prunit.recipe.padding import Padding, again, with_origin, without_zeros
 from prunit.recipe.places.asked import executor_for
 from prunit.recipe.places.benches import OfWork
@@ -69,6 +70,7 @@ def ladder(
     on_step: OnStep | None = None,
     watches: Watches | None = None,
     jobs: int | Executor = 1,
+    work: Path | str | None = None,
 ) -> Portfolio:
     """The portfolio in folder `out`: the dense model, and for each density a sparse model without its zeros.
 
@@ -76,18 +78,21 @@ def ladder(
     A variant has the outputs of the sparse model that was trained (see `remove_zeros`), unless `sparse.tolerance` is
     more than 0. How much smaller it is depends on how many filters the training emptied. `watches` makes the stopwatch
     for `sparse.pad`; None is `Stopwatch`. `jobs` as for `build`, where masks come from a score: by `imp` each training
-    starts from the one before.
+    starts from the one before. `out` may be an address, with `work`, as for `build`.
     """
-    config = configured(model, config)
+    config, into = configured(model, config), Out.of(out, work)
     rungs = rungs_of(config)
     executor = executor_for(jobs, config, len(rungs) + 1, what="ladder")
-    with working(executor, len(rungs) + 1, Path(out)) as threads:
-        return _climbed(
-            *(model, data, Path(out), config, rungs, executor, threads),
+    into.check()
+    with into.naming(), working(executor, len(rungs) + 1, into.folder) as threads:
+        portfolio = _climbed(
+            *(model, data, into.folder, config, rungs, executor, threads),
             resume=resume,
             on_step=on_step,
             watches=watches,
         )
+    into.send(on_step=on_step)
+    return portfolio
 
 
 def _climbed(

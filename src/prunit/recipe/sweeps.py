@@ -45,6 +45,7 @@ from prunit.recipe.flow import build
 from prunit.recipe.folder import STATE, is_started, read_json
 from prunit.recipe.lock import holding
 from prunit.recipe.opening import configured, for_task
+from prunit.recipe.outs import Out
 from prunit.recipe.places.asked import executor_for
 from prunit.recipe.places.pieces import Executor, Here, Piece, Run
 from prunit.recipe.places.threads import keep, limited, threads_for, told
@@ -104,6 +105,7 @@ def sweep(
     resume: bool = False,
     on_step: OnStep | None = None,
     jobs: int | Executor = 1,
+    work: Path | str | None = None,
 ) -> Sweep:
     """The best recipe for each of the configuration's budgets, found by successive halving, and its portfolio.
 
@@ -111,17 +113,48 @@ def sweep(
     `held_out` of the training images judges them; without one the validation images do, where the data set has some
     besides its test images (`Dataset.watched`), else a fifth of the training images. The folder `out` gets trials.json
     and, in portfolio/, what `build` writes; the manifest holds the front, the report all that was tried. With `resume`
-    a sweep of the same configuration goes on where it stopped. `jobs` as for `build`. Raises `BudgetError` if no recipe
-    meets any budget.
+    a sweep of the same configuration goes on where it stopped. `jobs` as for `build`. `out` may be an address, with
+    `work`, as for `build`: it gets the portfolio, and trials.json with it. Raises `BudgetError` if no recipe meets any
+    budget.
     """
-    config = configured(model, config)
+    config, into = configured(model, config), Out.of(out, work)
     check_no_fleet(config, "a sweep")
     settings = {text: settings_of(text) for text in recipes}
     budgets = {name: budget for name, budget in check_request(config).items() if budget}
     check_entrants(settings, budgets, eta, held_out)
     executor = executor_for(jobs, config, trainings_of(settings, budgets), what="sweep")
+    into.check()
+    with into.naming():
+        found = _swept(
+            *(model, data, into.folder, config, settings, budgets, executor, jobs),
+            recipes=recipes,
+            eta=eta,
+            held_out=held_out,
+            resume=resume,
+            on_step=on_step,
+        )
+    into.send(inner=PORTFOLIO, extras={TRIALS: into.folder / TRIALS}, on_step=on_step)
+    return found
+
+
+def _swept(
+    model: ModelLike,
+    data: str | Dataset,
+    out: Path,
+    config: BuildConfig,
+    settings: Mapping[str, Mapping[str, str]],
+    budgets: Mapping[str, Budget],
+    executor: Executor,
+    jobs: int | Executor,
+    *,
+    recipes: Sequence[str],
+    eta: int,
+    held_out: float | None,
+    resume: bool,
+    on_step: OnStep | None,
+) -> Sweep:
     device_named(config.train.device)
-    check_place(Path(out), resume=resume)
+    check_place(out, resume=resume)
     dataset = loaded(data, config)
     source = Source.of(model, dataset, seed=config.seed)
     dense = source.make()
@@ -130,19 +163,19 @@ def sweep(
     judged = held(dataset, held_out, config.seed)
     graph = trace(dense, example_of(dataset), pin=config.prune.pin)
     asked = _asked(config, recipes, eta, held_out, dense, dataset)
-    if not (resume and (Path(out) / TRIALS).exists()):
+    if not (resume and (out / TRIALS).exists()):
         check_trains(source.make(), dataset)
         check_exports(dense, dataset)
-    check_place(Path(out), resume=resume)
-    executor.ready(trainings_of(settings, budgets), Path(out))
-    with closing(executor), holding(Path(out), what="sweep", shown=Path(out)):
-        check_content(Path(out), resume=resume)
-        state = _State.open(Path(out), asked)
+    check_place(out, resume=resume)
+    executor.ready(trainings_of(settings, budgets), out)
+    with closing(executor), holding(out, what="sweep", shown=out):
+        check_content(out, resume=resume)
+        state = _State.open(out, asked)
         progress = Progress(on_step)
-        threads = threads_for(executor, Path(out) / STATE)
+        threads = threads_for(executor, out / STATE)
         with limited(threads):
             alike = _alike(config, dense, dataset, executor)
-            bench = TrialBench(alike, Path(out), dataset, judged, graph, source, progress, held_out)
+            bench = TrialBench(alike, out, dataset, judged, graph, source, progress, held_out)
             trials = _Halving(bench, settings, budgets, state, threads).run(dense, eta, executor)
         winners = {trial.variant: trial for trial in trials if not trial.out}
         if not winners:
@@ -150,7 +183,7 @@ def sweep(
             raise BudgetError(f"no recipe meets any budget: {first.variant} with {first.recipe}: {first.out}")
         own = {name: own_settings(config, name, settings[trial.recipe]) for name, trial in winners.items()}
         chosen = config.model_copy(update={"budgets": tuple(str(budgets[name]) for name in winners), "by_variant": own})
-        folder = Path(out) / PORTFOLIO
+        folder = out / PORTFOLIO
         portfolio = build(
             *(model, dataset, folder),
             config=chosen,
