@@ -425,6 +425,8 @@ TABLES: Final[Mapping[str, Callable[[Result], str]]] = {
     "met_times": device_tables.met_times,
     "complexity": device_tables.complexity,
     "latency_profile": device_tables.latency_profile,
+    "fleet": device_tables.fleet,
+    "fleet.times": device_tables.fleet_times,
     "engine_widths": width_tables.engine_widths,
     "default_speed": default_summary.default_speed,
     "peak_memory": device_tables.peak_memory,
