@@ -115,6 +115,7 @@ def _application(args: Mapping[str, Any]) -> Any:
         max_ongoing_requests=2 * asked.queue,
         # A replica ends only when another has taken its place: a portfolio that cannot be opened costs nothing.
         max_surge_percent=100,
+        health_check_period_s=2,  # a replica that died is missed for so long, by default for 10
         logging_config={"enable_access_log": False},  # `access_log` writes ours
     )(serve.ingress()(Replica))
     return deployment.bind(asked.model_dump(mode="json"))

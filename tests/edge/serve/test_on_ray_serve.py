@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from prunit.edge.portfolio import Portfolio
 from tests.edge.folders import FACTORS, X_BCHW, portfolio_in, variant_in
@@ -29,6 +30,7 @@ from tests.edge.serving import binary, output_of, wait_for
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'prunit[ray-serve]'")
 serve = pytest.importorskip("ray.serve", reason="Ray Serve is not installed: pip install 'prunit[ray-serve]'")
 pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.slow]
+DEPLOY = Path(__file__).parents[3] / "deploy"
 IMPORT_PATH = "prunit.edge.ray_serve:app"
 OTHER = {"large": 8.0, "small": 2.0}
 """Factors of a second portfolio: none of its answers can be taken for one of the first."""
@@ -151,7 +153,6 @@ def ingress() -> Iterator[Ingress]:
         include_dashboard=False,
         log_to_driver=False,
         logging_level="ERROR",
-        _node_ip_address="127.0.0.1",
     )
     port = free_port()
     try:
@@ -303,3 +304,29 @@ def test_the_command_tells_in_a_line_what_cannot_be_served(one: Path, arguments:
     lines = [line for line in text.splitlines() if "Running import path" not in line]
     assert len(lines) == 1, text
     assert message in lines[0]
+
+
+def test_the_configuration_of_the_documentation_serves(one: Path) -> None:
+    config = yaml.safe_load((DEPLOY / "ray-serve.yaml").read_text(encoding="utf-8"))
+    (application,) = config["applications"]
+    application["args"] |= {"portfolio": str(one), "cache": str(one.parent / "cache")}
+    config["http_options"]["port"] = port = free_port()
+    (one.parent / "served.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    running = run_command("served.yaml", "--address", "local", cwd=one.parent)
+    try:
+        wait_for(lambda: _ready(port) or running.poll() is not None, 90)
+        status, headers, answer = Ingress(port).ask("POST", "/v2/models/numbers/infer", *binary(X_BCHW))
+        assert status == 200
+        assert np.allclose(output_of(headers, answer)[1], X_BCHW * FACTORS["large"], atol=1e-4)
+        assert list((one.parent / "cache").glob("one-*/*/weights.bin"))
+    finally:
+        running.send_signal(signal.SIGINT)
+        text = running.communicate(timeout=60)[0]
+    assert running.returncode == 0, text
+
+
+def _ready(port: int) -> bool:
+    try:
+        return Ingress(port).ask("GET", "/v2/health/ready")[0] == 200
+    except OSError:
+        return False
