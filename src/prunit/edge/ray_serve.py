@@ -8,8 +8,11 @@ replicas are to keep to (the target, a pin) is Ray's to hand out: the deployment
 
 import asyncio
 import hashlib
+import logging
+import os
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -144,12 +147,11 @@ class Replica:
         try:
             wanted = _read(Wanted, config, "key of user_config")
             _check_pin(wanted.pin, [variant.name for variant in self._service.portfolio.variants])
-        except PrunitError as error:
-            logs.tell("user_config was not taken over", {"why": str(error)}, level=30)
+            change = partial(self._service.change, target_ms=wanted.slo_ms, pinned=wanted.pin, unpin=wanted.pin is None)
+            await asyncio.to_thread(change)
+        except (PrunitError, Refusal) as error:
+            logs.tell("user_config was not taken over", {"why": str(error)}, level=logging.WARNING)
             return
-        await asyncio.to_thread(
-            self._service.change, target_ms=wanted.slo_ms, pinned=wanted.pin, unpin=wanted.pin is None
-        )
         logs.tell("user_config", {"slo_ms": wanted.slo_ms, "pin": wanted.pin})
 
     async def check_health(self) -> None:
@@ -182,8 +184,10 @@ class _Bounded:
 
 def _read(kind: type[_Read], given: Mapping[str, Any], what: str) -> _Read:
     """The values in plain data, where text stands for what it says."""
+    if not isinstance(given, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] # Ray hands over what it is given
+        raise ConfigError(f"{given!r} holds no names with values: each {what} is one")
     try:
-        return kind.model_validate(dict(given))
+        return kind.model_validate({str(name): value for name, value in given.items()})
     except ValidationError as error:
         # A name that is none is why another one is missing.
         first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
@@ -202,7 +206,9 @@ def _own_name(folder: Path) -> str:
 
 
 def _absolute(path: Path) -> Path:
-    return path.expanduser().absolute()
+    if "\0" in str(path):
+        raise ConfigError(f"{str(path)!r} is no path: it holds a null character")
+    return Path(os.path.expanduser(path)).absolute()  # noqa: PTH111 # that of Path raises where there is no such home
 
 
 def _check_pin(pin: str | None, names: list[str]) -> None:

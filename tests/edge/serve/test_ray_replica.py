@@ -103,11 +103,13 @@ def test_what_all_replicas_keep_to_is_taken_over(folder: Path) -> None:
     [
         ({"slo": 5.0}, "unknown key of user_config 'slo'; did you mean 'slo_ms'? Known: pin, slo_ms."),
         ({"slo_ms": -1}, "key of user_config slo_ms=-1: input should be greater than 0"),
+        ([5.0], "[5.0] holds no names with values: each key of user_config is one"),
+        ({1: 2}, "unknown key of user_config '1'. Known: pin, slo_ms."),
         ({"pin": "smal"}, "unknown variant 'smal'; did you mean 'small'? Known: large, middle, small."),
     ],
 )
 def test_what_is_wrong_with_it_is_logged_and_changes_nothing(
-    folder: Path, config: dict[str, Any], why: str, capfd: pytest.CaptureFixture[str]
+    folder: Path, config: Any, why: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async def look(replica: Replica) -> None:
         await replica.reconfigure(config)
@@ -117,6 +119,16 @@ def test_what_is_wrong_with_it_is_logged_and_changes_nothing(
     opened({"portfolio": str(folder)}, look)
     told = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
     assert [line["why"] for line in told if line["message"] == "user_config was not taken over"] == [why]
+
+
+def test_a_pin_on_a_variant_that_was_put_aside_changes_nothing(folder: Path) -> None:
+    async def look(replica: Replica) -> None:
+        service = replica._service
+        service.switcher._failed = {"small": "its file is bad"}
+        await replica.reconfigure({"slo_ms": 5.0, "pin": "small"})
+        assert (service.steering.target_ms, service.steering.pinned) == (20.0, None)
+
+    opened({"portfolio": str(folder)}, look)
 
 
 def test_one_replica_of_several_is_not_changed_over_http(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,6 +168,8 @@ def test_a_body_has_a_limit(folder: Path) -> None:
         ({"portfolio": "{}/portfolio", "policy": "best"}, UnknownNameError, r"^unknown policy 'best'"),
         ({"portfolio": "{}/portfolio", "engine": "tea"}, UnknownNameError, r"'tea'"),
         ({"portfolio": "{}/portfolio", "token_for_all": "yes"}, ConfigError, r"^inference needs a token"),
+        ({"portfolio": "~nobody-of-this-name/x"}, PortfolioError, r"~nobody-of-this-name/x' is no portfolio"),
+        ({"portfolio": "a\0b"}, ConfigError, r"^'a\\x00b' is no path: it holds a null character$"),
         ({"portfolio": 3}, ConfigError, r"^argument portfolio=3: "),
     ],
 )
