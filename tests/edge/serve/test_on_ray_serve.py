@@ -54,7 +54,9 @@ class Ingress:
         from ray.serve.schema import ServeDeploySchema
 
         change = {"deployments": [{"name": "Portfolio", "user_config": user_config}]} if user_config else {}
-        application = {"name": "p", "import_path": IMPORT_PATH, "args": {"portfolio": str(portfolio), **more}, **change}
+        # One variant: on a machine with much else to do the policy would choose another one in the middle of a test.
+        args = {"portfolio": str(portfolio), "policy": "fixed:large", **more}
+        application = {"name": "p", "import_path": IMPORT_PATH, "args": args, **change}
         client: Any = _get_global_client()
         client.deploy_apps(ServeDeploySchema.model_validate({"applications": [application]}))
 
