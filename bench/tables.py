@@ -19,6 +19,7 @@ from bench import (
     export_tables,
     mcu_page,
     precision_tables,
+    ray_serving,
     scaling,
     training_tables,
     width_tables,
@@ -453,7 +454,10 @@ ON_PRECISIONS: Final[Mapping[str, Callable[[Result], str]]] = {
     "precision_builds": precision_tables.builds,
     "engine_switching": precision_tables.switching,
 }
-ON_SCALING: Final[Mapping[str, Callable[[Result], str]]] = {"scaling": scaling.told}
+ON_SCALING: Final[Mapping[str, Callable[[Result], str]]] = {
+    "scaling": scaling.told,
+    "ray_serving": ray_serving.told,
+}
 
 
 def main() -> None:
