@@ -115,6 +115,44 @@ def latency_profile(result: Result) -> str:
     return table(head, rows)
 
 
+def fleet(result: Result) -> str:
+    """Per network and slack: how many variants serve how many devices, and what the worst-off device keeps."""
+    rows = [
+        (
+            row["net"],
+            f"{row['slack']:.0%}",
+            f"{row['served']} of {row['devices']}",
+            row["variants"],
+            row["by_dense"],
+            "–" if row["least_kept"] is None else f"{row['least_kept']:.0%}",
+            f"{row['seconds']:.0f}",
+        )
+        for row in result["rows"]
+    ]
+    head = ("model", "slack", "devices served", "variants", "of them by the dense model", "least of its own plan", "s")
+    return table(head, rows)
+
+
+def fleet_times(result: Result) -> str:
+    """Per network and device: its limit, the variant that serves it, what was predicted of that and what it takes."""
+    rows = [
+        (
+            row["net"],
+            each["device"],
+            each["variant"],
+            f"{each['limit_ms']:.2f}",
+            f"{each['predicted_ms']:.2f}",
+            f"{each['measured_ms']:.2f}",
+            f"{each['predicted_ms'] / each['measured_ms'] - 1:+.0%}",
+            f"{each['measured_ms'] / each['limit_ms']:.0%}",
+        )
+        for row in result["rows"]
+        for each in row.get("found", ())
+    ]
+    head = ("model", "device", "variant", "limit, ms", "predicted", "measured", "predicted off by", "of the limit")
+    return table(head, rows)
+
+
 def peak_memory(result: Result) -> str:
     """Bytes of activations as counted, in the exported graph, and in the engine."""
     rows = [

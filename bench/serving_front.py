@@ -94,9 +94,9 @@ def _others(stack: ExitStack, folder: Path, portfolio: Portfolio, variant: str, 
                 print(f"{name} is not installed in {', '.join(map(str, peers))}")
             continue
         port = 21_000 + 10 * number + psutil.Process().pid % 5_000
-        asked = _requests(name)
+        asked = requests(name)
         pid = stack.enter_context(_peer(found[0], name, model, port, asked["json"]))
-        taken = {encoding: each.text() for encoding, each in asked.items() if _takes(port, each)}
+        taken = {encoding: each.text() for encoding, each in asked.items() if takes(port, each)}
         yield Way(name, port, pid, taken)
 
 
@@ -118,7 +118,7 @@ class Asked(NamedTuple):
         return "\r\n".join([*lines, f"Content-Length: {len(self.body)}", "", ""]).encode() + self.body
 
 
-def _requests(name: str) -> dict[str, Asked]:
+def requests(name: str) -> dict[str, Asked]:
     """What a server is asked, each in the way that it has for it."""
     image, as_json = IMAGE.tobytes(), {"Content-Type": "application/json"}
     if name == "mlserver":
@@ -148,7 +148,7 @@ def _peer(peers: Path, name: str, model: Path, port: int, asked: Asked) -> Itera
     family: dict[int, psutil.Process] = {}
     try:
         until = time.monotonic() + _LONGEST_START_S
-        while not _takes(port, asked):
+        while not takes(port, asked):
             if process.poll() is not None or time.monotonic() > until:
                 raise RuntimeError(f"{name} did not start")
             time.sleep(0.2)
@@ -166,7 +166,7 @@ def _peer(peers: Path, name: str, model: Path, port: int, asked: Asked) -> Itera
         process.wait(20)
 
 
-def _takes(port: int, asked: Asked) -> bool:
+def takes(port: int, asked: Asked) -> bool:
     """Whether the server answers such a request with ten scores."""
     sent = urllib.request.Request(f"http://127.0.0.1:{port}{asked.path}", asked.body, asked.headers)
     with suppress(OSError, ValueError, KeyError, IndexError, TypeError):

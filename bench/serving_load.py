@@ -55,7 +55,7 @@ class Connection(asyncio.Protocol):
         if end < 0:
             return
         head = self.received[:end].lower()
-        at = head.find(b"content-length: ") + 16
+        at = head.find(b"\ncontent-length: ") + 17  # and not that of the binary tensors' head
         length = int(head[at : head.find(b"\r", at)] if head.find(b"\r", at) > 0 else head[at:])
         if len(self.received) < end + 4 + length or self.waiter is None:
             return
@@ -115,8 +115,8 @@ class Asking(asyncio.Protocol):
             end = received.find(b"\r\n\r\n")
             if end < 0:
                 return
-            # Every server of the comparison writes this name in small letters.
-            at = received.find(b"content-length: ", 0, end) + 16
+            # Every server of the comparison writes this name in small letters; tensors have a head with such an end.
+            at = received.find(b"\ncontent-length: ", 0, end) + 17
             self.needed = end + 4 + int(received[at : received.find(b"\r", at)])
         if len(received) < self.needed:
             return

@@ -116,9 +116,16 @@ def bento(model: Path) -> Any:
 def ray(model: Path, port: int) -> None:
     """Serve with Ray Serve: one replica, without its dashboard."""
     core, serve = importlib.import_module("ray"), importlib.import_module("ray.serve")
-    responses: Any = importlib.import_module("starlette.responses")
     core.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     serve.start(http_options={"host": "127.0.0.1", "port": port})
+    serve.run(ray_deployment(model).bind(), route_prefix="/predict")
+    threading.Event().wait()
+
+
+def ray_deployment(model: Path) -> Any:
+    """The model on Ray Serve, and nothing else."""
+    serve = importlib.import_module("ray.serve")
+    responses: Any = importlib.import_module("starlette.responses")
 
     class Peer:
         def __init__(self) -> None:
@@ -132,12 +139,11 @@ def ray(model: Path, port: int) -> None:
             binary = request.headers["content-type"] == "application/octet-stream"
             flat = np.frombuffer(body, "<f4") if binary else np.array(json.loads(body)["data"], np.float32)
             scores = await self.together(flat.reshape(_SHAPE))
-            return responses.Response(scores.tobytes()) if binary else scores.tolist()
+            # What is handed back as it is Ray sends in chunks, of which the clients of the benchmarks know nothing.
+            return responses.Response(scores.tobytes()) if binary else responses.JSONResponse(scores.tolist())
 
     Peer.together = serve.batch(max_batch_size=_BATCH, batch_wait_timeout_s=0)(Peer.together)
-    deployed = serve.deployment(max_ongoing_requests=256, ray_actor_options={"num_cpus": 1})(Peer)
-    serve.run(deployed.bind(), route_prefix="/predict")
-    threading.Event().wait()
+    return serve.deployment(max_ongoing_requests=256, ray_actor_options={"num_cpus": 1})(Peer)
 
 
 _ML: Any = _imported("mlserver")

@@ -19,6 +19,7 @@ from bench import (
     export_tables,
     mcu_page,
     precision_tables,
+    ray_serving,
     scaling,
     scaling_trials,
     training_tables,
@@ -149,6 +150,25 @@ _TIMES_FASTER: Final = {
 
 def _ratio(ratio: Mapping[str, Any]) -> str:
     return f"**{ratio['of_medians']:.1f}** ({ratio['paired']['min']:.1f} to {ratio['paired']['max']:.1f})"
+
+
+def slow_traces(result: Result) -> str:
+    """The slowest traces beside those of another build, and what either leaves free to go."""
+    head = ("model", "trace, CPU ms", "before, CPU ms", "times faster", "channels free", "before")
+    rows = []
+    for row in result["rows"]:
+        now, before = row["now"], row.get("before")
+        rows.append(
+            (
+                row["model"],
+                f"{now['cpu_ms']['median']:,.0f}",
+                f"{before['cpu_ms']['median']:,.0f}" if before else "",
+                _ratio(row["times_faster"]) if before else "",
+                f"{now['free']:,}",
+                f"{before['free']:,}" if before else "",
+            )
+        )
+    return table(head, rows)
 
 
 def synflow_rounds(result: Result) -> str:
@@ -391,6 +411,7 @@ def _faster(row: Mapping[str, Any]) -> str:
 
 TABLES: Final[Mapping[str, Callable[[Result], str]]] = {
     "speed": speed,
+    "slow_traces": slow_traces,
     "synflow_rounds": synflow_rounds,
     "synflow_rounds.networks": synflow_networks,
     "compact_memory": compact_memory,
@@ -406,6 +427,8 @@ TABLES: Final[Mapping[str, Callable[[Result], str]]] = {
     "met_times": device_tables.met_times,
     "complexity": device_tables.complexity,
     "latency_profile": device_tables.latency_profile,
+    "fleet": device_tables.fleet,
+    "fleet.times": device_tables.fleet_times,
     "engine_widths": width_tables.engine_widths,
     "default_speed": default_summary.default_speed,
     "peak_memory": device_tables.peak_memory,
@@ -436,6 +459,7 @@ ON_SCALING: Final[Mapping[str, Callable[[Result], str]]] = {
     "scaling": scaling.told,
     scaling.RAY_NAME: scaling.told,
     scaling_trials.NAME: scaling_trials.told,
+    "ray_serving": ray_serving.told,
 }
 
 

@@ -20,6 +20,7 @@ from bench import (
     other_tasks,
     ram_budget,
     readme_example,
+    slow_traces,
     speed,
     startup,
     synflow_rounds,
@@ -97,6 +98,17 @@ def test_speed() -> None:
     page = page_of(stored("speed", [{"title": "toy", **row}]) | {"growth": [speed.growth(6, 1)]})
     assert page.count("| toy |") == 3
     assert "| 6 |" in page
+
+
+def test_slow_traces() -> None:
+    sources = {when: _common.ROOT / "src" for when in ("before", "now")}
+    rows = slow_traces.measure(sources, ["vgg16-32"], 1)
+    assert rows[0]["before"]["free"] == rows[0]["now"]["free"] > 0
+    assert "| vgg16-32 | " in page_of(stored("slow_traces", rows, threads=1))
+    assert "| vgg16-32 | " in page_of(
+        stored("slow_traces", slow_traces.measure({"now": sources["now"]}, ["vgg16-32"], 1))
+    )
+    assert slow_traces.there(["nobody:network"]) == []
 
 
 def test_synflow_rounds(monkeypatch: pytest.MonkeyPatch) -> None:

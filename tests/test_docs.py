@@ -210,7 +210,8 @@ def test_example_configuration_holds_every_default(tmp_path: Path) -> None:
     assert read_config(tmp_path / "all.toml", {}) != BuildConfig()
     data = tomllib.loads(everything)
     sections = {
-        key: data[key] for key in ("prune", "train", "start", "effort", "sparse", "precision", "parts", "probe")
+        key: data[key]
+        for key in ("prune", "train", "start", "effort", "sparse", "precision", "parts", "fleet", "probe")
     }
     found = {key for key in data if key not in sections}
     found |= {f"{section}.{key}" for section, values in sections.items() for key in values}

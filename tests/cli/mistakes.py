@@ -43,7 +43,7 @@ MISTAKES: Final = [
     ("shrink net.py:network zeros.pt --out foo://b/x.onnx", "--out foo://b/x.onnx: name a .safetensors file"),
     ("install memory://nothing/here", "name the folder to bring it to: prunit install memory://nothing/here DIR"),
     ("install memory://nothing/here new", "'memory://nothing/here' is no portfolio: it holds no portfolio.json"),
-    ("install new other", "'new' is a folder already, and only an address (s3://…) is brought to 'other'"),
+    ("install new other", "'new' is no portfolio"),
     (
         "serve s3://bucket/x",
         "'s3://bucket/x' is an address, and this needs a folder: 'prunit install s3://bucket/x DIR'",
@@ -86,6 +86,24 @@ MISTAKES: Final = [
     (f"{_SWEEP} --gpus-per-trial 0.25", "--gpus-per-trial 0.25 is of trainings on Ray: say --ray local, or"),
     (f"{_LADDER} --ray local", "--ray local: by 'imp' each level of a ladder starts from the one before, so nothing"),
     (f"{_BUILD} --ray local --time 90s", "--ray local and effort.time=90s (--time): a time is shared out among"),
+    # a fleet
+    (f"{_BUILD} --fleet none.toml", "there is no list of devices 'none.toml'; it has a table [[device]] with name"),
+    (f"{_BUILD} --fleet bad.toml", "'bad.toml' is no list of devices: "),
+    (f"{_BUILD} --fleet goalless.toml", "'goalless.toml' says no goal for pi: give each device what a model may cost"),
+    (f"{_PLAN} --fleet late.toml", "'late.toml': device 'pi', budget latency=8ms: there is no profile 'profiles/pi.j"),
+    (f"{_PLAN} --fleet late.toml --profiles a,b", "--profiles 'a,b': commas part the limits of a budget; rename the"),
+    (f"{_PLAN} --fleet counted.toml --measure", "--measure times plans on this machine; those of a fleet go by the"),
+    (f"{_PLAN} --fleet counted.toml --out net.py", "--out net.py: it is a file; for a fleet it is the folder of the"),
+    (f"{_PLAN} --fleet counted.toml --score snip", "score 'snip' needs images and their classes: pass batches="),
+    (f"{_BUILD} --fleet counted.toml --budget macs=1/2", "budgets macs=1/2 and a fleet: in a build for a fleet they"),
+    (f"{_BUILD} --fleet counted.toml --slack 2", "setting fleet.slack=2.0: input should be less than 1"),
+    (f"{_BUILD} --fleet counted.toml --jobs 3", "jobs=3 (--jobs): this build has 2 trainings that can run at once"),
+    (f"{_BUILD} --slack 0.2", "--slack 0.2 is of a fleet: say --fleet FILE, a list of devices with budgets"),
+    (f"{_PLAN} --profiles profiles", "--profiles profiles is of a fleet: say --fleet FILE"),
+    (f'{_SWEEP} --set fleet.goals={{pi="macs=1/2"}}', "setting fleet.goals is for build and plan, not for a sweep"),
+    (f'{_LADDER} --set fleet.goals={{pi="macs=1/2"}}', "setting fleet.goals is for build and plan, not for a ladder"),
+    ("install portfolio --device pi", "the portfolio in 'portfolio' was not built for a fleet ('fleet.json' is not"),
+    ("install portfolio used", "'used' is not empty: name a folder that is empty or not there yet"),
     # models
     ("build resnet21 --out new", "unknown model 'resnet21'; did you mean 'resnet20'?"),
     ("plan vgg-16 --out new.json", "unknown model 'vgg-16'; did you mean 'vgg16'?"),
@@ -186,6 +204,11 @@ MISTAKES: Final = [
     (f"{_BUILD} --device tpu", "training setting 'device' = 'tpu': use auto, cpu, cuda or cuda:N"),
     (f"{_BUILD} --train equal-steps", "setting effort.rule='equal-steps': input should be 'equal-time', 'equal-macs'"),
     (f"{_BUILD} --time soon", "setting effort.time='soon': "),
+    (
+        "build resnet20 --data digits --out new --start trained --dense keep",
+        "keeps the dense model as it is made, and 'resnet20' is made with random weights: give a file of trained ones,"
+        " with --weights FILE",
+    ),
     (f"{_BUILD} --start trained --dense kept", "setting start.dense='kept': input should be 'auto', 'train' or 'keep'"),
     # options that contradict each other
     (f"{_BUILD} --time 30m --epochs 3", "--time 30m says how long to train, and --epochs 3 too: give one"),
@@ -268,6 +291,9 @@ def lay_out(folder: Path, portfolio: Path) -> None:
         "kind.toml": 'seed = "many"\n',
         "value.toml": "[train]\nepochs = 0\n",
         "section.toml": 'prune = "all"\n',
+        "goalless.toml": '[[device]]\nname = "pi"\nhost = "pi"\n',
+        "late.toml": '[[device]]\nname = "pi"\nbudget = "latency=8ms"\n',
+        "counted.toml": '[[device]]\nname = "pi"\nbudget = "macs=1/2"\n',
         "layers.json": json.dumps({"format": "prunit-layers", "version": 99}),
         "trace.txt": "1\n2\n",
     }

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -96,3 +98,32 @@ def test_what_belongs_to_no_variant_any_more_is_removed(folder: Path) -> None:
     fewer = portfolio.model_copy(update={"variants": portfolio.variants[:1]})
     install(fewer, folder)
     assert [path.name.partition("-")[0] for path in place_of(folder).iterdir() if path.is_dir()] == ["large"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there each process makes its own")
+def test_processes_that_begin_together_share_one_installed_form(folder: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from prunit.edge.install import install, place_of; from prunit.edge.portfolio import Portfolio\n"
+        "folder = Path(sys.argv[1]); print('here', flush=True); sys.stdin.readline()\n"
+        "made = install(Portfolio.read(folder), folder)\n"
+        "assert not made.failed, made.failed\n"
+        "print(*[(place_of(folder) / f.path).stat().st_ino for v in made.variants.values() for f in v.files])"
+    )
+    command = [sys.executable, "-c", code, str(folder)]
+    pipe = subprocess.PIPE
+    children = [subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) for _ in range(4)]
+    for child in children:
+        assert child.stdout is not None
+        child.stdout.readline()
+    told = []
+    for child in children:  # all of them have imported what they need
+        assert child.stdin is not None
+        child.stdin.write("\n")
+        child.stdin.flush()
+    for child in children:
+        out, error = child.communicate(timeout=60)
+        assert child.returncode == 0, error
+        told.append(out)
+    assert len(set(told)) == 1
+    assert not [file for file in place_of(folder).iterdir() if file.name.startswith(".") and file.is_dir()]

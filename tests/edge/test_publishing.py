@@ -9,8 +9,10 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from prunit.edge.handing import copied_to
 from prunit.edge.portfolio import MANIFEST, Portfolio
 from prunit.edge.publishing import check_target, fetch, publish
+from prunit.edge.served import Fleet, Served, variants_for
 from prunit.edge.switching.reload import ReloadingSwitcher
 from prunit.errors import ConfigError, FileError, PortfolioError
 from tests.edge.folders import X_BCHW, gives, portfolio_in
@@ -306,3 +308,20 @@ def _paths(data: object) -> list[str]:
         return []
     own = [data[key] for key in ("path", "self_test") if isinstance(data.get(key), str) and "sha256" in data]
     return own + [path for each in data.values() for path in _paths(each)]
+
+
+def test_which_devices_it_serves_goes_along_and_goes_with_the_portfolio(
+    old: Path, new: Path, store: type[Folders], tmp_path: Path
+) -> None:
+    table = Fleet(slack=0.1, devices=(Served(device="pi", goal="params=1/2", variant="small"),))
+    table.write(old)
+    publish(old, address(store))
+    here = tmp_path / "here"
+    brought = fetch(address(store), here)
+    assert Fleet.read(here) == table
+    assert variants_for(brought, here, "pi") == ("small",)
+    copied_to(tmp_path / "pi", brought, here, ("small",), "pi")
+    assert Portfolio.read(tmp_path / "pi").verify(tmp_path / "pi") == []
+    publish(new, address(store))
+    fetch(address(store), here)
+    assert Fleet.read(here) is None

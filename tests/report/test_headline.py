@@ -55,6 +55,17 @@ def test_the_difference_in_accuracy_has_its_interval(right: tuple[tuple[int, int
     assert said in sentence(dense(latencies=(latency(4),), answers=answers((0, 900))), fast)
 
 
+def test_a_dense_model_that_was_not_trained_beside_its_variant_is_said_to_be_none():
+    whole = dense(latencies=(latency(4),), answers=answers((0, 900)))
+    small = variant("a", cost=4000, latencies=(latency(2),), answers=answers((20, 950)))
+    trained, kept = {"train": 60.0}, {"train": 0.0}
+    said = "; the dense model was not trained in this build."
+    further = small.model_copy(update={"seconds": trained})
+    assert sentence(whole.model_copy(update={"seconds": kept}), further).endswith(said)
+    assert said not in sentence(whole.model_copy(update={"seconds": trained}), further)
+    assert said not in sentence(whole.model_copy(update={"seconds": kept}), small.model_copy(update={"seconds": kept}))
+
+
 def test_without_answers_to_the_same_images_there_is_no_interval():
     first, other = answers((0, 900)), answers((0, 890), test_set="f" * 16)
     for mine, theirs in ((first, other), (first, None), (None, first)):

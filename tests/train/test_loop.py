@@ -164,7 +164,7 @@ def test_frozen_parameters_stay() -> None:
 
 def test_divergence_is_an_error_that_says_what_to_try() -> None:
     with pytest.raises(
-        TrainingError, match=r"no longer finite in epoch 1 of 2 \(learning rate .*highest 1e\+30\): try lr=1e\+29"
+        TrainingError, match=r"no longer finite in epoch 1 of 2 \(learning rate .*highest 1e\+30\): try train.lr=1e\+29"
     ):
         list(train(small(), stripes(), changed({"lr": 1e30})))
 

@@ -42,8 +42,10 @@ def check_sweep(
 ) -> None:
     """Raise what is wrong with a sweep; `into` and `places` as for `check_build`."""
     from prunit.recipe.entrants import check_entrants, check_place, check_same, settings_of, trainings_of
+    from prunit.recipe.fleets.goals import check_no_fleet
     from prunit.recipe.request import check_request
 
+    check_no_fleet(config, "a sweep")
     settings = {name: settings_of(name) for name in recipes}
     budgets = {name: budget for name, budget in check_request(config).items() if budget}
     check_entrants(settings, budgets, eta, held_out)
@@ -86,6 +88,16 @@ def check_plan(config: "BuildConfig", *, shape: tuple[str, int] | None) -> "Budg
         check_without_data(config.prune)
         built_for(config.model, *shape)
     return budget
+
+
+def check_fleet_plan(config: "BuildConfig", *, shape: tuple[str, int] | None) -> None:
+    """Raise what is wrong with plans for the fleet in a configuration; `shape` as for `check_plan`."""
+    from prunit.recipe.request import check_request, check_without_data
+
+    check_request(config)
+    if shape is not None:
+        check_without_data(config.prune)
+        built_for(config.model, *shape)
 
 
 def check_shrink(config: "BuildConfig", checkpoint: Path, *, shape: tuple[str, int] | None) -> None:

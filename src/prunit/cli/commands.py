@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prunit.cli import benching, devices, evaluating, running, serving, sparse
+from prunit.cli import benching, devices, evaluating, listing, running, serving, sparse
 from prunit.cli.checking import (
     check_build,
     check_plan,
@@ -29,6 +29,7 @@ from prunit.cli.options import (
     Device,
     Download,
     FineTune,
+    FleetFor,
     GpusPerTrial,
     ImageSize,
     Jobs,
@@ -39,6 +40,7 @@ from prunit.cli.options import (
     Options,
     Places,
     Precisions,
+    Profiles,
     RecipeName,
     Rounds,
     RoundTo,
@@ -47,6 +49,7 @@ from prunit.cli.options import (
     Seed,
     Settings,
     SkipBroken,
+    Slack,
     Subset,
     Targets,
     TaskName,
@@ -56,6 +59,7 @@ from prunit.cli.options import (
     Work,
     config_of,
     dataset_of,
+    for_fleet,
 )
 from prunit.version import VERSION
 
@@ -112,6 +116,9 @@ def build(
     precision: Precisions = None,
     max_drop: MaxDrop = None,
     target: Targets = None,
+    fleet: FleetFor = None,
+    profiles: Profiles = None,
+    slack: Slack = None,
     jobs: Jobs = None,
     ray: OnRayAt = None,
     cpus_per_trial: CpusPerTrial = None,
@@ -138,7 +145,8 @@ def build(
         max_drop=max_drop,
         targets=target,
     )
-    chosen, places = config_of(options, config, settings), Places(jobs, ray, cpus_per_trial, gpus_per_trial)
+    places = Places(jobs, ray, cpus_per_trial, gpus_per_trial)
+    chosen = config_of(options, config, settings, for_fleet(fleet, profiles, slack))
     from prunit.recipe.outs import Out
 
     into = Out.of(out, work)
@@ -157,6 +165,10 @@ def build(
             *(chosen.model, dataset, out), config=chosen, resume=resume, on_step=bars, jobs=places.opened(), work=work
         )
     sending.result(portfolio, into.folder, into.shown_address, as_json=as_json)
+    if chosen.fleet.goals:
+        from prunit.cli.fleets import served_all
+
+        raise typer.Exit(served_all(into.folder))
 
 
 @app.command()
@@ -248,7 +260,10 @@ def plan(
     ] = None,
     task: TaskName = None,
     budget: Budgets = None,
-    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("plan.json"),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The file to write; for a fleet a folder, if any. (default: plan.json)"),
+    ] = None,
     data_dir: DataDir = None,
     download: Download = False,
     shape: Annotated[str, typer.Option("--input", help="Image shape C×H×W where no data is given.")] = "3x32x32",
@@ -264,6 +279,9 @@ def plan(
         bool, typer.Option("--measure", help="Time plans of several roundings here, show them, and take the fastest.")
     ] = False,
     target: Targets = None,
+    fleet: FleetFor = None,
+    profiles: Profiles = None,
+    slack: Slack = None,
     config: ConfigFile = None,
     settings: Settings = None,
     as_json: AsJson = False,
@@ -272,7 +290,13 @@ def plan(
     options = Options(
         *(model, data, budget, recipe, mode, score, seed, device, image_size, round_to), task=task, targets=target
     )
-    chosen = config_of(options, config, settings)
+    chosen = config_of(options, config, settings, for_fleet(fleet, profiles, slack))
+    if chosen.fleet.goals:
+        from prunit.cli.fleets import plan_all
+
+        source = (data, data_dir, download, (shape, classes))
+        raise typer.Exit(plan_all(chosen, *source, out, measure=measure, as_json=as_json))
+    out = out or Path("plan.json")
     check_writable(out, "plan.json")
     replaces = check_replaces(out)
     limit = check_plan(chosen, shape=None if data else (shape, classes))
@@ -325,40 +349,9 @@ def inspect(
     explain(what, as_json=as_json)
 
 
-@app.command()
-def models(as_json: AsJson = False) -> None:
-    """List the reference models, one line each."""
-    from prunit.cli import show
-    from prunit.known import NETWORKS
-
-    show.listing("model", {name: network.about for name, network in NETWORKS.items()}, as_json=as_json)
-    if not as_json:
-        typer.echo("\nOr timm:NAME, torchvision:NAME, path/to/file.py:factory, package.module:factory.")
-
-
-@app.command()
-def methods(as_json: AsJson = False) -> None:
-    """List recipes, scores and the switches of a recipe, one line each."""
-    from prunit.allocate.by_complexity import MODES
-    from prunit.cli import show
-    from prunit.known import SCORES
-    from prunit.recipe import RECIPES
-
-    tables = {
-        "recipe": {name: r.line for name, r in RECIPES.items()},
-        "score": {name: s.line for name, s in SCORES.items()},
-        "evaluator": show.EVALUATOR_LINES,
-        "rectifier": show.RECTIFIER_LINES,
-        "mode": {name: m.line for name, m in MODES.items()},
-    }
-    if as_json:
-        typer.echo(json.dumps(tables, indent=2))
-        return
-    for kind, lines in tables.items():
-        show.listing(kind, lines)
-
-
 for each in (
+    listing.models,
+    listing.methods,
     benching.bench,
     devices.layers,
     devices.probe_device,

@@ -10,6 +10,7 @@ import typer
 from prunit.cli.safe import safe
 from prunit.edge.install import place_of
 from prunit.edge.portfolio import MANIFEST, Portfolio, Variant
+from prunit.edge.served import Fleet
 from prunit.edge.switching.events import LOG, read_events
 from prunit.errors import FileError, MissingExtraError, PortfolioError, PrunitError
 from prunit.files import sha256_of
@@ -52,7 +53,7 @@ def _portfolio(folder: Path, *, as_json: bool) -> None:
     if not (folder / MANIFEST).exists() and (folder / STATE).is_dir():
         raise PortfolioError(f"'{folder}' holds a build that is not finished: go on with `prunit build … --resume`")
     found = Portfolio.read(folder)
-    problems = found.verify(folder)
+    problems = [*found.verify(folder), *_of_fleet(folder)]
     if as_json:
         typer.echo(json.dumps(show.portfolio_json(found, folder) | {"problems": problems}, indent=2))
     else:
@@ -78,6 +79,15 @@ def _portfolio(folder: Path, *, as_json: bool) -> None:
             out.print("all files are there and match their sha256")
     if problems:
         raise PortfolioError(f"'{folder}' is damaged: {'; '.join(problems)}; build it again, or copy it anew")
+
+
+def _of_fleet(folder: Path) -> list[str]:
+    """What is wrong with what the folder says of a fleet."""
+    try:
+        Fleet.read(folder)
+    except PortfolioError as error:
+        return [str(error)]
+    return []
 
 
 def _measured(found: Portfolio) -> bool:

@@ -75,6 +75,28 @@ Subset = Annotated[int | None, typer.Option(help="Train on N images, evenly from
 Fleet = Annotated[
     Path | None, typer.Option(metavar="FILE", help="A TOML file of devices: tables [[device]] with name and host.")
 ]
+FleetFor = Annotated[
+    Path | None,
+    typer.Option(
+        "--fleet",
+        metavar="FILE",
+        help="Devices with a budget each, a TOML file: the fewest variants that serve all, in place of --budget.",
+    ),
+]
+Profiles = Annotated[
+    Path | None,
+    typer.Option(
+        "--profiles", metavar="DIR", help="Their profiles, as probe-device --fleet writes them. (default: profiles)"
+    ),
+]
+Slack = Annotated[
+    float | None,
+    typer.Option(
+        "--slack",
+        metavar="SHARE",
+        help="How much less than a plan of its own a device of the fleet may get, 0 to 1. (default: 0.1)",
+    ),
+]
 Threads = Annotated[int, typer.Option(min=1, help="Threads of the inference engine.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file with any settings.")]
 Settings = Annotated[
@@ -249,6 +271,19 @@ class Options(NamedTuple):
     precision: list[str] | None = None
     max_drop: float | None = None
     targets: list[str] | None = None
+
+
+def for_fleet(fleet: Path | None, profiles: Path | None, slack: float | None) -> dict[str, Any]:
+    """The settings that these options of a fleet mean; raises what is wrong with its list."""
+    if fleet is None:
+        for option, value in (("--profiles", profiles), ("--slack", slack)):
+            if value is not None:
+                raise ConfigError(f"{option} {value} is of a fleet: say --fleet FILE, a list of devices with budgets")
+        return {}
+    from prunit.recipe.fleets.goals import goals_of
+
+    goals = goals_of(fleet, profiles or Path("profiles"))
+    return {"fleet.goals": goals} | ({} if slack is None else {"fleet.slack": slack})
 
 
 def config_of(

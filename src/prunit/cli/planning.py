@@ -15,6 +15,9 @@ from prunit.cut.surgery import check_runs, compact
 from prunit.graph import ChannelGraph, trace
 from prunit.recipe import BuildConfig, Chosen, decide_here
 from prunit.recipe.deciding import Clock
+from prunit.recipe.fleets.goals import budgets_of
+from prunit.recipe.fleets.planning import Planned as PlannedFleet
+from prunit.recipe.fleets.planning import planned_for
 from prunit.recipe.opening import for_task
 from prunit.recipe.request import parts_of
 from prunit.recipe.source import task_of
@@ -84,6 +87,25 @@ def decide_plan(
         bars.tell(config.model, "measure", 0, 0)
         spent = tuple(spent_on(each, blueprint, chosen.decision.plan) for each in parts)
     return Planned(graph, chosen, seconds, spent)
+
+
+def decide_fleet(config: BuildConfig, dataset: Dataset | None, *, shape: tuple[str, int], bars: Bars) -> PlannedFleet:
+    """The plans for the fleet of a configuration, as `build` would make them; `shape` as for `decide_plan`."""
+    config = for_task(config, dataset.task if dataset else task_of(config.task))
+    bars.tell(config.model, "check", 0, 0)
+    model, batches = _model_and_batches(config, dataset, *shape)
+    place = device_named(config.train.device)
+    model.to(place)
+    example = batches[0][0][:1].to(place)
+    graph = trace(model, example, pin=config.prune.pin)
+    planned = planned_for(
+        *(model, graph, batches.to(place), budgets_of(config), config.prune),
+        slack=config.fleet.slack,
+        on_device=lambda name, told: None if told else bars.tell(name, "prune", 0, 0),
+    )
+    for decision in planned.decisions.values():
+        check_runs(model, compact(model, graph, decision.plan), example)
+    return planned
 
 
 def model_and_image(name: str, shape: str, classes: int, seed: int = 0) -> "tuple[nn.Module, Tensor]":

@@ -36,7 +36,12 @@ RequestKb = Annotated[float, typer.Option("--request-kb", help="Kilobytes that t
 def install(
     source: Annotated[str, typer.Argument(metavar="DIR", help="A portfolio folder, or an address: s3://bucket/NAME.")],
     into: Annotated[
-        Path | None, typer.Argument(metavar="[DIR]", help="For an address: the folder to bring the portfolio to.")
+        Path | None,
+        typer.Argument(metavar="[DIR]", help="Where to bring the portfolio first, from an address or another folder."),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of a portfolio for a fleet: the variants alone that serve this device."),
     ] = None,
     cache: CacheDir = None,
     engine: EngineName = None,
@@ -45,19 +50,25 @@ def install(
     """Bring the variants into the form that this device opens fastest; done by itself on first use otherwise.
 
     Each in the engine that was measured to be its best here, see prunit bench --engines. A portfolio at an address is
-    brought here first, whole or not at all; an older one in that folder is replaced then.
+    brought here first, whole or not at all; an older one in that folder is replaced then. One in a folder is copied
+    to a new one, if a second folder is named.
     """
-    folder = _brought(source, into)
+    folder = _brought(source, into, device)
     from prunit.cli.progress import Bars
+    from prunit.edge.handing import of_variants
     from prunit.edge.install import Installed, place_of
     from prunit.edge.install import install as run
     from prunit.edge.portfolio import Portfolio
     from prunit.edge.routing import router
+    from prunit.edge.served import variants_for
     from prunit.edge.switching.opening import by_engine
 
-    portfolio, place = Portfolio.read(folder), place_of(folder, cache)
+    portfolio = Portfolio.read(folder)
+    names = None if device is None else variants_for(portfolio, folder, device)
+    place = place_of(folder, cache)
     here = router(place, engine)
-    engines, found, failed = by_engine(here, portfolio), dict[str, Installed](), dict[str, str]()
+    wanted = portfolio if names is None else of_variants(portfolio, names)
+    engines, found, failed = by_engine(here, wanted), dict[str, Installed](), dict[str, str]()
     with Bars() as bars:
         for turn, (name, (runtime, variants)) in enumerate(engines.items()):
 
@@ -78,8 +89,10 @@ def install(
         first, *others = (each.model_dump(mode="json") for each in found.values())
         typer.echo(json.dumps({**first, "others": others}, indent=2))
         return
-    for note in filter(None, (*here.notes, here.unmeasured(portfolio))):
+    for note in filter(None, (*here.notes, here.unmeasured(wanted))):
         typer.echo(harmless(f"note: {note}"))
+    if device is not None:
+        typer.echo(harmless(f"for {device}: {', '.join(names or ())}"))
     for name, (_, variants) in engines.items():
         typer.echo(f"{sum(v not in failed for v in variants)} of {len(variants)} variants installed for {name}")
     for variant, reason in failed.items():
@@ -87,14 +100,13 @@ def install(
     typer.echo(harmless(f"in {place}"))
 
 
-def _brought(source: str, into: Path | None) -> Path:
-    """The folder of a portfolio, after it was brought there if it lies at an address."""
+def _brought(source: str, into: Path | None, device: str | None) -> Path:
+    """The folder of a portfolio, after it was brought there: from an address all of it, from a folder what the device
+    needs."""
     from prunit.remote import is_address, shown
 
     if not is_address(source):
-        if into is not None:
-            raise ConfigError(f"'{source}' is a folder already, and only an address (s3://…) is brought to '{into}'")
-        return Path(source)
+        return Path(source) if into is None else _copied(Path(source), into, device)
     if into is None:
         raise ConfigError(f"name the folder to bring it to: prunit install {shown(source)} DIR")
     from prunit.cli.progress import Bars
@@ -102,6 +114,16 @@ def _brought(source: str, into: Path | None) -> Path:
 
     with Bars() as bars:
         fetch(source, into, on_file=lambda name, done, total: bars.tell("all", "fetch", done, total, name))
+    return into
+
+
+def _copied(folder: Path, into: Path, device: str | None) -> Path:
+    from prunit.edge.handing import copied_to
+    from prunit.edge.portfolio import Portfolio
+    from prunit.edge.served import variants_for
+
+    portfolio = Portfolio.read(folder)
+    copied_to(into, portfolio, folder, None if device is None else variants_for(portfolio, folder, device), device)
     return into
 
 

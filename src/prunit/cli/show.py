@@ -74,7 +74,7 @@ def result(found: "Portfolio", folder: Path, *, as_json: bool, built: bool = Tru
 
 def portfolio(found: "Portfolio", folder: Path, *, built: bool = True) -> None:
     """The summary at the end of a build, or of a bench: each figure, and under it how many times less than dense."""
-    from prunit.cli import parts
+    from prunit.cli import fleets, parts
     from prunit.edge.comparing.verdicts import KINDS, told, verdicts
     from prunit.edge.portfolio import MANIFEST
     from prunit.report import summary_rows
@@ -91,15 +91,14 @@ def portfolio(found: "Portfolio", folder: Path, *, built: bool = True) -> None:
         out.print(f"[yellow]{KINDS[kind]}:[/] {safe(said)}")
     for each in found.left_out:
         out.print(f"[yellow]left out:[/] {safe(f'“{each.name}”: {each.why}')}")
-    latencies = rows[0].latencies if rows else ()
-    if found.device and latencies:
+    if found.device and rows and (latencies := rows[0].latencies):
         counts = ", ".join(f"n = {latency.n} at batch {latency.batch}" for latency in latencies)
         where = f"{_device(found.device, latencies[0].threads)}{_otherwise(found)}"
         out.print(f"[dim]measured on {safe(where)}; {counts}[/]")
     parts.embedded(found, out)
-    if built:
-        for what, file in (("report", "report.html"), ("portfolio", MANIFEST)):
-            out.print(f"{what:<9} {safe(str(folder / file))}", soft_wrap=True)
+    fleets.shown(folder, out)
+    for what, file in (("report", "report.html"), ("portfolio", MANIFEST)) if built else ():
+        out.print(f"{what:<9} {safe(str(folder / file))}", soft_wrap=True)
 
 
 def _otherwise(found: "Portfolio") -> str:
@@ -180,6 +179,7 @@ def portfolio_json(found: "Portfolio", folder: Path) -> dict[str, Any]:
     from prunit.edge.comparing.verdicts import verdicts
     from prunit.report import summary_rows
     from prunit.report.headline import headline
+    from prunit.report.served import fleet_of
 
     rows = summary_rows(found)
     return {
@@ -190,6 +190,7 @@ def portfolio_json(found: "Portfolio", folder: Path) -> dict[str, Any]:
             row.name: {**asdict(gap), "measurable": gap.measurable} for row in rows if (gap := row.difference)
         },
         "verdicts": [asdict(verdict) for verdict in verdicts(found)],
+        **({"fleet": fleet.model_dump(mode="json")} if (fleet := fleet_of(folder)) else {}),
     }
 
 

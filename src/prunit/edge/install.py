@@ -12,8 +12,9 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
+import time
+from collections.abc import Callable, Collection, Generator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal
 
@@ -31,6 +32,8 @@ from prunit.files import inside, sha256_of, write_atomically
 FOLDER: Final = ".installed"
 """In the portfolio's folder, or where `cache` says: what only this device can use."""
 RECORD: Final = "installed.json"
+_LOCK: Final = ".lock"
+_PATIENCE_S: Final = 120.0
 _FORM: Final = re.compile(r".*-[0-9a-f]{12}")
 """What the folder of an installed form is called: nothing else in a place is ever removed."""
 
@@ -76,11 +79,24 @@ def install(
     """Make the installed form of every variant that lacks a good one; what is good already stays.
 
     With `only` none is made for variants of other names. A variant whose installed form does not give its stored output
-    is left with its portable file. Raises `FileError` where nothing can be written, `PortfolioError` for a variant
-    whose own file is damaged.
+    is left with its portable file. Of processes that begin together one makes it, and the others find it: each mapping
+    its own would have the weights in memory as often as there are processes. Raises `FileError` where nothing can be
+    written, `PortfolioError` for a variant whose own file is damaged.
     """
     engine = runtimes.runtime(runtime)
     place = place_for(place_of(folder, cache), engine)
+    with _alone(place):
+        return _brought(portfolio, folder, place, engine, only, on_variant)
+
+
+def _brought(
+    portfolio: Portfolio,
+    folder: Path,
+    place: Path,
+    engine: Runtime,
+    only: Collection[str] | None,
+    on_variant: Callable[[str, int, int], None] | None,
+) -> Installed:
     now = _here(engine)
     before = _read(place, now)
     done: dict[str, InstalledVariant] = {}
@@ -105,6 +121,32 @@ def install(
     write_atomically(place / RECORD, found.model_dump_json(indent=1))
     _remove_others(place, found)
     return found
+
+
+@contextmanager
+def _alone(place: Path) -> Generator[None, None, None]:
+    """Inside, no other process installs there: one that ends, however it does, lets the next one in.
+
+    Where there is no such lock, or it is held for very long, all go on: what they make is good, if made twice.
+    """
+    descriptor = None
+    with suppress(OSError, ImportError):  # a place that cannot be written to; Windows
+        import fcntl
+
+        place.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(place / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        until = time.monotonic() + _PATIENCE_S
+        while time.monotonic() < until:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.02)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def place_of(folder: Path, cache: Path | None = None) -> Path:

@@ -18,6 +18,7 @@ from uuid import uuid4
 from prunit.edge.portfolio import MANIFEST, Artifact, Portfolio, file_problem
 from prunit.edge.problems import text_at
 from prunit.edge.records import Record, StoredFile
+from prunit.edge.served import FILE as FLEET
 from prunit.errors import ConfigError, FileError, PortfolioError
 from prunit.files import inside, write_atomically
 from prunit.remote import Store, leftover
@@ -25,8 +26,9 @@ from prunit.remote import Store, leftover
 OnFile = Callable[[str, int, int], None]
 """Told of a file's name that is on its way now, how many went before it, and how many there are."""
 
-EXTRAS: Final = ("report.html", "trials.json")
-"""What lies beside a portfolio for people: sent and brought along where it is there, without a digest."""
+EXTRAS: Final = ("report.html", "trials.json", FLEET)
+"""What lies beside a portfolio for people, and which devices it serves: sent and brought along if it is there, without
+a digest."""
 _PLACE: Final = re.compile(r"files-[0-9a-f]{16}")
 _FORGOTTEN_S: Final = 24 * 3600.0
 """Files that no portfolio names belong to one that is being sent, or was cut short; after so long to the latter."""
@@ -167,6 +169,8 @@ def _settle(store: Store, here: Portfolio, folder: Path, place: str, *, source: 
         data = store.read(f"{source}/{name}" if source else name)
         if data is not None:
             write_atomically(folder / name, data)
+        else:  # of the portfolio before
+            (folder / name).unlink(missing_ok=True)
     for path in folder.iterdir():
         if _PLACE.fullmatch(path.name) and path.name not in (place, before):
             shutil.rmtree(path, ignore_errors=True)

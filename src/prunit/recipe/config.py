@@ -165,6 +165,16 @@ class PartsConfig(_Section):
     """Epochs of quantisation-aware training where int8 loses more than that; 0 is none."""
 
 
+class FleetConfig(_Section):
+    """Devices that one build is for, in the place of budgets."""
+
+    goals: Mapping[str, str] = {}
+    """What a model may cost on each device, by its name: {"pi": "latency=8ms@profiles/pi.json,weights=500KB"}."""
+    slack: float = Field(default=0.1, ge=0, lt=1)
+    """How much less than the plan made for it alone a device may get so that fewer variants serve all: of its
+    multiply-adds and of its parameters, as a share."""
+
+
 class ProbeConfig(_Section):
     """How latency is measured."""
 
@@ -204,6 +214,7 @@ class BuildConfig(_Section):
     sparse: SparseConfig = SparseConfig()
     precision: PrecisionConfig = PrecisionConfig()
     parts: PartsConfig = PartsConfig()
+    fleet: FleetConfig = FleetConfig()
     probe: ProbeConfig = ProbeConfig()
 
     def prune_of(self, variant: str) -> PruneConfig:

@@ -14,9 +14,11 @@ from prunit.batches import Dataset
 from prunit.edge.portfolio import Portfolio, Variant
 from prunit.prices.costs import cost_of
 from prunit.recipe.blueprint import Blueprint
+from prunit.recipe.choosing import Chosen
 from prunit.recipe.config import BuildConfig
 from prunit.recipe.deciding import decided
 from prunit.recipe.embedding import embedded
+from prunit.recipe.fleets import building as fleets
 from prunit.recipe.folder import STATE, held, open_folder
 from prunit.recipe.lowering import lowered
 from prunit.recipe.opening import configured, for_task, opened
@@ -58,7 +60,7 @@ def build(
     `config` the settings that differ from the defaults, for example `{"budgets": ["params=1/8"], "train": {"epochs":
     5}}`. The folder holds portfolio.json, report.html and for every variant NAME.onnx, NAME.selftest.npz,
     NAME.plan.json and NAME.safetensors. With `resume` a build of the same configuration in `out` goes on where it
-    stopped.
+    stopped. With `fleet.goals` there are as few variants as serve all its devices, and fleet.json says which does whom.
 
     `jobs` says how many variants are trained at the same time, in processes of this machine which share out its
     threads, or where else they are trained. A model in a process of its own has to be made anew there: name it.
@@ -99,8 +101,9 @@ def _built(
     start = Start.of(config.start, source)
     if source.told:
         progress("all", "plan", 0, 0, source.told)
+    fleet, planned = fleets.before(out, resume=resume) if config.fleet.goals else None, None
     for name, budget in budgets.items():
-        if budget and not budget.on_parts:
+        if budget and not budget.on_parts and not config.fleet.goals:
             first_reachable(graph, budget.known, config.prune_of(name))
     translation, export_s = None, 0.0
     if not begun.goes_on:
@@ -112,6 +115,11 @@ def _built(
             answers = judge(dense, dataset.watching, device=config.train.device).answers
             check_taught(answers, kept=True, part=dataset.watched_part)
         check_time(config, dense, dataset, fitted_to(config.train, dataset), began=began, export_s=export_s)
+    if config.fleet.goals and fleet is None:
+        planned = fleets.planned_here(config, dataset, graph, dense, budgets, progress)
+        fleet = planned.fleet
+    if fleet is not None:
+        budgets = {name: budget for name, budget in budgets.items() if name == DENSE or name in fleet.variants}
     blueprint = Blueprint(dense, graph, example_of(dataset), translation=translation)
     found = {
         name: decided(
@@ -120,6 +128,8 @@ def _built(
         for name, budget in budgets.items()
         if budget and (budget.timed or budget.on_parts) and not (resume and (out / f"{name}.plan.json").exists())
     }
+    if planned is not None:
+        found |= {name: Chosen(decision) for name, decision in planned.decisions.items()}
     # All that can be wrong with what was asked has been found by now; only then the folder is touched.
     with held(out, resume=resume):
         folder = open_folder(out, begun.settings, resume=resume, defaults=BuildConfig().model_dump(mode="json"))
@@ -131,6 +141,8 @@ def _built(
             name: work.plan(dense, name, budget, chosen=found.get(name), translation=translation)
             for name, budget in budgets.items()
         }
+        if fleet is not None:
+            fleet.write(folder)
         work = work.with_precision(dense)
         del begun, dense, translation, blueprint
         pacer = pacer_of(work, plans, began=began, export_s=export_s)

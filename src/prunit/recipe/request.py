@@ -13,10 +13,11 @@ from prunit import user
 from prunit.allocate import Budget
 from prunit.edge import data_sets, runtimes
 from prunit.errors import ConfigError, DataError, FileError, PrunitError, ScoreError, unknown
-from prunit.known import SCORES, check_model, check_score, check_task
+from prunit.known import NETWORKS, SCORES, check_model, check_score, check_task
 from prunit.mcu.parts import Part, part
 from prunit.mcu.tools import check_tools
 from prunit.recipe.config import BuildConfig, EffortConfig, PruneConfig, StartConfig
+from prunit.recipe.fleets.goals import budgets_of, check_no_fleet
 from prunit.recipe.offered import constraints_in, score_named
 
 if TYPE_CHECKING:
@@ -25,13 +26,22 @@ if TYPE_CHECKING:
 
 
 def check_request(config: BuildConfig) -> dict[str, Budget | None]:
-    """The budget of each variant by name, None for the dense one; an error for what can be refused without data."""
-    budgets: dict[str, Budget | None] = {"dense": None}
-    for budget in map(Budget.parse, config.budgets):
+    """The budget of each variant by name, None for the dense one; an error for what can be refused without data.
+
+    Of a fleet these are the devices, which are served by as many variants at most.
+    """
+    fleet = bool(config.fleet.goals)
+    budgets: dict[str, Budget | None] = {"dense": None, **(budgets_of(config) if fleet else {})}
+    for budget in () if fleet else map(Budget.parse, config.budgets):
         other = budgets.setdefault(variant_name(budget), budget)
         if other != budget:
             raise ConfigError(f"budgets {other} and {budget} would both be called '{variant_name(budget)}': build one")
     check_start(config.start, config.effort)
+    if config.start.dense == "keep" and not config.start.weights and config.model in NETWORKS:
+        raise ConfigError(
+            f"start.dense=keep (--dense keep) keeps the dense model as it is made, and '{config.model}' is made with random"
+            " weights: give a file of trained ones, with --weights FILE"
+        )
     for name in config.by_variant:
         if not budgets.get(name):
             raise unknown("variant", name, [n for n, budget in budgets.items() if budget], "by_variant names them.")
@@ -49,7 +59,7 @@ def check_request(config: BuildConfig) -> dict[str, Budget | None]:
             profiles_of(budget, prune)
             check_timable(budget, prune)
             other = alike.setdefault((budget.asks, prune.model_dump_json()), name)
-            if other != name:
+            if other != name and not fleet:
                 raise ConfigError(f"budgets {budgets[other]} and {budget} ask for the same: build one")
     check_model_and_task(config)
     return budgets
@@ -191,6 +201,7 @@ def variant_name(budget: Budget) -> str:
 
 def one_budget(config: BuildConfig) -> Budget:
     """The budget that a plan is for, once all that needs no model is checked; of the default ones the first."""
+    check_no_fleet(config, "a plan of one variant")
     budgets = [budget for budget in check_request(config).values() if budget]
     if len(budgets) != 1 and config.budgets != BuildConfig().budgets:
         texts = ", ".join(config.budgets) or "none"

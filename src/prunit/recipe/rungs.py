@@ -8,6 +8,7 @@ from typing import Final
 from prunit.errors import ConfigError, unknown
 from prunit.known import SCORES
 from prunit.recipe.config import BuildConfig, SparseConfig
+from prunit.recipe.fleets.goals import check_no_fleet
 
 IMP: Final = "imp"
 
@@ -23,6 +24,7 @@ class Rung:
 
 def rungs_of(config: BuildConfig) -> list[Rung]:
     """The variants in the order in which they come about; `ConfigError` for what cannot be made."""
+    check_no_fleet(config, "a ladder")
     sparse = config.sparse
     if sparse.method != IMP and sparse.method not in SCORES:
         raise unknown("method", sparse.method, (IMP, *SCORES))

@@ -40,6 +40,7 @@ from prunit.recipe.entrants import (
     settings_of,
     trainings_of,
 )
+from prunit.recipe.fleets.goals import check_no_fleet
 from prunit.recipe.flow import build
 from prunit.recipe.folder import STATE, is_started, read_json
 from prunit.recipe.lock import holding
@@ -117,6 +118,7 @@ def sweep(
     budget.
     """
     config, into = configured(model, config), Out.of(out, work)
+    check_no_fleet(config, "a sweep")
     settings = {text: settings_of(text) for text in recipes}
     budgets = {name: budget for name, budget in check_request(config).items() if budget}
     check_entrants(settings, budgets, eta, held_out)

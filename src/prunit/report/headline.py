@@ -127,7 +127,9 @@ def _accuracy(row: SummaryRow, dense: SummaryRow) -> str:
     if found.p is not None and found.differing < FEW:
         remarks += f", exact McNemar p = {found.p:.2g}"
     word = numbers.gain(row.metric, found.value) if found.measurable else not_measurable(found, row.metric)
-    return f"{said}: {word} ({remarks})"
+    # Its score is of weights that came from elsewhere; the variant's of a training that it never had.
+    kept = row.seconds.get("train") and not dense.seconds.get("train")
+    return f"{said}: {word} ({remarks})" + ("; the dense model was not trained in this build" if kept else "")
 
 
 def _comparison(row: SummaryRow) -> str:

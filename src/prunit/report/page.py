@@ -11,6 +11,7 @@ from typing import Final
 from prunit.edge.comparing.verdicts import KINDS, told, verdicts
 from prunit.edge.judging.evaluation import Evaluation
 from prunit.edge.portfolio import Portfolio
+from prunit.edge.served import Fleet
 from prunit.errors import MissingExtraError, unknown
 from prunit.files import staged
 from prunit.report import numbers
@@ -20,6 +21,7 @@ from prunit.report.evaluation import evaluation_of, evaluation_section
 from prunit.report.headline import headline, pick
 from prunit.report.parts import parts_section
 from prunit.report.precisions import precisions_section
+from prunit.report.served import fleet_of, fleet_section
 from prunit.report.summary import SummaryRow, summary_rows
 from prunit.report.tables import (
     differences_table,
@@ -47,14 +49,16 @@ def write_report(
     """The path of `folder/report.html`, after the page took the place of an older one in one step.
 
     `histories` are the epochs of each variant's training by its name; variants may be missing. `trials` are what a
-    sweep tried before. What `prunit evaluate --save` left in the folder is shown too.
+    sweep tried before. What `prunit evaluate --save` left in the folder is shown too, and which devices of a fleet the
+    variants serve.
     """
     histories = histories or {}
     names = [variant.name for variant in portfolio.variants]
     for name in histories:
         if name not in names:
             raise unknown("variant", name, names, hint="Each training history must be a variant's.")
-    page = html_page(portfolio, summary_rows(portfolio), histories, trials, evaluation_of(portfolio, folder))
+    judged, fleet = evaluation_of(portfolio, folder), fleet_of(folder)
+    page = html_page(portfolio, summary_rows(portfolio), histories, trials, judged, fleet)
     path = folder / REPORT
     with staged(path) as temporary:
         temporary.write_bytes(page.encode("utf-8"))
@@ -67,6 +71,7 @@ def html_page(
     histories: Mapping[str, Sequence[EpochRecord]],
     trials: Sequence[Trial] = (),
     evaluation: Evaluation | None = None,
+    fleet: Fleet | None = None,
 ) -> str:
     """The page's HTML."""
     figures: dict[str, Figure] = {}
@@ -76,6 +81,7 @@ def html_page(
         _section("Figures", summary_table(rows)) if rows else "",
         _accuracy_section(portfolio, rows, figures),
         _section("On labelled images", evaluation_section(evaluation)) if evaluation else "",
+        _section("A fleet", fleet_section(fleet)) if fleet else "",
         _section("Precisions", lower) if (lower := precisions_section(portfolio)) else "",
         _section("Microcontrollers and NPUs", parts) if (parts := parts_section(portfolio)) else "",
         _widths_section(portfolio, rows, figures),

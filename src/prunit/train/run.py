@@ -222,8 +222,8 @@ class Run:
         what = "weights are" if abs(loss) < float("inf") else "loss is"
         raise TrainingError(
             f"training diverged: the {what} no longer finite in epoch {index + 1} of {config.epochs} "
-            f"(learning rate {lr:.3g}, highest {config.lr:g}): try lr={config.lr / 10:g}, "
-            f"more warmup_epochs or precision='32-true'"
+            f"(learning rate {lr:.3g}, highest {config.lr:g}): try train.lr={config.lr / 10:g}, "
+            f"more train.warmup_epochs or train.precision=32-true"
             + ("" if _is_ours(self.job.dataset.task) else ", or mend the loss")
         )
 

@@ -96,6 +96,16 @@ def test_what_is_there_and_covers_the_layers_is_kept(tmp_path: Path, ssh: str) -
         probe_fleet([device], LAYERS, first.file / "out", ssh=ssh)
 
 
+def test_nobody_goes_to_a_device_like_another_or_without_a_host(tmp_path: Path) -> None:
+    devices = [
+        FleetDevice(name="copied"),
+        FleetDevice(name="alike", like="copied"),
+    ]
+    (found,) = probe_fleet(devices, LAYERS, tmp_path, ssh=str(tmp_path / "no-such-ssh"))
+    assert found.device.name == "copied"
+    assert "it has no host: give it one, or copy its profile to" in found.problem
+
+
 def test_a_device_that_takes_too_long_is_told(tmp_path: Path, ssh: str) -> None:
     device = FleetDevice(name="slow", host="first", command="exec sleep 30 ; true")
     (found,) = probe_fleet([device], LAYERS, tmp_path, ssh=ssh, longest_s=0.5)
@@ -108,7 +118,7 @@ def test_a_device_that_takes_too_long_is_told(tmp_path: Path, ssh: str) -> None:
     [
         ("", "device: Field required"),
         ("device = []", "at least 1"),
-        ("[[device]]\nname = 'a'", "host: Field required"),
+        ("[[device]]\nhost = 'h'", "name: Field required"),
         ("[[device]]\nname = 'a/b'\nhost = 'h'", "name: String should match"),
         ("[[device]]\nname = 'a'\nhost = '-oProxyCommand=x'", "host: String should match"),
         ("[[device]]\nname = 'a'\nhost = 'h'\nthreads = 0", "threads"),

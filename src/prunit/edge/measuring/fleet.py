@@ -1,4 +1,4 @@
-"""The devices of a fleet, each probed over ssh: what `prunit probe-device --fleet` does.
+"""The devices of a fleet: the list of them, and each probed over ssh, what `prunit probe-device --fleet` does.
 
 A device needs prunit with its extra `edge`, a POSIX shell, and an ssh server that lets you in without asking (a key, an
 agent). The list of layers goes there through ssh's input, the profile comes back through its output; nothing stays on
@@ -28,20 +28,24 @@ _SAID: Final = 200
 
 
 class FleetDevice(Record):
-    """How one device is reached.
+    """How one device is reached, or one of many that are alike, and what a model may cost there.
 
     name     of its profile's file
-    host     as ssh has it: HOST, USER@HOST, or a name of its settings
+    host     as ssh has it: HOST, USER@HOST, or a name of its settings; '' where nobody needs to go there
     command  prunit on the device
     threads  of the inference engine there
     options  more arguments of ssh, ["-p", "2222"]
+    budget   its limits as `--budget` has them, without '@FILE': times and energy are those of its own profile
+    like     the name of another device whose profile it takes, for devices alike with goals of their own
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
-    host: Annotated[str, Field(pattern=r"^[^\s-]\S*$")]
+    host: Annotated[str, Field(pattern=r"^([^\s-]\S*)?$")] = ""
     command: Annotated[str, Field(min_length=1)] = "prunit"
     threads: PositiveInt = 1
     options: tuple[str, ...] = ()
+    budget: str = ""
+    like: str = ""
 
 
 class _Fleet(Record):
@@ -72,12 +76,20 @@ def read_fleet(file: Path) -> tuple[FleetDevice, ...]:
         where = ".".join(map(str, first["loc"]))
         raise ConfigError(
             f"'{file}' is no list of devices: {where}: {first['msg']}; it has tables [[device]] with name and host, and"
-            " command, threads and options where they are not the usual ones"
+            " command, threads, options, budget and like where they are wanted"
         ) from error
     names = [device.name.lower() for device in devices]  # two files must not be one where a file system has no case
     twice = next((device.name for device in devices if names.count(device.name.lower()) > 1), None)
     if twice is not None:
         raise ConfigError(f"'{file}' has two devices called '{twice}': profiles are named after them")
+    by_name = {device.name: device for device in devices}
+    for device in devices:
+        if device.like and (device.like not in by_name or by_name[device.like].like):
+            measured = ", ".join(name for name, each in by_name.items() if not each.like) or "none"
+            raise ConfigError(
+                f"'{file}': device '{device.name}' is like '{device.like}', which has no profile of its own there;"
+                f" those that have are {measured}"
+            )
     return devices
 
 
@@ -94,9 +106,10 @@ def probe_fleet(
     """Have all devices measure these layers, at the same time; NAME.json of each lands in the folder.
 
     A profile that is there and covers the layers, with as many threads, is kept unless `fresh`. What goes wrong with a
-    device is its own affair: it is told, the others go on. `on_device` is called as each is done. Raises `FileError`
-    where the folder cannot be made, `DeviceError` without an ssh client.
+    device is its own affair: it is told, the others go on. `on_device` is called as each is done. Devices that are like
+    another one are left out. Raises `FileError` where the folder cannot be made, `DeviceError` without an ssh client.
     """
+    devices = [device for device in devices if not device.like]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -116,6 +129,8 @@ def probe_fleet(
 def _probed(device: FleetDevice, layers: LayerList, file: Path, *, fresh: bool, ssh: str, longest_s: float) -> Probed:
     if not fresh and _serves(file, device, layers):
         return Probed(device, file)
+    if not device.host:
+        return Probed(device, file, problem=f"it has no host: give it one, or copy its profile to '{file}'")
     command = [ssh, *_SAFE, *device.options, "--", device.host, script(device)]
     try:
         done = subprocess.run(

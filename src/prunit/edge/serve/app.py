@@ -45,15 +45,19 @@ _PAGE_HEADERS: Final = {
 _SMALL_BYTES: Final = 10_000
 
 
-def make(settings: Settings) -> Starlette:
-    """The application; its service opens when the server starts, and requests get 503 until it has."""
+def make(settings: Settings, *, open_first: bool = False) -> Starlette:
+    """The application; its service opens when the server starts, and requests get 503 until it has.
+
+    With `open_first` the server has not started before that.
+    """
     service = Service(settings)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncGenerator[None, None]:
         loop = asyncio.get_running_loop()
         opening = asyncio.create_task(asyncio.to_thread(_open, service, loop, _clock()))
-        if settings.shared is not None:  # a worker that takes the place of another lets the others answer meanwhile
+        # A worker that takes the place of another lets the others answer meanwhile.
+        if open_first or settings.shared is not None:
             await opening
         yield
         await opening
@@ -74,7 +78,8 @@ def _open(service: Service, loop: asyncio.AbstractEventLoop, clock: int | None) 
     try:
         service.open(loop, clock)
     except PrunitError as error:
-        service.state, service.problem = "failed", "the portfolio cannot be served; the server's log says why"
+        service.error, service.problem = error, "the portfolio cannot be served; the server's log says why"
+        service.state = "failed"
         tell("the portfolio cannot be served", {"why": str(error)}, level=logging.ERROR)
 
 

@@ -67,6 +67,8 @@ class Gate:
         changing = path in _CHANGING
         if not changing and not (settings.token_for_all and path not in _OPEN):
             return
+        if changing and settings.changed_elsewhere:
+            raise Refusal(403, settings.changed_elsewhere)
         if self._bearer is None:
             raise Refusal(403, "nothing can be changed: the server was started without a token")
         given = headers.get(b"authorization", b"")

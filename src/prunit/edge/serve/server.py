@@ -13,16 +13,13 @@ from typing import Any, Final
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-from prunit.edge.install import place_of
-from prunit.edge.portfolio import Portfolio
-from prunit.edge.routing import router
 from prunit.edge.serve import logs
 from prunit.edge.serve.app import make
 from prunit.edge.serve.guard import Guard
 from prunit.edge.serve.metrics import FOLDER_VARIABLE
+from prunit.edge.serve.service import check_served
 from prunit.edge.serve.settings import Settings
-from prunit.edge.switching.policy import options_of, policy
-from prunit.errors import ConfigError, DeviceError
+from prunit.errors import DeviceError
 
 _TURN_S: Final = 5e-5
 """For so long a thread of Python may go on while another one waits. The engine's thread waits for the event loop when a
@@ -34,11 +31,7 @@ def serve(settings: Settings) -> None:
 
     Raises `ConfigError` or `PortfolioError` for what cannot be served, `DeviceError` if the port is taken.
     """
-    policy(settings.policy)
-    portfolio = Portfolio.read(settings.folder)
-    if not portfolio.variants:
-        raise ConfigError(f"the portfolio in '{settings.folder}' has no variant")
-    options_of(router(place_of(settings.folder, settings.cache), settings.engine).overlaid(portfolio))
+    check_served(settings)
     if settings.cpus:
         os.sched_setaffinity(0, settings.cpus)
     listening = _listening(settings)

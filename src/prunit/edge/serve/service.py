@@ -35,6 +35,16 @@ _HERE_MS: Final = 1.0
 its answer back costs as much as to read and to write both."""
 
 
+def check_served(settings: Settings) -> Portfolio:
+    """The portfolio that would be served; raises `ConfigError` or `PortfolioError`, before anything is opened."""
+    policy(settings.policy)
+    portfolio = Portfolio.read(settings.folder)
+    if not portfolio.variants:
+        raise ConfigError(f"the portfolio in '{settings.folder}' has no variant")
+    options_of(router(place_of(settings.folder, settings.cache), settings.engine).overlaid(portfolio))
+    return portfolio
+
+
 class Service:
     """One worker. `open` takes a while and is called off the event loop; until then requests get 503."""
 
@@ -42,7 +52,9 @@ class Service:
         self.settings, self.board, self.figures, self.window = settings, Board(settings.shared), Figures(), Window()
         self.state = "starting"
         self.problem = ""
-        """Why it will not get ready."""
+        """Why it will not get ready, for clients."""
+        self.error: PrunitError | None = None
+        """The same for who started it."""
         self.moved: Mapping[str, str] = {}
         """Addresses with names of the manifest that cannot be served, and those that took their place."""
         self.totals = dict.fromkeys(_TOTALS, 0)

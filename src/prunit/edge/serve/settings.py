@@ -52,6 +52,8 @@ class Settings:
     access_log: bool = False
     shared: Path | None = None
     """Where several workers tell each other of their state; None: there is one."""
+    changed_elsewhere: str = ""
+    """Where target and pin are set if not over HTTP, as a client is told."""
 
     def __post_init__(self) -> None:
         for name in ("target_ms", "threads", "workers", "queue", "max_batch", "max_body_bytes", "max_pixels"):
