@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory
@@ -116,7 +117,9 @@ def row_of(name: str, jobs: str, found: Mapping[str, Sequence[Mapping[str, Any]]
 def told(result: Mapping[str, Any]) -> str:
     """The table of a result, of jobs or of Ray."""
     jobs = result["config"]["jobs"]
-    compared = f"times as long as --jobs {jobs}" if result["benchmark"] == RAY_NAME else f"times sooner with --jobs {jobs}"
+    compared = (
+        f"times as long as --jobs {jobs}" if result["benchmark"] == RAY_NAME else f"times sooner with --jobs {jobs}"
+    )
     head = ["one build", "seconds", compared, "the same weights"]
     timed = "until_training" in result["rows"][0]  # older results lack it
     rows = []
@@ -167,7 +170,10 @@ def builds(args: argparse.Namespace) -> dict[str, Any]:
     told_of |= {name: asked[name] for name in ("images", "tests")} | {"build": settings}
     note = "medians; of builds that take turns"
     name = RAY_NAME if args.part == RAY else "scaling"
-    return record(name, rows, config=told_of, n=args.rounds, percentile=note, threads=threads)
+    result = record(name, rows, config=told_of, n=args.rounds, percentile=note, threads=threads)
+    if args.part == RAY:
+        result["versions"]["ray"] = version("ray")
+    return result
 
 
 def main() -> None:

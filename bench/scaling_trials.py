@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -96,7 +97,7 @@ def driven(address: str, count: int, folder: Path, images: int) -> dict[str, Any
         done: list[tuple[float, float]] = []
         with place.open(bench) as run:
             for _ in run(pieces):
-                done.append((time.perf_counter() - began, computed_s() - computed))  # noqa: PERF401
+                done.append((time.perf_counter() - began, computed_s() - computed))
     found = [bench.found(piece) for piece in pieces]
     if failed := [text for text in found if isinstance(text, str)]:
         raise SystemExit(f"a trial failed: {failed[0]}")
@@ -138,8 +139,6 @@ def measured(counts: Sequence[int], rounds: int, nodes: int, images: int = IMAGE
     with cluster(nodes) as address:
         runs = {str(count): partial(driver, address, count, images) for count in counts}
         found = take_turns(runs, rounds, warm_up=0)
-    import ray
-
     names = [name for name in next(iter(found.values()))[0] if name != "trials"]
     rows = [
         {"trials": int(count), **{name: spread([one[name] for one in mine]) for name in names}}
@@ -153,12 +152,12 @@ def measured(counts: Sequence[int], rounds: int, nodes: int, images: int = IMAGE
     }
     result = record(
         *(NAME, rows),
-        config={**told_config, "ray": ray.__version__, "build": {**config(1), "budgets": "as many as trials"}},
+        config={**told_config, "build": {**config(1), "budgets": "as many as trials"}},
         n=rounds,
         percentile="medians; of drivers that take turns on one cluster",
         threads=1,
     )
-    return {**result, "most_of_fewest": flat}
+    return {**result, "versions": {**result["versions"], "ray": version("ray")}, "most_of_fewest": flat}
 
 
 def told(result: Mapping[str, Any]) -> str:

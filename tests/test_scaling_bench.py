@@ -49,7 +49,9 @@ def test_the_table_has_ratios_and_says_where_weights_differ() -> None:
     page = tables.render(empty, {"scaling": result}, tables.ON_SCALING)
     assert tables.render(page, {"scaling": result}, tables.ON_SCALING) == page
     lines = [line for line in page.splitlines() if line.startswith("|")]
-    assert lines[0] == "| one build | seconds | of them until training | times sooner with --jobs 2 | the same weights |"
+    assert (
+        lines[0] == "| one build | seconds | of them until training | times sooner with --jobs 2 | the same weights |"
+    )
     assert lines[2:] == [
         "| jobs 2 | 51 (50 to 52) | 5 (5 to 5) |  |  |",
         "| alone | 90 (90 to 91) | 9 (9 to 9) | **1.77** (1.75 to 1.80) | yes |",
