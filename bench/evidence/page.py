@@ -58,6 +58,8 @@ python -m bench.evidence table
 
 A run may be killed at any moment: cells that are done stay, and trainings go on from their last epoch where the folder
 `--work` is still there. `python -m bench.evidence merge FOLDER` takes in cells from another machine.
+With `--ray ADDRESS` cells are tasks of Ray, of `--cpus-per-trial` threads each; all nodes must see the folders of
+`--work`, `--cells` and `--data-dir` at the same place.
 """
 
 
