@@ -180,6 +180,7 @@ class _Tasks:
         self.running: dict[Any, _Task] = {}
         self.handed: tuple[Any, ...] = ()
         self.empty_since: float | None = None
+        self.looked_at = -math.inf
 
     def run(self, pieces: Iterable[Piece]) -> Iterator[Piece]:
         """As `pieces.Run`; the first error ends it, and names the variant."""
@@ -193,8 +194,7 @@ class _Tasks:
         while waiting or self.running:
             self._hand_out(waiting)
             done, _ = ray.wait(list(self.running), timeout=_POLL_S) if self.running else ([], [])
-            self._tell()
-            self._check_not_empty()
+            self._look_around()
             for reference in done:
                 task = self.running.pop(reference)
                 self._tell_of(task)
@@ -250,9 +250,14 @@ class _Tasks:
         self.bench.progress.waits(task.place)
         return True
 
-    def _tell(self) -> None:
+    def _look_around(self) -> None:
+        """Twice a second, not whenever one is done: of hundreds, each would cost the more, the more they are."""
+        if time.monotonic() < self.looked_at + _POLL_S:
+            return
+        self.looked_at = time.monotonic()
         for task in self.running.values():
             self._tell_of(task)
+        self._check_not_empty()
 
     def _tell_of(self, task: _Task) -> None:
         """Hand on what a piece has written down of how far it is."""
