@@ -197,10 +197,13 @@ class Step(NamedTuple):
     """Where the operator shows values to the code: the value, or the dtype of a tensor whose shape depends on them."""
 
 
-def read_otherwise(choices: Choices, sites: list[Site], rejected: list[np.ndarray], classes: np.ndarray) -> bool:
+def read_otherwise(
+    choices: Choices, sites: list[Site], steps: list["Step"], rejected: list[np.ndarray], classes: np.ndarray
+) -> bool:
     """Take another reading for channels that were rejected, if there is one: at the first place that they come from.
 
-    `classes` has the class of every id. Of alike places in other modules those go along that come first there.
+    `classes` has the class of every id. Of alike places in other modules those go along that come first there; to the
+    last reading only those that run alike, since for others it may be a place further on that has to change.
     """
     if not rejected:
         return False
@@ -208,5 +211,8 @@ def read_otherwise(choices: Choices, sites: list[Site], rejected: list[np.ndarra
     bad[classes[np.concatenate([ids.reshape(-1) for ids in rejected])]] = True
     bad[0] = False
     found = [s for s in sites if s.open and bad[classes[s.ids]].any()]
-    first = {site.key[0]: site for site in reversed(found)}
-    return bool(found) and choices.next_at(found[0], sites, first.values())
+    if not found:
+        return False
+    first = list({site.key[0]: site for site in reversed(found)}.values())
+    last = found[0].taken + 1 == found[0].readings - 1
+    return choices.next_at(found[0], sites, _twins(first, steps, found[:1]) if last else first)

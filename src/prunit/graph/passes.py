@@ -78,7 +78,7 @@ class Passes:
             found = tracer.findings
             if choices.cautious or not found.rejected:
                 return tracer
-            if not read_otherwise(choices, found.sites, found.rejected, found.classes()):
+            if not read_otherwise(choices, found.sites, found.steps, found.rejected, found.classes()):
                 return tracer
 
     def _on_values(self, choices: Choices, on_meta: Exception) -> Tracer:

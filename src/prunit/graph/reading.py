@@ -74,7 +74,8 @@ def _traced(model: nn.Module, example: Any, training_example: Any, pin: Sequence
             continue
         if not opens or (choices.cautious and not on_meta):
             return resolved.graph if on_meta else _noted(resolved.graph)
-        if not choices.cautious and read_otherwise(choices, findings.sites, findings.rejected, resolved.classes):
+        seen = findings.sites, findings.steps, findings.rejected
+        if not choices.cautious and read_otherwise(choices, *seen, resolved.classes):
             continue
         found = first_difference(model, resolved.graph, findings.steps, resolved.where_of, findings.passes, made)
         if found is None:

@@ -39,8 +39,8 @@ def check_request(config: BuildConfig) -> dict[str, Budget | None]:
     check_start(config.start, config.effort)
     if config.start.dense == "keep" and not config.start.weights and config.model in NETWORKS:
         raise ConfigError(
-            f"start.dense=keep (--dense keep) keeps the dense model as it is made, and '{config.model}' is made with random"
-            " weights: give a file of trained ones, with --weights FILE"
+            "start.dense=keep (--dense keep) keeps the dense model as it is made, and"
+            f" '{config.model}' is made with random weights: give a file of trained ones, with --weights FILE"
         )
     for name in config.by_variant:
         if not budgets.get(name):

@@ -10,7 +10,7 @@ import pytest
 
 from prunit.errors import ConfigError, DeviceError, MissingExtraError
 from prunit.recipe.config import BuildConfig
-from prunit.recipe.places import asked, node
+from prunit.recipe.places import asked, node, on_ray
 from prunit.recipe.places.asked import check_answers, check_ray
 from prunit.recipe.places.on_ray import check_told, lock_out_others
 from prunit.recipe.places.written import Written, alone
@@ -107,3 +107,13 @@ def test_ray_that_is_started_here_obeys_no_other(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(os, "environ", {"RAY_AUTH_MODE": "disabled"})
     lock_out_others()
     assert os.environ == {"RAY_AUTH_MODE": "disabled"}
+
+
+def test_a_cluster_that_may_ask_for_a_token_is_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    refused = ConnectionError("Failed to connect to Ray cluster")
+    assert "set RAY_AUTH_MODE=token" in on_ray._about_tokens("10.0.0.1:6379", refused)
+    assert not on_ray._about_tokens("local", refused)
+    assert not on_ray._about_tokens("auto", ValueError("no such address"))
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    assert not on_ray._about_tokens("10.0.0.1:6379", refused)

@@ -98,7 +98,7 @@ class OnRay:
                 check_answers(self.address)
                 ray.init(address=self.address, **quiet)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-            raise DeviceError(f"--ray {self.address}: {_line(error)}") from error
+            raise DeviceError(f"--ray {self.address}: {_line(error)}{_about_tokens(self.address, error)}") from error
         self._ours = True
 
     def _leave(self) -> None:
@@ -297,6 +297,16 @@ class _Tasks:
         self.running.clear()
         self.handed = ()
         rmtree(self.said, ignore_errors=True)
+
+
+def _about_tokens(address: str, error: Exception) -> str:
+    """What else may keep a driver out, which Ray's error does not say: a cluster that asks for a token.
+
+    `ray start` turns that on by itself where `~/.ray/auth_token` is (Ray 2.60); `ray.init` reads it only when told to.
+    """
+    if address == LOCAL or not isinstance(error, ConnectionError) or os.environ.get("RAY_AUTH_MODE") == "token":
+        return ""
+    return "; if the cluster asks for a token, as `ray start` does where ~/.ray/auth_token is, set RAY_AUTH_MODE=token"
 
 
 def lock_out_others() -> None:
