@@ -66,6 +66,7 @@ def answer(source: str, threads: int) -> None:
     if not str(prunit.__file__).startswith(source):
         raise SystemExit(f"prunit came from {prunit.__file__}, not from {source}")
     torch.set_num_threads(threads)
+    told, sys.stdout = sys.stdout, sys.stderr  # some packages greet whoever imports them
     made: dict[str, tuple[nn.Module, Any]] = {}
     for line in sys.stdin:
         key = line.strip()
@@ -76,7 +77,7 @@ def answer(source: str, threads: int) -> None:
         start, cpu = time.perf_counter(), time.process_time()
         graph = trace(model, example)
         found = {"ms": (time.perf_counter() - start) * 1e3, "cpu_ms": (time.process_time() - cpu) * 1e3}
-        print(json.dumps(found | {"free": sum(g.size for g in graph.groups if not g.pinned)}), flush=True)
+        print(json.dumps(found | {"free": sum(g.size for g in graph.groups if not g.pinned)}), file=told, flush=True)
 
 
 def covered(name: str) -> tuple[nn.Module, Any]:

@@ -40,6 +40,53 @@ class _Deep(nn.Module):
         return self.fc(x.mean(1))
 
 
+class _Gate(nn.Module):
+    """Halves its channels at a number that is written out, or at one that an attribute says."""
+
+    def __init__(self, channels: int, *, fixed: bool = False) -> None:
+        super().__init__()
+        self.hidden, self.fixed = channels, fixed
+        self.fc = nn.Conv2d(channels, 2 * channels, 1)
+        self.out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.fc(x)
+        a, b = (y[:, :16], y[:, 16:]) if self.fixed else (y[:, : self.hidden], y[:, self.hidden :])
+        return x + self.out(a * b.sigmoid())
+
+
+class _Heads(nn.Module):
+    """Splits its channels into so many heads, or into heads of such a width; four of four look the same."""
+
+    def __init__(self, *, by_width: bool) -> None:
+        super().__init__()
+        self.by_width = by_width
+        self.query = nn.Conv2d(16, 16, 1)
+        self.out = nn.Conv2d(16, 16, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, _, h, w = x.shape
+        split = (-1, 4) if self.by_width else (4, -1)
+        return x + self.out(self.query(x).view(b, *split, h * w).softmax(-1).reshape(b, -1, h, w))
+
+
+@pytest.mark.parametrize(
+    ("blocks", "expected"),
+    [
+        ([_Gate(16, fixed=True), _Gate(16), _Gate(16)], {"1.fc": 16, "2.fc": 16}),
+        ([_Heads(by_width=False), _Heads(by_width=True), _Heads(by_width=False)], {"1.query": 4}),
+    ],
+    ids=["gates", "heads"],
+)
+def test_what_another_way_of_the_same_class_needs_is_not_done_to_it(
+    blocks: list[nn.Module], expected: dict[str, int]
+) -> None:
+    model = nn.Sequential(nn.Sequential(*blocks), nn.Conv2d(16, 4, 1)).double()
+    graph = trace(nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), *model), torch.zeros(1, 3, 8, 8))
+    found = {g.name.removeprefix("1."): g.size for g in graph.groups if not g.pinned}
+    assert expected.items() <= found.items()
+
+
 def _passes(depth: int, monkeypatch: pytest.MonkeyPatch) -> tuple[int, set[int]]:
     """How often the model is read, and the readings that its attentions come to."""
     ran = 0

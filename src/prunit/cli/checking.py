@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 def check_build(config: "BuildConfig", into: "Out", *, resume: bool, places: Places = HERE) -> None:
     """Raise what is wrong with a build, its folder and address, and with where its variants are to be trained."""
     from prunit.recipe.folder import check_folder, check_resumes
-    from prunit.recipe.request import check_request
+    from prunit.recipe.request import check_kept, check_request
 
     check_places(places, config, len(check_request(config)))
+    check_kept(config)
     with into.naming():
         check_folder(into.folder, resume=resume)
         check_resumes(into.folder, config)

@@ -6,7 +6,7 @@ listed (see `running.listed`) each module is gone through once.
 
 from contextvars import ContextVar
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 from torch import nn
@@ -38,3 +38,28 @@ def telling(module: nn.Module) -> list[tuple[str, Any]]:
     if known is not None:
         known[id(module)] = module, found
     return found
+
+
+def settings(module: nn.Module) -> tuple[Any, ...]:
+    """What the module's own code may go by, to be compared with that of another instance of its class.
+
+    Plain values as they are; of tensors their shapes, of modules their classes; anything else is the same only if it is
+    the same object.
+    """
+    own = module.__dict__
+    held = {**own["_parameters"], **own["_buffers"], **own["_modules"]}
+    held |= {name: value for name, value in own.items() if name not in MODULE_OWN}
+    return tuple((name, _compared(value)) for name, value in sorted(held.items()))
+
+
+def _compared(value: object) -> object:
+    kind = type(value)
+    if kind in PLAIN:
+        return kind, value
+    if isinstance(value, torch.Tensor):
+        return kind, tuple(value.shape), value.dtype
+    if isinstance(value, nn.Module):
+        return kind
+    if kind in (tuple, list):
+        return kind, *map(_compared, cast("list[object]", value))
+    return id(value)

@@ -8,7 +8,7 @@ reading is taken.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,6 +48,8 @@ class Choices:
         self._fallen: Counter[tuple[str, str]] = Counter()
         self.lines: dict[Key, str] = {}
         """The user's line of code that an operator was avoided for, as ' at FILE:LINE `CODE`'."""
+        self.settings: Callable[[str], object] = str
+        """What the code of the module at a path may depend on, to be compared; as it is, no two modules are alike."""
         self.cautious = False
         """Take the last reading, 'pinned', everywhere: for a model that cannot be run on meta tensors."""
 
@@ -154,7 +156,7 @@ def next_reading(
     step = steps[min(found.step, len(steps) - 1)]
     at = [s for s in sites if s.step == found.step]
     before = [s for s in reversed(sites) if s.step <= found.step and s.key[0] == found.module]
-    twins = _twins(sites, steps, at + before)
+    twins = _twins(choices, sites, steps, at + before)
     if any(choices.next_at(site, sites, twins) for site in at + before):
         return True
     if found.line and choices.compare(found.module):
@@ -167,8 +169,8 @@ def next_reading(
     return any(choices.avoid(step, operator, found.line, steps) for operator in (step.name, "*"))
 
 
-def _twins(sites: list[Site], steps: list["Step"], wrong: list[Site]) -> list[Site]:
-    """The places in modules that run the same operators with the same numbers and shapes as one of those does.
+def _twins(choices: Choices, sites: list[Site], steps: list["Step"], wrong: list[Site]) -> list[Site]:
+    """The places in modules of which the code is set alike and does the same, with the same numbers and shapes.
 
     What a narrower model departs at in one of them it would depart at in the others, one run after another.
     """
@@ -179,8 +181,9 @@ def _twins(sites: list[Site], steps: list["Step"], wrong: list[Site]) -> list[Si
     for step in steps:
         if step.kind in kinds:
             ran.setdefault(step.module, []).append((step.name, step.numbers, [shape for shape, _ in step.outputs]))
-    alike = [ran[module] for module in {site.key[0] for site in wrong} if module in ran]
-    return [site for site in sites if site.key[0] in ran and ran[site.key[0]] in alike]
+    found: dict[str, tuple[object, Any]] = {module: (choices.settings(module), done) for module, done in ran.items()}
+    alike = [found[module] for module in {site.key[0] for site in wrong} if module in found]
+    return [site for site in sites if site.key[0] in found and found[site.key[0]] in alike]
 
 
 class Step(NamedTuple):
@@ -215,4 +218,4 @@ def read_otherwise(
         return False
     first = list({site.key[0]: site for site in reversed(found)}.values())
     last = found[0].taken + 1 == found[0].readings - 1
-    return choices.next_at(found[0], sites, _twins(first, steps, found[:1]) if last else first)
+    return choices.next_at(found[0], sites, _twins(choices, first, steps, found[:1]) if last else first)

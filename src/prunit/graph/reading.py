@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from prunit.graph.attributes import settings
 from prunit.graph.checks import check
 from prunit.graph.choices import Choices, next_reading, read_otherwise
 from prunit.graph.code import asks_for_shapes
@@ -59,6 +60,7 @@ def _traced(model: nn.Module, example: Any, training_example: Any, pin: Sequence
         if first[id(t)] == n
     }
     choices = Choices()
+    choices.settings = lambda path: settings(model.get_submodule(path))
     passes = Passes(model, named, example, training_example)
     made: dict[Any, list[Any]] = {}
     tries = 0

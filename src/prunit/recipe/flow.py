@@ -30,7 +30,7 @@ from prunit.recipe.places.pieces import Executor
 from prunit.recipe.places.threads import keep, told, working
 from prunit.recipe.progress import OnStep
 from prunit.recipe.recipes import first_reachable
-from prunit.recipe.request import check_request, parts_of
+from prunit.recipe.request import check_kept, check_request, parts_of
 from prunit.recipe.source import (
     ModelLike,
     check_exports,
@@ -70,6 +70,8 @@ def build(
     """
     config, began, into = configured(model, config), perf_counter(), Out.of(out, work)
     budgets = check_request(config)
+    if isinstance(model, str):
+        check_kept(config)
     executor = executor_for(jobs, config, len(budgets))
     into.check()
     with into.naming(), working(executor, len(budgets), into.folder) as threads:

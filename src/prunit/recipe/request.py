@@ -37,11 +37,6 @@ def check_request(config: BuildConfig) -> dict[str, Budget | None]:
         if other != budget:
             raise ConfigError(f"budgets {other} and {budget} would both be called '{variant_name(budget)}': build one")
     check_start(config.start, config.effort)
-    if config.start.dense == "keep" and not config.start.weights and config.model in NETWORKS:
-        raise ConfigError(
-            "start.dense=keep (--dense keep) keeps the dense model as it is made, and"
-            f" '{config.model}' is made with random weights: give a file of trained ones, with --weights FILE"
-        )
     for name in config.by_variant:
         if not budgets.get(name):
             raise unknown("variant", name, [n for n, budget in budgets.items() if budget], "by_variant names them.")
@@ -72,6 +67,15 @@ def check_model_and_task(config: BuildConfig) -> None:
         user.check(config.task, error=ConfigError)
     else:
         check_task(config.task)
+
+
+def check_kept(config: BuildConfig) -> None:
+    """Raise for a network by name that is to be kept as it is made: it is made with random weights."""
+    if config.start.dense == "keep" and not config.start.weights and config.model in NETWORKS:
+        raise ConfigError(
+            "start.dense=keep (--dense keep) keeps the dense model as it is made, and"
+            f" '{config.model}' is made with random weights: give a file of trained ones, with --weights FILE"
+        )
 
 
 def check_start(config: StartConfig, effort: EffortConfig) -> None:
