@@ -41,6 +41,10 @@ class ModelError(PrunitError):
     """The user's model cannot be built, called on its example, or traced."""
 
 
+class UncoveredError(ModelError):
+    """A device profile without the times of some layers of a model; the message names them."""
+
+
 class SurgeryError(ModelError):
     """The cut model would not run; the message names the module whose size is fixed in code, `module` its path."""
 

@@ -75,10 +75,19 @@ def test_a_plan_shows_who_is_served_by_what_and_trains_nothing(
     assert "latency=85%" in Plan.from_json((out / "fast.plan.json").read_text()).origin["budget"]
 
 
+def test_a_plan_without_data_says_what_images_it_assumed(fleet: tuple[str, ...]) -> None:
+    told = prunit("plan", "resnet20", *fleet).complaint
+    assert "without --data images of 3x32x32 and 10 classes are assumed (--input, --classes; or name the data)" in told
+    assert "fast.json' has no times of" in told
+    one = prunit("plan", "resnet20", "--budget", f"latency=1/2@{Path(fleet[-1]) / 'fast.json'}").complaint
+    assert "without --data images of 3x32x32" in one
+
+
 def test_one_build_serves_all_and_says_so_everywhere(built_for_fleet: tuple[Path, Result]) -> None:
     folder, result = built_for_fleet
     assert result.code == 1, result.err
     assert "no variant for device 'slow': budget cannot be met" in result.err
+    assert (result.err + result.out).count("budget cannot be met") == 1
     assert "2 variants for 3 devices: fast for fast, mid; dense for large" in result.err
     portfolio, found = Portfolio.read(folder), Fleet.read(folder)
     assert found is not None
@@ -119,9 +128,16 @@ def test_a_device_is_given_its_variants(built_for_fleet: tuple[Path, Result], tm
     assert "1 of 1 variants installed" in result.out
     assert [variant.name for variant in Portfolio.read(to).variants] == ["fast"]
     assert prunit("inspect", to).code == 0
-    cache = tmp_path / "cache"
-    here = prunit("install", folder, "--device", "large", "--cache", cache, "--json")
-    assert list(json.loads(here.out)["variants"]) == ["dense"]
+    assert "fast: installing" in result.err
+    again = prunit("install", folder, to, "--device", "mid", "--json")
+    assert list(json.loads(again.out)["variants"]) == ["fast"]
+    assert "1 of 1 variants installed" in prunit("install", to, "--device", "mid").out
+    refused = prunit("install", folder, "--device", "large", "--cache", tmp_path / "cache").complaint
+    assert f"prunit install {folder} DIR --device large" in refused
+    assert not (tmp_path / "cache").exists()
+    brought = prunit("install", f"file://{folder}", tmp_path / "brought", "--device", "large")
+    assert "for large: dense" in brought.out, brought.err
+    assert [variant.name for variant in Portfolio.read(tmp_path / "brought").variants] == ["dense"]
     assert "no variant of" in prunit("install", folder, "--device", "slow").complaint
     assert "did you mean 'mid'" in prunit("install", folder, "--device", "mit").complaint
     assert "is not empty" in prunit("install", folder, to).complaint
@@ -138,6 +154,7 @@ def test_a_build_that_was_stopped_goes_on_with_what_it_had_found(
     result = prunit(*command)
     assert result.code == 1, result.err
     assert "scoring" not in result.err
+    assert (result.err + result.out).count("budget cannot be met") == 1
     assert Portfolio.read(folder).verify(folder) == []
     for name in ("fast.safetensors", "fast.plan.json", FILE):
         assert (folder / name).read_bytes() == (built_for_fleet[0] / name).read_bytes()

@@ -127,3 +127,12 @@ def test_processes_that_begin_together_share_one_installed_form(folder: Path) ->
         told.append(out)
     assert len(set(told)) == 1
     assert not [file for file in place_of(folder).iterdir() if file.name.startswith(".") and file.is_dir()]
+
+
+def test_only_what_is_asked_for_is_told_and_made(folder: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    portfolio = Portfolio.read(folder)
+    wanted = [variant.name for variant in portfolio.variants][1:]
+    found = install(portfolio, folder, only=wanted, on_variant=lambda *step: told.append(step))
+    assert list(found.variants) == wanted
+    assert told == [(name, turn, len(wanted)) for turn, name in enumerate(wanted)]

@@ -14,7 +14,7 @@ from prunit.edge.portfolio import MANIFEST, Portfolio
 from prunit.edge.publishing import check_target, fetch, publish
 from prunit.edge.served import Fleet, Served, variants_for
 from prunit.edge.switching.reload import ReloadingSwitcher
-from prunit.errors import ConfigError, FileError, PortfolioError
+from prunit.errors import ConfigError, FileError, PortfolioError, UnknownNameError
 from tests.edge.folders import X_BCHW, gives, portfolio_in
 from tests.edge.stores import Fault, Folders, Objects
 
@@ -325,3 +325,38 @@ def test_which_devices_it_serves_goes_along_and_goes_with_the_portfolio(
     publish(new, address(store))
     fetch(address(store), here)
     assert Fleet.read(here) is None
+
+
+def test_a_device_is_brought_what_it_needs_and_no_more(
+    store: type[Folders], old: Path, new: Path, tmp_path: Path
+) -> None:
+    devices = (
+        Served(device="pi", goal="params=1/2", variant="small"),
+        Served(device="watch", goal="params=1", problem="budget cannot be met"),
+    )
+    table = Fleet(slack=0.1, devices=devices)
+    table.write(old)
+    publish(old, address(store))
+    here, told = tmp_path / "here", list[str]()
+    for device, error, said in (
+        ("pj", UnknownNameError, "did you mean 'pi'"),
+        ("watch", PortfolioError, "no variant of .* serves device 'watch'"),
+    ):
+        with pytest.raises(error, match=said):
+            fetch(address(store), here, device=device, on_file=lambda name, done, total: told.append(name))
+    assert told == []
+    assert not here.exists()
+    found = fetch(address(store), here, device="pi", on_file=lambda name, done, total: told.append(name))
+    assert (found, names(found), told) == (Portfolio.read(here), {"small"}, ["small.onnx", "small.npz"])
+    assert found.verify(here) == []
+    assert Fleet.read(here) == table.only(["pi"])
+    files = sorted(path.name for path in here.rglob("*") if path.is_file())
+    assert files == ["fleet.json", "portfolio.json", "small.npz", "small.onnx"]
+    fetch(address(store), here, device="pi", on_file=lambda name, done, total: told.append(name))
+    assert len(told) == 2  # nothing is brought twice
+    whole = fetch(address(store), here)
+    assert names(whole) == set(OLD)
+    assert whole.verify(here) == []
+    publish(new, address(store))
+    with pytest.raises(PortfolioError, match="was not built for a fleet"):
+        fetch(address(store), here, device="pi")

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from prunit.edge.handing import copied_to
+from prunit.edge.install import FOLDER, install
 from prunit.edge.portfolio import Portfolio
 from prunit.edge.served import FILE, Fleet, Served, variants_for
 from prunit.errors import FileError, PortfolioError, UnknownNameError
-from tests.edge.folders import FACTORS, portfolio_in
+from tests.edge.folders import FACTORS, portfolio_in, variant_in
 
 FLEET = Fleet(
     slack=0.1,
@@ -100,7 +101,7 @@ def test_a_device_gets_its_variants_alone_and_whole(folder: Path, tmp_path: Path
     every = copied_to(tmp_path / "all", portfolio, folder)
     assert [variant.name for variant in every.variants] == list(FACTORS)
     assert Fleet.read(tmp_path / "all") == FLEET
-    with pytest.raises(FileError, match="is not empty"):
+    with pytest.raises(FileError, match=r"is not empty: it holds what is for pi: name a folder"):
         copied_to(to, portfolio, folder)
     (folder / "small.onnx").write_bytes(b"other")
     with pytest.raises(PortfolioError, match="was changed"):
@@ -108,3 +109,35 @@ def test_a_device_gets_its_variants_alone_and_whole(folder: Path, tmp_path: Path
     with pytest.raises(FileError, match="cannot copy"):
         copied_to(folder / "large.onnx" / "to", portfolio, folder, ("large",))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["all", "for", "portfolio"]
+
+
+def test_what_was_handed_out_is_replaced_by_what_is_there_now(folder: Path, tmp_path: Path) -> None:
+    to = tmp_path / "pi"
+    copied_to(to, Portfolio.read(folder), folder, ("small",), "pi")
+    install(Portfolio.read(to), to)
+    newer = variant_in(folder, "small", 3.0)
+    portfolio = Portfolio.read(folder).model_copy(update={"variants": (newer,)})
+    copied_to(to, portfolio, folder, ("small",), "pi")
+    assert Portfolio.read(to).variants == (newer,)
+    assert Portfolio.read(to).verify(to) == []
+    assert (to / FOLDER).is_dir()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pi", "portfolio"]
+
+
+def test_a_folder_that_is_no_copy_of_the_same_is_not_replaced(folder: Path, tmp_path: Path) -> None:
+    portfolio, to = Portfolio.read(folder), tmp_path / "pi"
+    copied_to(to, portfolio, folder, ("small",), "pi")
+    with pytest.raises(FileError, match=r"is not empty: it holds what is for pi: name"):
+        copied_to(to, portfolio, folder, ("small",), "attic")
+    with pytest.raises(FileError, match=r"is not empty: it holds another portfolio, "):
+        copied_to(to, portfolio.model_copy(update={"data": "other"}), folder, ("small",), "pi")
+    (to / "thesis.tex").write_text("mine")
+    with pytest.raises(FileError, match=r"is not empty, and 'thesis\.tex' is no file of a copy"):
+        copied_to(to, portfolio, folder, ("small",), "pi")
+    for place in (folder, folder.parent):
+        with pytest.raises(FileError, match="is or holds the portfolio's own folder"):
+            copied_to(place, portfolio, folder)
+    with pytest.raises(FileError, match="is a file"):
+        copied_to(to / "thesis.tex", portfolio, folder)
+    assert (to / "thesis.tex").read_text() == "mine"
+    assert portfolio.verify(folder) == []

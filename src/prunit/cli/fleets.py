@@ -104,17 +104,17 @@ def plan_all(
     return 1 if planned.fleet.unserved else 0
 
 
-def shown(folder: Path, out: "Console") -> None:
-    """The table of a portfolio that was built for a fleet; nothing of another one."""
+def shown(folder: Path, out: "Console", *, told: bool = False) -> None:
+    """The table of a portfolio that was built for a fleet; nothing of another one. See `table`."""
     from prunit.report.served import fleet_of
 
     fleet = fleet_of(folder)
     if fleet is not None:
-        table(fleet, out)
+        table(fleet, out, told=told)
 
 
-def table(fleet: Fleet, out: "Console") -> None:
-    """The devices, and the variant that serves each."""
+def table(fleet: Fleet, out: "Console", *, told: bool = False) -> None:
+    """The devices, and the variant that serves each; why one has none, unless that was `told` before."""
     from rich import box
     from rich.table import Table
 
@@ -128,7 +128,7 @@ def table(fleet: Fleet, out: "Console") -> None:
     out.print(found)
     first, *unserved = notes_of(fleet)
     out.print(f"{safe(headline_of(fleet))}. [dim]{safe(first)}[/]")
-    for note in unserved:
+    for note in () if told else unserved:
         out.print(f"[yellow]{safe(note)}[/]", soft_wrap=True)
 
 

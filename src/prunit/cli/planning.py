@@ -1,5 +1,7 @@
 """`prunit plan`: decide on a plan with or without data."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -12,6 +14,7 @@ from prunit.batches import Batches, Dataset
 from prunit.cli.checking import built_for
 from prunit.cli.progress import Bars
 from prunit.cut.surgery import check_runs, compact
+from prunit.errors import UncoveredError
 from prunit.graph import ChannelGraph, trace
 from prunit.recipe import BuildConfig, Chosen, decide_here
 from prunit.recipe.deciding import Clock
@@ -64,20 +67,21 @@ def decide_plan(
         from prunit.recipe.blueprint import Blueprint
 
         blueprint = Blueprint(model, graph, image_1CHW)
-    chosen = decide_here(
-        model,
-        graph,
-        image_1CHW,
-        batches.to(place),
-        budget,
-        config.prune,
-        measure=measure or bool(config.prune.measure),
-        every=measure,
-        clock=Clock(config.probe.threads, config.probe.batch),
-        on_round=lambda done, total: bars.tell(config.model, "prune", done, total),
-        on_timed=lambda done, total: bars.tell(config.model, "measure", done, total),
-        blueprint=blueprint,
-    )
+    with _assuming(dataset, shape):
+        chosen = decide_here(
+            model,
+            graph,
+            image_1CHW,
+            batches.to(place),
+            budget,
+            config.prune,
+            measure=measure or bool(config.prune.measure),
+            every=measure,
+            clock=Clock(config.probe.threads, config.probe.batch),
+            on_round=lambda done, total: bars.tell(config.model, "prune", done, total),
+            on_timed=lambda done, total: bars.tell(config.model, "measure", done, total),
+            blueprint=blueprint,
+        )
     check_runs(model, compact(model, graph, chosen.decision.plan), example)
     seconds = perf_counter() - started
     spent: tuple[Spent, ...] = ()
@@ -98,14 +102,30 @@ def decide_fleet(config: BuildConfig, dataset: Dataset | None, *, shape: tuple[s
     model.to(place)
     example = batches[0][0][:1].to(place)
     graph = trace(model, example, pin=config.prune.pin)
-    planned = planned_for(
-        *(model, graph, batches.to(place), budgets_of(config), config.prune),
-        slack=config.fleet.slack,
-        on_device=lambda name, told: None if told else bars.tell(name, "prune", 0, 0),
-    )
+    with _assuming(dataset, shape):
+        planned = planned_for(
+            *(model, graph, batches.to(place), budgets_of(config), config.prune),
+            slack=config.fleet.slack,
+            on_device=lambda name, told: None if told else bars.tell(name, "prune", 0, 0),
+        )
     for decision in planned.decisions.values():
         check_runs(model, compact(model, graph, decision.plan), example)
     return planned
+
+
+@contextmanager
+def _assuming(dataset: Dataset | None, shape: tuple[str, int]) -> Generator[None, None, None]:
+    """A profile that lacks layers may be of other images than those that are assumed where no data is given: say so."""
+    try:
+        yield
+    except UncoveredError as error:
+        if dataset is not None:
+            raise
+        size, classes = shape
+        raise UncoveredError(
+            f"without --data images of {size} and {classes} classes are assumed (--input, --classes; or name the data),"
+            f" and for these {error}"
+        ) from error
 
 
 def model_and_image(name: str, shape: str, classes: int, seed: int = 0) -> "tuple[nn.Module, Tensor]":

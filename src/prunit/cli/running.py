@@ -51,16 +51,15 @@ def install(
 
     Each in the engine that was measured to be its best here, see prunit bench --engines. A portfolio at an address is
     brought here first, whole or not at all; an older one in that folder is replaced then. One in a folder is copied
-    to a new one, if a second folder is named.
+    to another one, if a second folder is named. With --device what is brought or copied is that device's alone.
     """
     folder = _brought(source, into, device)
     from prunit.cli.progress import Bars
-    from prunit.edge.handing import of_variants
     from prunit.edge.install import Installed, place_of
     from prunit.edge.install import install as run
     from prunit.edge.portfolio import Portfolio
     from prunit.edge.routing import router
-    from prunit.edge.served import variants_for
+    from prunit.edge.served import of_variants, variants_for
     from prunit.edge.switching.opening import by_engine
 
     portfolio = Portfolio.read(folder)
@@ -68,6 +67,11 @@ def install(
     place = place_of(folder, cache)
     here = router(place, engine)
     wanted = portfolio if names is None else of_variants(portfolio, names)
+    if len(wanted.variants) < len(portfolio.variants):
+        raise ConfigError(
+            f"'{folder}' holds variants for other devices too, and all of them would be served: name a folder for"
+            f" those of '{device}': prunit install {folder} DIR --device {device}"
+        )
     engines, found, failed = by_engine(here, wanted), dict[str, Installed](), dict[str, str]()
     with Bars() as bars:
         for turn, (name, (runtime, variants)) in enumerate(engines.items()):
@@ -101,8 +105,7 @@ def install(
 
 
 def _brought(source: str, into: Path | None, device: str | None) -> Path:
-    """The folder of a portfolio, after it was brought there: from an address all of it, from a folder what the device
-    needs."""
+    """The folder of a portfolio, after all of it was brought there, or what the device needs."""
     from prunit.remote import is_address, shown
 
     if not is_address(source):
@@ -113,7 +116,9 @@ def _brought(source: str, into: Path | None, device: str | None) -> Path:
     from prunit.edge.publishing import fetch
 
     with Bars() as bars:
-        fetch(source, into, on_file=lambda name, done, total: bars.tell("all", "fetch", done, total, name))
+        fetch(
+            source, into, device=device, on_file=lambda name, done, total: bars.tell("all", "fetch", done, total, name)
+        )
     return into
 
 

@@ -96,7 +96,7 @@ def portfolio(found: "Portfolio", folder: Path, *, built: bool = True) -> None:
         where = f"{_device(found.device, latencies[0].threads)}{_otherwise(found)}"
         out.print(f"[dim]measured on {safe(where)}; {counts}[/]")
     parts.embedded(found, out)
-    fleets.shown(folder, out)
+    fleets.shown(folder, out, told=built)
     for what, file in (("report", "report.html"), ("portfolio", MANIFEST)) if built else ():
         out.print(f"{what:<9} {safe(str(folder / file))}", soft_wrap=True)
 

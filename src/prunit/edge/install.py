@@ -78,7 +78,8 @@ def install(
 ) -> Installed:
     """Make the installed form of every variant that lacks a good one; what is good already stays.
 
-    With `only` none is made for variants of other names. A variant whose installed form does not give its stored output
+    With `only` none is made for variants of other names, and `on_variant` (a name, how many came before it, how many
+    there are) is told of none. A variant whose installed form does not give its stored output
     is left with its portable file. Of processes that begin together one makes it, and the others find it: each mapping
     its own would have the weights in memory as often as there are processes. Raises `FileError` where nothing can be
     written, `PortfolioError` for a variant whose own file is damaged.
@@ -101,14 +102,15 @@ def _brought(
     before = _read(place, now)
     done: dict[str, InstalledVariant] = {}
     failed: dict[str, str] = {}
-    for i, variant in enumerate(portfolio.variants):
-        if on_variant:
-            on_variant(variant.name, i, len(portfolio.variants))
+    asked = [variant.name for variant in portfolio.variants if only is None or variant.name in only]
+    for variant in portfolio.variants:
+        if on_variant and variant.name in asked:
+            on_variant(variant.name, asked.index(variant.name), len(asked))
         held = before.variants.get(variant.name) if before else None
         if held and held.artifact_sha256 == variant.artifact.sha256 and not problem(place, held):
             done[variant.name] = held
             continue
-        if only is not None and variant.name not in only:
+        if variant.name not in asked:
             continue
         file = _portable(folder, variant)
         try:

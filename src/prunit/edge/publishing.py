@@ -19,7 +19,8 @@ from prunit.edge.portfolio import MANIFEST, Artifact, Portfolio, file_problem
 from prunit.edge.problems import text_at
 from prunit.edge.records import Record, StoredFile
 from prunit.edge.served import FILE as FLEET
-from prunit.errors import ConfigError, FileError, PortfolioError
+from prunit.edge.served import Fleet, of_variants, variants_in
+from prunit.errors import ConfigError, FileError, PortfolioError, UnknownNameError
 from prunit.files import inside, write_atomically
 from prunit.remote import Store, leftover
 
@@ -117,13 +118,16 @@ def _tidy(store: Store, place: str, before: str) -> None:
                 store.remove_folder(name)
 
 
-def fetch(address: str, folder: Path | str, *, on_file: OnFile | None = None) -> Portfolio:
+def fetch(address: str, folder: Path | str, *, device: str | None = None, on_file: OnFile | None = None) -> Portfolio:
     """Bring the portfolio at an address into `folder`; the portfolio as it is named here.
+
+    For a `device` of the fleet that it was built for it is cut to the variants that serve it: nothing else is brought.
 
     An older one here is replaced in one step, once every file of the new one is there and has its digest; files that
     are here already are not brought again. A server that watches the folder goes over to it: the files of the one
     before stay until the next time. Raises `ConfigError` for a folder that holds anything else, `PortfolioError` where
-    the address holds no portfolio or a damaged one, `FileError` where it cannot be read.
+    the address holds no portfolio or a damaged one, or none for that device, `UnknownNameError` for a device that is
+    not in its fleet, `FileError` where it cannot be read.
     """
     folder, store = Path(folder), Store.open(address)
     _check_here(folder)
@@ -131,17 +135,39 @@ def fetch(address: str, folder: Path | str, *, on_file: OnFile | None = None) ->
         text, where = text_at(address, MANIFEST)
         there = Portfolio.of_text(text, where)
         source = _place_of(there)
-        place = source or f"files-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-        here = there if source else _moved(there, lambda path, place=place: f"{place}/{path}")
         try:
+            there, beside = _wanted(store, source, there, device)
+            drawn = hashlib.sha256(((device or "") + text).encode()).hexdigest()[:16]
+            place = source if source and device is None else f"files-{drawn}"
+            here = _moved(there, lambda path, place=place, source=source: f"{place}/{_below(source, path)}")
             _bring(store, there, here, folder, on_file)
-        except FileError:
+        except (FileError, UnknownNameError):
             if attempt < _TRIES and store.read(MANIFEST) != text.encode():
                 continue
             raise
-        _settle(store, here, folder, place, source=source)
+        _settle(here, folder, place, beside)
         return here
     raise AssertionError("the last attempt returns or raises")
+
+
+def _wanted(
+    store: Store, source: str, there: Portfolio, device: str | None
+) -> tuple[Portfolio, dict[str, bytes | None]]:
+    """What is to be brought of a portfolio, whose files lie in `source`, and by name what lies beside it.
+
+    For a device its variants alone, and what is said of it; not the report, which is of them all.
+    """
+
+    def beside(name: str) -> bytes | None:
+        return store.read(f"{source}/{name}" if source else name)
+
+    if device is None:
+        return there, {name: beside(name) for name in EXTRAS}
+    data = beside(FLEET)
+    fleet = None if data is None else Fleet.of_bytes(data, f"{store.address}/{FLEET}")
+    cut = of_variants(there, variants_in(there, fleet, device, store.address))
+    assert fleet is not None
+    return cut, {**dict.fromkeys(EXTRAS), FLEET: fleet.only([device]).text().encode()}
 
 
 def _bring(store: Store, there: Portfolio, here: Portfolio, folder: Path, on_file: OnFile | None) -> None:
@@ -161,12 +187,11 @@ def _bring(store: Store, there: Portfolio, here: Portfolio, folder: Path, on_fil
         raise PortfolioError(f"'{store.address}' holds a damaged portfolio, and '{folder}' stays as it was: {wrong[0]}")
 
 
-def _settle(store: Store, here: Portfolio, folder: Path, place: str, *, source: str) -> None:
-    """The manifest, and what is for people; then the folders go that neither it nor the one before names."""
+def _settle(here: Portfolio, folder: Path, place: str, beside: Mapping[str, bytes | None]) -> None:
+    """The manifest, and by name what lies beside it; then the folders go that neither it nor the one before names."""
     before = _place_in((folder / MANIFEST).read_bytes() if (folder / MANIFEST).exists() else None)
     here.write(folder)
-    for name in EXTRAS:
-        data = store.read(f"{source}/{name}" if source else name)
+    for name, data in beside.items():
         if data is not None:
             write_atomically(folder / name, data)
         else:  # of the portfolio before

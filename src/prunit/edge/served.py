@@ -3,7 +3,7 @@
 A file of its own: portfolios for no fleet lack it, and a device with an older prunit reads the manifest as ever.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Final, Literal
 
@@ -72,19 +72,32 @@ class Fleet(Record):
         """What the folder of a portfolio says of a fleet, None if it is for none; `PortfolioError` if it is damaged."""
         file = folder / FILE
         try:
-            return Fleet.model_validate_json(file.read_text(encoding="utf-8"))
+            data = file.read_bytes()
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise _damaged(file, str(error)) from error
+        return Fleet.of_bytes(data, file)
+
+    @staticmethod
+    def of_bytes(data: bytes, where: Path | str) -> "Fleet":
+        """The fleet of a file's content, which lies at `where`; `PortfolioError` if it is damaged."""
+        try:
+            return Fleet.model_validate_json(data.decode())
         except ValidationError as error:
             first = error.errors()[0]
             why = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
-        except (OSError, ValueError) as error:
-            why = " ".join(str(error).split())[:200]
-        raise PortfolioError(f"'{file}' does not say which variants serve which devices ({why})")
+        except ValueError as error:
+            why = str(error)
+        raise _damaged(where, why)
 
     def write(self, folder: Path) -> None:
         """Into the folder of a portfolio, whole or not at all."""
-        write_atomically(folder / FILE, self.model_dump_json(indent=2) + "\n")
+        write_atomically(folder / FILE, self.text())
+
+    def text(self) -> str:
+        """What the file holds."""
+        return self.model_dump_json(indent=2) + "\n"
 
     def only(self, devices: Iterable[str]) -> "Fleet":
         """The same of these devices alone."""
@@ -92,14 +105,29 @@ class Fleet(Record):
         return self.model_copy(update={"devices": tuple(each for each in self.devices if each.device in wanted)})
 
 
-def variants_for(portfolio: Portfolio, folder: Path, device: str) -> tuple[str, ...]:
-    """The variants for a device of the fleet that the portfolio in a folder was built for: the one that serves it, and
-    what was made of that with fewer bits.
+def of_variants(portfolio: Portfolio, names: Collection[str]) -> Portfolio:
+    """The portfolio with these variants alone."""
+    return portfolio.model_copy(
+        update={"variants": tuple(v for v in portfolio.variants if v.name in names), "left_out": ()}
+    )
 
-    Raises `PortfolioError` where it is for no fleet or no variant serves the device, `UnknownNameError` for a device
-    that is not in it.
+
+def _damaged(where: Path | str, why: str) -> PortfolioError:
+    why = " ".join(why.split())[:200]
+    return PortfolioError(f"'{where}' does not say which variants serve which devices ({why})")
+
+
+def variants_for(portfolio: Portfolio, folder: Path, device: str) -> tuple[str, ...]:
+    """The variants for a device of the fleet that the portfolio in a folder was built for: see `variants_in`."""
+    return variants_in(portfolio, Fleet.read(folder), device, folder)
+
+
+def variants_in(portfolio: Portfolio, fleet: Fleet | None, device: str, folder: Path | str) -> tuple[str, ...]:
+    """The variants for a device of a fleet: the one that serves it, and what was made of that with fewer bits.
+
+    `folder` is where the portfolio lies, for messages. Raises `PortfolioError` where it is for no fleet or no variant
+    serves the device, `UnknownNameError` for a device that is not in it.
     """
-    fleet = Fleet.read(folder)
     if fleet is None:
         raise PortfolioError(
             f"the portfolio in '{folder}' was not built for a fleet ('{FILE}' is not there): leave --device out"

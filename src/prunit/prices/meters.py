@@ -6,7 +6,7 @@ import numpy as np
 
 from prunit.edge.measuring.layer_times import LayerTimes
 from prunit.edge.measuring.profile import DeviceProfile, LayerShape, Window
-from prunit.errors import ModelError
+from prunit.errors import ModelError, UncoveredError
 from prunit.graph import ChannelGraph, Layer
 from prunit.prices.costs import CostModel, cost_model
 
@@ -80,7 +80,7 @@ class EnergyMeter:
 class LatencyMeter:
     """The latency of one image, in ms, on the device of a profile, for one graph.
 
-    Raises `ModelError` if the profile does not cover a layer.
+    Raises `UncoveredError` if the profile does not cover a layer.
     """
 
     def __init__(self, graph: ChannelGraph, profile: DeviceProfile, *, source: str = "the profile") -> None:
@@ -94,7 +94,7 @@ class LatencyMeter:
         if missing:
             named = "; ".join(f"'{layer.module}', {shape}" for layer, shape in missing[:_NAMED])
             more = f", and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
-            raise ModelError(
+            raise UncoveredError(
                 f"{source} has no times of {len(missing)} of {len(shapes)} layers: {named}{more}; write the model's"
                 " layers with prunit layers and measure them on the device with prunit probe-device"
             )

@@ -103,7 +103,7 @@ def _built(
     start = Start.of(config.start, source)
     if source.told:
         progress("all", "plan", 0, 0, source.told)
-    fleet, planned = fleets.before(out, resume=resume) if config.fleet.goals else None, None
+    fleet, planned = fleets.before(out, progress, resume=resume) if config.fleet.goals else None, None
     for name, budget in budgets.items():
         if budget and not budget.on_parts and not config.fleet.goals:
             first_reachable(graph, budget.known, config.prune_of(name))

@@ -119,11 +119,18 @@ def test_a_device_that_takes_too_long_is_told(tmp_path: Path, ssh: str) -> None:
         ("", "device: Field required"),
         ("device = []", "at least 1"),
         ("[[device]]\nhost = 'h'", "name: Field required"),
-        ("[[device]]\nname = 'a/b'\nhost = 'h'", "name: String should match"),
+        ("[[device]]\nname = 'a/b'\nhost = 'h'", "device 'a/b': write its name with the letters A-Z"),
+        ("[[device]]\nname = 'my pi'\nhost = 'h'", "device 'my pi': write its name with the letters A-Z"),
+        ("[device]\nname = 'a'\nhost = 'h'", r"write \[\[device\]\], with two brackets"),
+        ("[[devices]]\nname = 'a'\nhost = 'h'", r"'devices' is not known; each device is a table \[\[device\]\]"),
         ("[[device]]\nname = 'a'\nhost = '-oProxyCommand=x'", "host: String should match"),
         ("[[device]]\nname = 'a'\nhost = 'h'\nthreads = 0", "threads"),
         ("[[device]]\nname = 'a'\nhost = 'h'\nuser = 'me'", "user: Extra inputs"),
-        ("[[device]]\nname = 'a'\nhost = 'h'\n[[device]]\nname = 'A'\nhost = 'i'", "two devices called"),
+        (
+            "[[device]]\nname = 'a'\nhost = 'h'\n[[device]]\nname = 'A'\nhost = 'i'",
+            "'a' and 'A', whose names differ in case",
+        ),
+        ("[[device]]\nname = 'a'\nhost = 'h'\n[[device]]\nname = 'a'\nhost = 'i'", "two devices called 'a'"),
     ],
 )
 def test_a_list_that_is_none_is_refused_in_one_line(tmp_path: Path, text: str, said: str) -> None:

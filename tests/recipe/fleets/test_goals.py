@@ -66,15 +66,24 @@ def test_limits_of_time_get_the_devices_profile_and_counts_none(tmp_path: Path) 
             ConfigError,
             "cycles is told by the tools of a microcontroller",
         ),
+        (
+            "[[device]]\nname = 'pi'\nbudget = 'cycles=250k@ethos-u55-128'",
+            ConfigError,
+            "cycles is told by the tools of a microcontroller",
+        ),
         ("[[device]]\nname = 'new'\nbudget = 'energy=1mJ'", FileError, "there is no profile '.*new.json'"),
         ("[[device]]\nname = 'pi'\nbudget = 'latency=1ms'\nthreads = 2", ConfigError, "threads = 1, the list says 2"),
         (
             "[[device]]\nname = 'a'\nlike = 'b'\nbudget = 'macs=1/2'",
             ConfigError,
-            "'a' is like 'b', which has no profile",
+            "'a' is like 'b', which is not in the list: like names a device with a profile of its own",
         ),
-        (TWO + "[[device]]\nname = 'x'\nlike = 'attic'", ConfigError, "those that have are pi, watch"),
-        (TWO.replace('"watch"', '"Pi"'), ConfigError, "two devices called 'pi'"),
+        (
+            TWO + "[[device]]\nname = 'x'\nlike = 'attic'",
+            ConfigError,
+            "'attic', which is itself like 'pi': .* are pi, watch",
+        ),
+        (TWO.replace('"watch"', '"Pi"'), ConfigError, "devices 'pi' and 'Pi', whose names differ in case"),
     ],
 )
 def test_a_list_without_good_goals_is_refused_in_one_line(
@@ -106,6 +115,8 @@ def test_what_is_no_profile_is_refused(tmp_path: Path) -> None:
         goals_of(listed(tmp_path, TWO), place)
     with pytest.raises(ConfigError, match="commas part the limits"):
         goals_of(listed(tmp_path, TWO), tmp_path / "a,b")
+    with pytest.raises(ConfigError, match=r"--profiles '.*pi\.json' is a file: name the folder"):
+        goals_of(listed(tmp_path, TWO), place / "pi.json")
 
 
 @pytest.mark.parametrize(

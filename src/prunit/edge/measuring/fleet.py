@@ -5,6 +5,7 @@ agent). The list of layers goes there through ssh's input, the profile comes bac
 the device.
 """
 
+import re
 import shlex
 import subprocess
 import threading
@@ -12,7 +13,7 @@ import tomllib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple, cast
 
 from pydantic import Field, PositiveInt, ValidationError
 
@@ -20,6 +21,8 @@ from prunit.edge.measuring.profile import DeviceProfile, LayerList
 from prunit.edge.records import Record
 from prunit.errors import ConfigError, DeviceError, FileError
 
+NAME: Final = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
+"""What a device may be called: its profile's file has that name."""
 _SAFE: Final = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=15")
 """No question is asked that nobody would answer, and a device that has gone is noticed within a minute."""
 _AT_ONCE: Final = 16
@@ -39,7 +42,7 @@ class FleetDevice(Record):
     like     the name of another device whose profile it takes, for devices alike with goals of their own
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
+    name: Annotated[str, Field(pattern=f"^{NAME}$")]
     host: Annotated[str, Field(pattern=r"^([^\s-]\S*)?$")] = ""
     command: Annotated[str, Field(min_length=1)] = "prunit"
     threads: PositiveInt = 1
@@ -69,6 +72,8 @@ def read_fleet(file: Path) -> tuple[FleetDevice, ...]:
         raise FileError(f"there is no list of devices '{file}'; it has a table [[device]] with name and host") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise FileError(f"'{file}' is no list of devices: {error}") from error
+    if wrong := _misnamed(data):
+        raise ConfigError(f"'{file}' is no list of devices: {wrong}")
     try:
         devices = _Fleet.model_validate(data).device
     except ValidationError as error:
@@ -78,19 +83,46 @@ def read_fleet(file: Path) -> tuple[FleetDevice, ...]:
             f"'{file}' is no list of devices: {where}: {first['msg']}; it has tables [[device]] with name and host, and"
             " command, threads, options, budget and like where they are wanted"
         ) from error
-    names = [device.name.lower() for device in devices]  # two files must not be one where a file system has no case
-    twice = next((device.name for device in devices if names.count(device.name.lower()) > 1), None)
-    if twice is not None:
-        raise ConfigError(f"'{file}' has two devices called '{twice}': profiles are named after them")
+    taken: dict[str, str] = {}
+    for name in (device.name for device in devices):
+        other = taken.get(name.lower())
+        taken[name.lower()] = name
+        if other == name:
+            raise ConfigError(f"'{file}' has two devices called '{name}': profiles are named after them")
+        if other is not None:  # two files must not be one where a file system has no case
+            raise ConfigError(
+                f"'{file}' has devices '{other}' and '{name}', whose names differ in case only: their profiles would be"
+                " one file on some systems; rename one"
+            )
     by_name = {device.name: device for device in devices}
     for device in devices:
         if device.like and (device.like not in by_name or by_name[device.like].like):
             measured = ", ".join(name for name, each in by_name.items() if not each.like) or "none"
+            other = by_name.get(device.like)
+            why = f"is itself like '{other.like}'" if other else "is not in the list"
             raise ConfigError(
-                f"'{file}': device '{device.name}' is like '{device.like}', which has no profile of its own there;"
-                f" those that have are {measured}"
+                f"'{file}': device '{device.name}' is like '{device.like}', which {why}: like names a device with a"
+                f" profile of its own; those that have one are {measured}"
             )
     return devices
+
+
+def _misnamed(data: dict[str, Any]) -> str:
+    """What is wrong with the tables of a list, or with the name of a device; '' if the rest is to be told."""
+    more = next((key for key in data if key != "device"), None)
+    if more is not None:
+        return f"'{more}' is not known; each device is a table [[device]], with name and host"
+    tables = data.get("device")
+    if isinstance(tables, dict):
+        return "[device] is one table; write [[device]], with two brackets, for each device"
+    for table in cast("list[Any]", tables) if isinstance(tables, list) else ():
+        name = cast("dict[str, Any]", table).get("name") if isinstance(table, dict) else None
+        if isinstance(name, str) and not re.fullmatch(NAME, name):
+            return (
+                f"device {name!r}: write its name with the letters A-Z and a-z, digits and _ . - alone, and none of . -"
+                " at its beginning"
+            )
+    return ""
 
 
 def probe_fleet(

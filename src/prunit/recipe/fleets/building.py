@@ -15,9 +15,15 @@ from prunit.recipe.progress import Progress
 from prunit.train import device_named
 
 
-def before(folder: Path, *, resume: bool) -> Fleet | None:
-    """Who is served by what, as the build in a folder found when it was begun: all its plans are there then."""
-    return Fleet.read(folder) if resume else None
+def before(folder: Path, progress: Progress, *, resume: bool) -> Fleet | None:
+    """Who is served by what, as the build in a folder found when it was begun: all its plans are there then.
+
+    Whom nothing serves is told again.
+    """
+    fleet = Fleet.read(folder) if resume else None
+    for each in fleet.unserved if fleet else ():
+        progress("all", "plan", 0, 0, f"no variant for device '{each.device}': {each.problem}")
+    return fleet
 
 
 def planned_here(

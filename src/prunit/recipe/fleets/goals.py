@@ -26,6 +26,11 @@ def goals_of(file: Path, profiles: Path) -> dict[str, str]:
     """
     if "," in str(profiles):
         raise ConfigError(f"--profiles '{profiles}': commas part the limits of a budget; rename the folder")
+    if profiles.is_file():
+        raise ConfigError(
+            f"--profiles '{profiles}' is a file: name the folder in which the profiles of all devices lie, NAME.json"
+            " each"
+        )
     devices = read_fleet(file)
     without = [device.name for device in devices if not device.budget.strip()]
     if without:
@@ -42,12 +47,12 @@ def _goal(device: FleetDevice, threads: int, file: Path, profiles: Path) -> str:
     profile = profiles / f"{device.like or device.name}.json"
     limits = [limit.strip() for limit in device.budget.split(",")]
     where = f"'{file}': device '{device.name}', budget {device.budget}"
-    if any("@" in limit for limit in limits):
-        raise ConfigError(f"{where}: leave out '@…'; times and energy are those of its own profile, '{profile}'")
     keys = [limit.partition("=")[0].strip() for limit in limits]
     on_part = next((key for key in keys if key in ON_PARTS), "")
     if on_part:
         raise ConfigError(f"{where}: {on_part} {_PARTS}")
+    if any("@" in limit for limit in limits):
+        raise ConfigError(f"{where}: leave out '@…'; times and energy are those of its own profile, '{profile}'")
     asks = [key in MEASURED for key in keys]
     full = ",".join(f"{limit}@{profile}" if asked else limit for limit, asked in zip(limits, asks, strict=True))
     try:
