@@ -34,10 +34,7 @@ class Out:
         """
         if is_address(out):
             return cls(Path(work) if work else Path(PLACE) / _name_of(str(out)), str(out))
-        if meant_by(Path(out)):
-            raise ConfigError(
-                f"'{out}' lacks a '/' to be an address (a Path drops one): give '{shown(meant_by(Path(out)))}' as text"
-            )
+        _check_no_worn(out)
         if work is not None:
             raise ConfigError(
                 f"work={work} (--work) is where to work for an address (--out s3://…): --out {out} is a folder"
@@ -96,10 +93,16 @@ class OutFile:
     def of(cls, out: str) -> "OutFile":
         """What was asked for: a path, or the file's own address."""
         if not is_address(out):
+            _check_no_worn(out)
             return cls(Path(out))
         scheme, _, path = out.partition("://")
         folder, _, name = path.rpartition("/")
         return cls(Path(name), f"{scheme}://{folder}")
+
+    @property
+    def shown_address(self) -> str:
+        """As `Out.shown_address`, of the folder."""
+        return shown(self.address)
 
     def check(self) -> None:
         """As `Out.check`."""
@@ -122,6 +125,13 @@ class OutFile:
     def told(self, file: str) -> str:
         """Where a file that was written inside `written` is now."""
         return f"{shown(self.address)}/{Path(file).name}" if self.address else file
+
+
+def _check_no_worn(out: Path | str) -> None:
+    """Raise `ConfigError` for what was an address before it was made a `Path`, or lacks a '/' to be one."""
+    if meant := shown(meant_by(Path(out))):
+        told = shown(str(out))
+        raise ConfigError(f"'{told}' lacks a '/' to be an address (a Path drops one): give '{meant}' as text")
 
 
 def _name_of(address: str) -> str:
