@@ -29,7 +29,7 @@ def test_a_path_that_was_an_address_is_known() -> None:
 
 @pytest.mark.parametrize("text", ["file://a/b", "file://localhost/a", "local://a", "file://~/a", "file://./a"])
 def test_an_address_of_a_file_here_has_an_absolute_path(text: str) -> None:
-    with pytest.raises(ConfigError, match="needs an absolute path, with a third '/': (file|local):///PATH/NAME"):
+    with pytest.raises(ConfigError, match=r"needs an absolute path, with a third '/': (file|local):///PATH/NAME"):
         Store.open(text)
 
 

@@ -213,6 +213,43 @@ def test_a_damaged_one_is_refused_and_the_one_here_stays(
     assert Portfolio.read(here).verify(here) == []
 
 
+def test_what_fails_leaves_no_folder_that_was_not_there(
+    store: type[Folders], old: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(old, address(store))
+    whole = {path: store().cat_file(path) for path in store.store}
+    store().pipe_file(next(path for path in whole if path.endswith("small.onnx")), b"cut sh")
+    with pytest.raises(PortfolioError, match=r"and nothing was installed in '.*here': .*small\.onnx"):
+        fetch(address(store), tmp_path / "new" / "here")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(PortfolioError, match="nothing was installed in"):
+        fetch(address(store), tmp_path / "empty")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "old"]
+    for path, data in whole.items():
+        store().pipe_file(path, data)
+    brought: list[str] = []
+    get_file = store.get_file
+
+    def fails(self: Folders, rpath: str, *arguments: object, **options: object) -> None:
+        if len(brought) == 1:
+            Path(str(arguments[0])).write_bytes(b"a part")
+            raise ConnectionResetError(104, "Connection reset by peer")
+        get_file(self, rpath, *arguments, **options)  # pyright: ignore[reportArgumentType]
+        brought.append(rpath)
+
+    monkeypatch.setattr(store, "get_file", fails)
+    with pytest.raises(FileError, match="reset by peer"):
+        fetch(address(store), tmp_path / "new" / "here")
+    assert len([path for path in (tmp_path / "new").rglob("*") if path.is_file()]) == 1  # is not brought again
+    with pytest.raises(FileError, match="reset by peer"):
+        fetch(address(store), tmp_path / "another")
+    assert not (tmp_path / "another").exists()
+    monkeypatch.undo()
+    told: list[str] = []
+    fetch(address(store), tmp_path / "new" / "here", on_file=lambda name, done, total: told.append(name))
+    assert len(told) == 3
+
+
 def test_a_portfolio_that_was_copied_there_is_brought_too(store: type[Folders], old: Path, tmp_path: Path) -> None:
     for file in old.iterdir():
         store().pipe_file(f"/bucket/portfolio/{file.name}", file.read_bytes())

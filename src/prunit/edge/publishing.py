@@ -9,8 +9,8 @@ when the new one is there.
 import hashlib
 import re
 import shutil
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, cast
 from uuid import uuid4
@@ -134,7 +134,8 @@ def fetch(address: str, folder: Path | str, *, on_file: OnFile | None = None) ->
         place = source or f"files-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
         here = there if source else _moved(there, lambda path, place=place: f"{place}/{path}")
         try:
-            _bring(store, there, here, folder, on_file)
+            with _nothing_left(folder):
+                _bring(store, there, here, folder, on_file)
         except FileError:
             if attempt < _TRIES and store.read(MANIFEST) != text.encode():
                 continue
@@ -156,9 +157,32 @@ def _bring(store: Store, there: Portfolio, here: Portfolio, folder: Path, on_fil
             file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise FileError(f"cannot write '{file}': {error.strerror or error}") from error
-        store.bring(path, file)
+        try:
+            store.bring(path, file)
+        except FileError:
+            file.unlink(missing_ok=True)  # a part
+            raise
     if wrong := here.verify(folder):
-        raise PortfolioError(f"'{store.address}' holds a damaged portfolio, and '{folder}' stays as it was: {wrong[0]}")
+        so = f"'{folder}' stays as it was" if (folder / MANIFEST).exists() else f"nothing was installed in '{folder}'"
+        raise PortfolioError(f"'{store.address}' holds a damaged portfolio, and {so}: {wrong[0]}")
+
+
+@contextmanager
+def _nothing_left(folder: Path) -> Generator[None, None, None]:
+    """Inside, a folder is made and filled; what fails leaves none that was not there.
+
+    But for files that came before the store failed: they are not brought again.
+    """
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    except (FileError, PortfolioError) as error:
+        if new and (isinstance(error, PortfolioError) or not any(path.is_file() for path in folder.rglob("*"))):
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                for path in new[1:]:
+                    path.rmdir()  # another's may lie there by now
+        raise
 
 
 def _settle(store: Store, here: Portfolio, folder: Path, place: str, *, source: str) -> None:
