@@ -172,6 +172,17 @@ class Store:
             with suppress(FileNotFoundError):
                 self.fs.rm(self._at(path), recursive=True)
 
+    def sizes(self, path: str) -> dict[str, int]:
+        """The bytes of all files in a folder and below it, by their paths in it; nothing where it is not there."""
+        with self._told(f"list '{path}' in"):
+            self.fs.invalidate_cache()
+            try:
+                found = self.fs.find(self._at(path), detail=True)
+            except FileNotFoundError:
+                return {}
+            begin = len(self._at(path)) + 1
+            return {name[begin:]: int(about["size"]) for name, about in found.items()}
+
     def age_s(self, path: str) -> float:
         """Seconds since the youngest file in a folder was written; 0 where the store does not tell."""
         try:

@@ -142,6 +142,30 @@ def test_what_the_replaced_one_had_is_removed_and_no_more(store: type[Folders], 
     assert len(places(store)) == 1
 
 
+def test_the_same_one_is_not_sent_again(store: type[Folders], old: Path, tmp_path: Path) -> None:
+    first = publish(old, address(store))
+    before, told = dict(store.store), []
+    assert publish(old, address(store), on_file=lambda *step: told.append(step)) == first
+    fetch(address(store), tmp_path / "here")  # what was brought from there is the same, too
+    assert publish(tmp_path / "here", address(store), on_file=lambda *step: told.append(step)) == first
+    assert (told, dict(store.store)) == ([], before)
+    for name, data in (("large.onnx", b"cut sh"), ("report.html", b"new report")):
+        store().pipe_file(next(path for path in store.store if path.endswith(name)), data)
+        again = publish(old, address(store))
+        assert again != first
+        assert seen_by_a_reader(store, tmp_path / "here") == set(OLD)
+        first = again
+
+
+@pytest.mark.parametrize("scheme", ["memory", "file"])
+def test_the_same_one_is_known_in_stores_that_come_with_fsspec(scheme: str, old: Path, tmp_path: Path) -> None:
+    where = f"{scheme}://{tmp_path}/far/portfolio"
+    first = publish(old, where)
+    assert publish(old, where) == first
+    (old / "report.html").write_text("a later one")
+    assert publish(old, where) != first
+
+
 def test_a_portfolio_that_is_replaced_while_it_is_brought_is_begun_again(
     store: type[Folders], old: Path, new: Path, tmp_path: Path
 ) -> None:

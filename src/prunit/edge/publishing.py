@@ -59,7 +59,8 @@ def publish(
 ) -> Portfolio:
     """Send the portfolio in `folder` to an address, with its report; the portfolio as it is named there.
 
-    An older one there is replaced in one step, at the end, and then removed. `extras` are further files by name. Raises
+    An older one there is replaced in one step, at the end, and then removed; of the same one, to the byte, nothing is
+    sent, and `on_file` told of nothing. `extras` are further files by name. Raises
     `PortfolioError` where a file here is not the manifest's, `FileError` where the store refuses: what was there is as
     it was then.
     """
@@ -74,6 +75,9 @@ def publish(
         raise PortfolioError(f"'{folder}' is not sent: drivers take the name '{odd}' for a pattern; rename its variant")
     check_target(address)
     store, place = Store.open(address), f"files-{uuid4().hex[:16]}"
+    if same := _already_there(store, portfolio, own, files):
+        _tidy(store, _place_of(same), "")
+        return same
     there = _moved(portfolio, lambda path: f"{place}/{_below(own, path)}")
     try:
         for done, (path, file) in enumerate(files.items()):
@@ -93,6 +97,24 @@ def publish(
             raise
     _tidy(store, place, _place_in(before))
     return there
+
+
+def _already_there(store: Store, portfolio: Portfolio, own: str, files: Mapping[str, Path]) -> Portfolio | None:
+    """The portfolio there, if it is this one to the byte, with all its files; None if anything is to be sent.
+
+    A new manifest for files that are there already is none: another who sends may be about to remove them.
+    """
+    manifest = store.read(MANIFEST)
+    place = _place_in(manifest)
+    there = _moved(portfolio, lambda path: f"{place}/{_below(own, path)}")
+    if not place or manifest != there.text().encode():
+        return None
+    digests = {_below(own, path) for path in _files_of(portfolio)}
+    sizes = store.sizes(place)
+    if sizes != {path: file.stat().st_size for path, file in files.items()}:
+        return None
+    others = [path for path in files if path not in digests]
+    return there if all(store.read(f"{place}/{path}") == files[path].read_bytes() for path in others) else None
 
 
 def _stands(store: Store, place: str) -> bool:
