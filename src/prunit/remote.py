@@ -48,6 +48,12 @@ def hint_for(path: Path) -> str:
     )
 
 
+def check_to_folder(path: Path) -> None:
+    """Raise `ConfigError` for a path that was an address, where something is to be written to a folder."""
+    if address := shown(meant_by(path)):
+        raise ConfigError(f"'{address}' is an address, and this needs a folder of this machine to write to")
+
+
 def ends_with_process(address: str) -> bool:
     """Whether what is sent to an address is gone when this process ends: it lies in its memory."""
     return address.partition("://")[0].lower() == "memory"

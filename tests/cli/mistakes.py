@@ -53,6 +53,15 @@ MISTAKES: Final = [
     ("shrink net.py:network zeros.pt --out foo://b/x.onnx", "--out foo://b/x.onnx: name a .safetensors file"),
     ("install memory://nothing/here", "name the folder to bring it to: prunit install memory://nothing/here DIR"),
     ("install memory://nothing/here new", "'memory://nothing/here' is no portfolio: it holds no portfolio.json"),
+    (
+        "install memory://nothing/here s3://bucket/x",
+        "'s3://bucket/x' is an address, and this needs a folder of this machine to write to",
+    ),
+    ("install portfolio s3://bucket/x", "'s3://bucket/x' is an address, and this needs a folder of this machine"),
+    (
+        "build net.py:network --out s3://bucket/x --work s3://bucket/y",
+        "'s3://bucket/y' is an address, and this needs a folder of this machine",
+    ),
     ("install new other", "'new' is no portfolio"),
     (
         "serve s3://bucket/x",

@@ -9,6 +9,7 @@ from prunit.edge.portfolio import Portfolio, Variant, file_problem
 from prunit.edge.served import Fleet
 from prunit.errors import FileError, PortfolioError
 from prunit.files import inside
+from prunit.remote import check_to_folder
 
 
 def of_variants(portfolio: Portfolio, names: Collection[str]) -> Portfolio:
@@ -25,8 +26,9 @@ def copied_to(
 
     All files that its manifest names are copied, each checked by its hash, and what is said of a fleet (of one `device`
     only). The folder is there whole or not at all. Raises `FileError` where it cannot be written or is in use, and
-    `PortfolioError` for a file that is damaged.
+    `PortfolioError` for a file that is damaged, `ConfigError` where `to` was an address.
     """
+    check_to_folder(to)
     if to.exists() and not (to.is_dir() and not any(to.iterdir())):
         raise FileError(f"'{to}' is not empty: name a folder that is empty or not there yet")
     found = portfolio if names is None else of_variants(portfolio, names)

@@ -21,7 +21,7 @@ from prunit.edge.records import Record, StoredFile
 from prunit.edge.served import FILE as FLEET
 from prunit.errors import ConfigError, FileError, PortfolioError
 from prunit.files import inside, write_atomically
-from prunit.remote import Store, leftover
+from prunit.remote import Store, check_to_folder, leftover
 
 OnFile = Callable[[str, int, int], None]
 """Told of a file's name that is on its way now, how many went before it, and how many there are."""
@@ -224,6 +224,7 @@ def _settle(store: Store, here: Portfolio, folder: Path, place: str, *, source: 
 
 def _check_here(folder: Path) -> None:
     """Raise `ConfigError` for a folder that is no place for what is brought: nothing of another's is touched."""
+    check_to_folder(folder)
     if not folder.exists():
         return
     if not folder.is_dir():

@@ -13,7 +13,7 @@ from typing import Final
 
 from prunit.errors import ConfigError, FileError
 from prunit.recipe.progress import OnStep, Step
-from prunit.remote import Store, is_address, meant_by, shown
+from prunit.remote import Store, check_to_folder, is_address, meant_by, shown
 
 PLACE: Final = "prunit-builds"
 """Where builds for an address are worked on, below the folder that the command runs in."""
@@ -30,9 +30,11 @@ class Out:
     def of(cls, out: Path | str, work: Path | str | None = None) -> "Out":
         """What was asked for: `work` is the folder for what goes to an address, by default one named after it.
 
-        Raises `ConfigError` for a folder to work in beside a folder, and an address that was made a `Path`.
+        Raises `ConfigError` for a folder to work in beside a folder, an address to work in, and one that was made a
+        `Path`.
         """
         if is_address(out):
+            check_to_folder(Path(work or ""))
             return cls(Path(work) if work else Path(PLACE) / _name_of(str(out)), str(out))
         _check_no_worn(out)
         if work is not None:
