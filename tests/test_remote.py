@@ -23,8 +23,14 @@ def test_paths(text: str) -> None:
 
 
 def test_a_path_that_was_an_address_is_known() -> None:
-    assert meant_by(Path("s3://b/x")) == "s3://b/x"
+    assert [meant_by(Path(text)) for text in ("s3://b/x", "file:///x/y")] == ["s3://b/x", "file:///x/y"]
     assert [meant_by(Path(text)) for text in ("C:/x", "a/b:/c", "portfolio", "/tmp")] == [""] * 4
+
+
+@pytest.mark.parametrize("text", ["file://a/b", "file://localhost/a", "local://a", "file://~/a", "file://./a"])
+def test_an_address_of_a_file_here_has_an_absolute_path(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"needs an absolute path, with a third '/': (file|local):///PATH/NAME"):
+        Store.open(text)
 
 
 def test_passwords_and_control_characters_are_not_shown() -> None:

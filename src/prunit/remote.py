@@ -18,6 +18,9 @@ from prunit.errors import ConfigError, FileError, MissingExtraError, harmless
 _ADDRESS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]+://")
 _WORN: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(?!/)(.*)")
 """An address that went through `Path`, which makes one '/' of two; a drive of Windows has one letter."""
+_OF_HERE: Final = ("file", "local")
+"""Addresses of files of this machine: no host stands after the '//', so an absolute path makes a third '/'."""
+_ABSOLUTE: Final = re.compile(r"/|[A-Za-z]:[/\\]")
 _SECRET: Final = re.compile(r"://[^/@\s]*@")
 _PROBE: Final = ".prunit-probe-"
 _FIRST_CHARACTERS: Final = 300
@@ -29,9 +32,12 @@ def is_address(where: object) -> bool:
 
 
 def meant_by(path: Path) -> str:
-    """The address that a path was made of, '' for any other path: `Path("s3://b/x")` is `s3:/b/x`."""
+    """The address that a path was made of, '' for any other path: `Path("s3://b/x")` is `s3:/b/x`.
+
+    `file:/x` was `file:///x`: a relative `file://x` names nothing (`Store.open`).
+    """
     worn = _WORN.fullmatch(path.as_posix())
-    return f"{worn[1]}://{worn[2]}" if worn else ""
+    return f"{worn[1]}:{'///' if worn[1].lower() in _OF_HERE else '//'}{worn[2]}" if worn else ""
 
 
 def hint_for(path: Path) -> str:
@@ -40,6 +46,17 @@ def hint_for(path: Path) -> str:
     return (
         address and f"'{address}' is an address, and this needs a folder: 'prunit install {address} DIR' brings it here"
     )
+
+
+def check_to_folder(path: Path) -> None:
+    """Raise `ConfigError` for a path that was an address, where something is to be written to a folder."""
+    if address := shown(meant_by(path)):
+        raise ConfigError(f"'{address}' is an address, and this needs a folder of this machine to write to")
+
+
+def ends_with_process(address: str) -> bool:
+    """Whether what is sent to an address is gone when this process ends: it lies in its memory."""
+    return address.partition("://")[0].lower() == "memory"
 
 
 def shown(text: str) -> str:
@@ -72,7 +89,13 @@ class Store:
         if "::" in address or any(c in path for c in "*?[]"):
             raise ConfigError(f"'{told}': name one folder, without '::', '*', '?' or brackets")
         if not path.strip("/"):
-            raise ConfigError(f"'{told}' names no folder: write it as {scheme}://BUCKET/NAME")
+            example = "/PATH/NAME" if scheme.lower() in _OF_HERE else "BUCKET/NAME"
+            raise ConfigError(f"'{told}' names no folder: write it as {scheme}://{example}")
+        if scheme.lower() in _OF_HERE and not _ABSOLUTE.match(path):
+            raise ConfigError(
+                f"'{told}': {scheme}:// needs an absolute path, with a third '/': {scheme}:///PATH/NAME; for a relative"
+                " one leave the scheme away"
+            )
         try:
             from fsspec.core import url_to_fs
             from fsspec.registry import get_filesystem_class
@@ -154,6 +177,17 @@ class Store:
             self.fs.invalidate_cache()
             with suppress(FileNotFoundError):
                 self.fs.rm(self._at(path), recursive=True)
+
+    def sizes(self, path: str) -> dict[str, int]:
+        """The bytes of all files in a folder and below it, by their paths in it; nothing where it is not there."""
+        with self._told(f"list '{path}' in"):
+            self.fs.invalidate_cache()
+            try:
+                found = self.fs.find(self._at(path), detail=True)
+            except FileNotFoundError:
+                return {}
+            begin = len(self._at(path)) + 1
+            return {name[begin:]: int(about["size"]) for name, about in found.items()}
 
     def age_s(self, path: str) -> float:
         """Seconds since the youngest file in a folder was written; 0 where the store does not tell."""

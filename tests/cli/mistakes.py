@@ -31,6 +31,16 @@ MISTAKES: Final = [
         "'foo://bucket/x': fsspec knows no addresses that begin with 'foo://'",
     ),
     ("build net.py:network --out memory://", "'memory://' names no folder: write it as memory://BUCKET/NAME"),
+    (
+        "build net.py:network --out memory://x/y",
+        "--out memory://x/y: what lies in memory is gone when this command ends (it is for Python)",
+    ),
+    ("sweep net.py:network --out memory://x/y", "--out memory://x/y: what lies in memory is gone"),
+    ("ladder net.py:network --out memory://x/y", "--out memory://x/y: what lies in memory is gone"),
+    ("build net.py:network --out file:///", "'file:///' names no folder: write it as file:///PATH/NAME"),
+    ("build net.py:network --out file://a/b", "'file://a/b': file:// needs an absolute path, with a third '/'"),
+    ("build net.py:network --out file:/a/b", "'file:/a/b' lacks a '/' to be an address (…): give 'file:///a/b'"),
+    ("shrink net.py:network zeros.pt --out s3:/b/x.safetensors", "'s3:/b/x.safetensors' lacks a '/' to be an address"),
     ("build net.py:network --out memory://x/*", "'memory://x/*': name one folder, without '::', '*', '?'"),
     ("build net.py:network --out zip::memory://x/y", "'zip::memory://x/y': name one folder, without '::'"),
     (
@@ -43,6 +53,15 @@ MISTAKES: Final = [
     ("shrink net.py:network zeros.pt --out foo://b/x.onnx", "--out foo://b/x.onnx: name a .safetensors file"),
     ("install memory://nothing/here", "name the folder to bring it to: prunit install memory://nothing/here DIR"),
     ("install memory://nothing/here new", "'memory://nothing/here' is no portfolio: it holds no portfolio.json"),
+    (
+        "install memory://nothing/here s3://bucket/x",
+        "'s3://bucket/x' is an address, and this needs a folder of this machine to write to",
+    ),
+    ("install portfolio s3://bucket/x", "'s3://bucket/x' is an address, and this needs a folder of this machine"),
+    (
+        "build net.py:network --out s3://bucket/x --work s3://bucket/y",
+        "'s3://bucket/y' is an address, and this needs a folder of this machine",
+    ),
     ("install new other", "'new' is no portfolio"),
     (
         "serve s3://bucket/x",
@@ -52,6 +71,12 @@ MISTAKES: Final = [
         "inspect s3://bucket/x",
         "'s3://bucket/x' is an address, and this needs a folder: 'prunit install s3://bucket/x DIR'",
     ),
+    (
+        "inspect file:///bucket/x",
+        "'file:///bucket/x' is an address, and this needs a folder: 'prunit install file:///bucket/x DIR'",
+    ),
+    ("serve file:///bucket/x", "'file:///bucket/x' is an address, and this needs a folder: 'prunit install file:///b"),
+    ("bench file:///bucket/x", "'file:///bucket/x' is an address, and this needs a folder: 'prunit install file:///b"),
     ("simulate s3://me:secret@bucket/x --trace t", "'s3://…@bucket/x' is an address, and this needs a folder"),
     # commands, options and arguments
     ("biuld", "No such command 'biuld'"),

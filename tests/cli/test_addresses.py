@@ -59,3 +59,10 @@ def test_a_shrunk_model_is_sent(tmp_path: Path) -> None:
         "small.safetensors",
     }
     assert [p.name for p in tmp_path.iterdir()] == ["sparse.pt"]
+
+
+def test_a_shrunk_model_is_not_left_in_memory(tmp_path: Path) -> None:
+    torch.save(zoo.load("resnet20", seed=0).state_dict(), tmp_path / "sparse.pt")
+    result = prunit("shrink", "resnet20", "sparse.pt", "--out", "memory://bucket/small.safetensors")
+    assert result.code == 2
+    assert "--out memory://bucket: what lies in memory is gone when this command ends" in result.complaint

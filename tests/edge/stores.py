@@ -9,6 +9,9 @@ from typing import Any, ClassVar, Literal
 from fsspec import register_implementation
 from fsspec.implementations.memory import MemoryFileSystem
 
+from prunit.edge.portfolio import MANIFEST, Portfolio
+from prunit.edge.publishing import fetch
+
 
 @dataclass
 class Fault:
@@ -103,3 +106,30 @@ class Objects(Folders):
 
 register_implementation("folders", Folders, clobber=True)
 register_implementation("objects", Objects, clobber=True)
+
+
+OLD, NEW = {"large": 4.0, "small": 1.0}, {"large": 4.0, "tiny": 0.5}
+"""The variants of two portfolios."""
+
+
+def address(store: type[Folders]) -> str:
+    return f"{store.protocol}://bucket/portfolio"
+
+
+def names(portfolio: Portfolio) -> set[str]:
+    return {variant.name for variant in portfolio.variants}
+
+
+def places(store: type[Folders]) -> set[str]:
+    found = {path.removeprefix("/bucket/portfolio/").partition("/")[0] for path in store.store}
+    return found - {MANIFEST}
+
+
+def seen_by_a_reader(store: type[Folders], folder: Path) -> set[str]:
+    """The variants of the portfolio at the address, which is whole and has the report that goes with it."""
+    found = fetch(address(store), folder)
+    assert Portfolio.read(folder) == found
+    assert found.verify(folder) == []
+    report = (folder / "report.html").read_text()
+    assert report == ("old report" if names(found) == set(OLD) else "new report")
+    return names(found)

@@ -3,60 +3,17 @@
 import itertools
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
 import pytest
 
-from prunit.edge.handing import copied_to
-from prunit.edge.portfolio import MANIFEST, Portfolio
+from prunit.edge.portfolio import Portfolio
 from prunit.edge.publishing import check_target, fetch, publish
-from prunit.edge.served import Fleet, Served, variants_for
 from prunit.edge.switching.reload import ReloadingSwitcher
-from prunit.errors import ConfigError, FileError, PortfolioError, UnknownNameError
+from prunit.errors import ConfigError, FileError, PortfolioError
 from tests.edge.folders import X_BCHW, gives, portfolio_in
-from tests.edge.stores import Fault, Folders, Objects
-
-OLD, NEW = {"large": 4.0, "small": 1.0}, {"large": 4.0, "tiny": 0.5}
-
-
-@pytest.fixture(params=[Folders, Objects])
-def store(request: pytest.FixtureRequest) -> Iterator[type[Folders]]:
-    yield request.param
-    request.param.forget()
-
-
-@pytest.fixture
-def old(tmp_path: Path) -> Path:
-    portfolio_in(tmp_path / "old", OLD)
-    (tmp_path / "old" / "report.html").write_text("old report")
-    return tmp_path / "old"
-
-
-@pytest.fixture
-def new(tmp_path: Path) -> Path:
-    portfolio_in(tmp_path / "new", NEW)
-    (tmp_path / "new" / "report.html").write_text("new report")
-    return tmp_path / "new"
-
-
-def address(store: type[Folders]) -> str:
-    return f"{store.protocol}://bucket/portfolio"
-
-
-def names(portfolio: Portfolio) -> set[str]:
-    return {variant.name for variant in portfolio.variants}
-
-
-def seen_by_a_reader(store: type[Folders], folder: Path) -> set[str]:
-    """The variants of the portfolio at the address, which is whole and has the report that goes with it."""
-    found = fetch(address(store), folder)
-    assert Portfolio.read(folder) == found
-    assert found.verify(folder) == []
-    report = (folder / "report.html").read_text()
-    assert report == ("old report" if names(found) == set(OLD) else "new report")
-    return names(found)
+from tests.edge.stores import NEW, OLD, Fault, Folders, Objects, address, names, places, seen_by_a_reader
 
 
 def sent(folder: Path, where: str) -> str:
@@ -66,11 +23,6 @@ def sent(folder: Path, where: str) -> str:
     except FileError as error:
         return str(error)
     return "sent"
-
-
-def places(store: type[Folders]) -> set[str]:
-    found = {path.removeprefix("/bucket/portfolio/").partition("/")[0] for path in store.store}
-    return found - {MANIFEST}
 
 
 def test_what_is_sent_comes_back(store: type[Folders], old: Path, tmp_path: Path) -> None:
@@ -308,55 +260,3 @@ def _paths(data: object) -> list[str]:
         return []
     own = [data[key] for key in ("path", "self_test") if isinstance(data.get(key), str) and "sha256" in data]
     return own + [path for each in data.values() for path in _paths(each)]
-
-
-def test_which_devices_it_serves_goes_along_and_goes_with_the_portfolio(
-    old: Path, new: Path, store: type[Folders], tmp_path: Path
-) -> None:
-    table = Fleet(slack=0.1, devices=(Served(device="pi", goal="params=1/2", variant="small"),))
-    table.write(old)
-    publish(old, address(store))
-    here = tmp_path / "here"
-    brought = fetch(address(store), here)
-    assert Fleet.read(here) == table
-    assert variants_for(brought, here, "pi") == ("small",)
-    copied_to(tmp_path / "pi", brought, here, ("small",), "pi")
-    assert Portfolio.read(tmp_path / "pi").verify(tmp_path / "pi") == []
-    publish(new, address(store))
-    fetch(address(store), here)
-    assert Fleet.read(here) is None
-
-
-def test_a_device_is_brought_what_it_needs_and_no_more(
-    store: type[Folders], old: Path, new: Path, tmp_path: Path
-) -> None:
-    devices = (
-        Served(device="pi", goal="params=1/2", variant="small"),
-        Served(device="watch", goal="params=1", problem="budget cannot be met"),
-    )
-    table = Fleet(slack=0.1, devices=devices)
-    table.write(old)
-    publish(old, address(store))
-    here, told = tmp_path / "here", list[str]()
-    for device, error, said in (
-        ("pj", UnknownNameError, "did you mean 'pi'"),
-        ("watch", PortfolioError, "no variant of .* serves device 'watch'"),
-    ):
-        with pytest.raises(error, match=said):
-            fetch(address(store), here, device=device, on_file=lambda name, done, total: told.append(name))
-    assert told == []
-    assert not here.exists()
-    found = fetch(address(store), here, device="pi", on_file=lambda name, done, total: told.append(name))
-    assert (found, names(found), told) == (Portfolio.read(here), {"small"}, ["small.onnx", "small.npz"])
-    assert found.verify(here) == []
-    assert Fleet.read(here) == table.only(["pi"])
-    files = sorted(path.name for path in here.rglob("*") if path.is_file())
-    assert files == ["fleet.json", "portfolio.json", "small.npz", "small.onnx"]
-    fetch(address(store), here, device="pi", on_file=lambda name, done, total: told.append(name))
-    assert len(told) == 2  # nothing is brought twice
-    whole = fetch(address(store), here)
-    assert names(whole) == set(OLD)
-    assert whole.verify(here) == []
-    publish(new, address(store))
-    with pytest.raises(PortfolioError, match="was not built for a fleet"):
-        fetch(address(store), here, device="pi")

@@ -207,3 +207,15 @@ def test_where_the_dense_model_is_worth_nothing_nothing_is_compared_with_it():
     found = found.model_copy(update={"task": TaskRecord(name="detection", metric="mAP")})
     said = headline(found, summary_rows(found))[1].replace(numbers.SPACE, " ")
     assert said == "The dense model's mAP is 0.0 %: train it longer before comparing."
+
+
+def test_a_dense_model_that_was_kept_is_not_to_be_trained_longer():
+    small = variant("half", accuracy=0.8, cost=10).model_copy(update={"seconds": {"train": 9.0}})
+    for untrained in ({"train": 0.0}, {}):
+        whole = dense(accuracy=0.1).model_copy(update={"seconds": untrained})
+        assert sentence(whole, small) == (
+            "The dense model is no better than guessing: it was kept as it was given, and not trained in this build:"
+            " give trained weights, or train it, before comparing anything with it."
+        )
+    trained = dense(accuracy=0.1).model_copy(update={"seconds": {"train": 9.0}})
+    assert "guessing: train it longer before" in sentence(trained, small)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from prunit.allocate import Budget
     from prunit.edge.reading import Listing
     from prunit.recipe import BuildConfig
-    from prunit.recipe.outs import Out
+    from prunit.recipe.outs import Out, OutFile
 
 
 def check_build(config: "BuildConfig", into: "Out", *, resume: bool, places: Places = HERE) -> None:
@@ -28,7 +28,7 @@ def check_build(config: "BuildConfig", into: "Out", *, resume: bool, places: Pla
     with into.naming():
         check_folder(into.folder, resume=resume)
         check_resumes(into.folder, config)
-    into.check()
+    check_sent(into)
 
 
 def check_sweep(
@@ -54,7 +54,7 @@ def check_sweep(
     with into.naming():
         check_place(into.folder, resume=resume)
         check_same(into.folder, config, recipes, eta)
-    into.check()
+    check_sent(into)
 
 
 def check_ladder(config: "BuildConfig", into: "Out", *, resume: bool, places: Places = HERE) -> None:
@@ -69,7 +69,19 @@ def check_ladder(config: "BuildConfig", into: "Out", *, resume: bool, places: Pl
     with into.naming():
         check_folder(into.folder, resume=resume)
         check_resumes(into.folder, config, kind="ladder")
+    check_sent(into)
+
+
+def check_sent(into: "Out | OutFile") -> None:
+    """Raise what is wrong with the address that results go to, if they go to one."""
+    from prunit.remote import ends_with_process
+
     into.check()
+    if ends_with_process(into.address):
+        raise ConfigError(
+            f"--out {into.shown_address}: what lies in memory is gone when this command ends (it is for Python): give a"
+            " folder, or an address that stays"
+        )
 
 
 def check_places(places: Places, config: "BuildConfig", trainings: int, *, what: str = "build") -> None:

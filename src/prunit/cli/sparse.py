@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from prunit.cli.checking import check_ladder, check_shrink, check_writable, listed
+from prunit.cli.checking import check_ladder, check_sent, check_shrink, check_writable, listed
 from prunit.cli.options import (
     AsJson,
     ConfigFile,
@@ -150,7 +150,7 @@ def shrink(
     own = {"sparse.pad": pad or ("auto" if export else "off")}
     chosen = config_of(options, None, None, own)
     check_shrink(chosen, checkpoint, shape=None if data else (shape, classes))
-    into.check()
+    check_sent(into)
     listing = listed(chosen, data_dir, download) if data else None
     from prunit.cli import show
     from prunit.cli.progress import Bars

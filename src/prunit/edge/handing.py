@@ -11,6 +11,7 @@ from prunit.edge.portfolio import MANIFEST, Portfolio, Variant, file_problem
 from prunit.edge.served import FILE, Fleet, of_variants
 from prunit.errors import FileError, PortfolioError
 from prunit.files import inside
+from prunit.remote import check_to_folder
 
 
 def copied_to(
@@ -22,8 +23,9 @@ def copied_to(
     only). The folder is there whole or not at all. One that holds what was copied there before is replaced when all is
     ready, by two renames: who opens a file between them finds none, and a server that watches the folder goes over to
     the new one. Raises `FileError` where it cannot be written, or holds anything else or what is for other devices, and
-    `PortfolioError` for a file that is damaged.
+    `PortfolioError` for a file that is damaged, `ConfigError` where `to` was an address.
     """
+    check_to_folder(to)
     found = portfolio if names is None else of_variants(portfolio, names)
     fleet = Fleet.read(folder)
     if fleet is not None and device is not None:

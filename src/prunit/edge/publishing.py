@@ -9,8 +9,8 @@ when the new one is there.
 import hashlib
 import re
 import shutil
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, cast
 from uuid import uuid4
@@ -22,7 +22,7 @@ from prunit.edge.served import FILE as FLEET
 from prunit.edge.served import Fleet, of_variants, variants_in
 from prunit.errors import ConfigError, FileError, PortfolioError, UnknownNameError
 from prunit.files import inside, write_atomically
-from prunit.remote import Store, leftover
+from prunit.remote import Store, check_to_folder, leftover
 
 OnFile = Callable[[str, int, int], None]
 """Told of a file's name that is on its way now, how many went before it, and how many there are."""
@@ -60,7 +60,8 @@ def publish(
 ) -> Portfolio:
     """Send the portfolio in `folder` to an address, with its report; the portfolio as it is named there.
 
-    An older one there is replaced in one step, at the end, and then removed. `extras` are further files by name. Raises
+    An older one there is replaced in one step, at the end, and then removed; of the same one, to the byte, nothing is
+    sent, and `on_file` told of nothing. `extras` are further files by name. Raises
     `PortfolioError` where a file here is not the manifest's, `FileError` where the store refuses: what was there is as
     it was then.
     """
@@ -75,6 +76,9 @@ def publish(
         raise PortfolioError(f"'{folder}' is not sent: drivers take the name '{odd}' for a pattern; rename its variant")
     check_target(address)
     store, place = Store.open(address), f"files-{uuid4().hex[:16]}"
+    if same := _already_there(store, portfolio, own, files):
+        _tidy(store, _place_of(same), "")
+        return same
     there = _moved(portfolio, lambda path: f"{place}/{_below(own, path)}")
     try:
         for done, (path, file) in enumerate(files.items()):
@@ -94,6 +98,24 @@ def publish(
             raise
     _tidy(store, place, _place_in(before))
     return there
+
+
+def _already_there(store: Store, portfolio: Portfolio, own: str, files: Mapping[str, Path]) -> Portfolio | None:
+    """The portfolio there, if it is this one to the byte, with all its files; None if anything is to be sent.
+
+    A new manifest for files that are there already is none: another who sends may be about to remove them.
+    """
+    manifest = store.read(MANIFEST)
+    place = _place_in(manifest)
+    there = _moved(portfolio, lambda path: f"{place}/{_below(own, path)}")
+    if not place or manifest != there.text().encode():
+        return None
+    digests = {_below(own, path) for path in _files_of(portfolio)}
+    sizes = store.sizes(place)
+    if sizes != {path: file.stat().st_size for path, file in files.items()}:
+        return None
+    others = [path for path in files if path not in digests]
+    return there if all(store.read(f"{place}/{path}") == files[path].read_bytes() for path in others) else None
 
 
 def _stands(store: Store, place: str) -> bool:
@@ -140,7 +162,8 @@ def fetch(address: str, folder: Path | str, *, device: str | None = None, on_fil
             drawn = hashlib.sha256(((device or "") + text).encode()).hexdigest()[:16]
             place = source if source and device is None else f"files-{drawn}"
             here = _moved(there, lambda path, place=place, source=source: f"{place}/{_below(source, path)}")
-            _bring(store, there, here, folder, on_file)
+            with _nothing_left(folder):
+                _bring(store, there, here, folder, on_file)
         except (FileError, UnknownNameError):
             if attempt < _TRIES and store.read(MANIFEST) != text.encode():
                 continue
@@ -182,9 +205,32 @@ def _bring(store: Store, there: Portfolio, here: Portfolio, folder: Path, on_fil
             file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise FileError(f"cannot write '{file}': {error.strerror or error}") from error
-        store.bring(path, file)
+        try:
+            store.bring(path, file)
+        except FileError:
+            file.unlink(missing_ok=True)  # a part
+            raise
     if wrong := here.verify(folder):
-        raise PortfolioError(f"'{store.address}' holds a damaged portfolio, and '{folder}' stays as it was: {wrong[0]}")
+        so = f"'{folder}' stays as it was" if (folder / MANIFEST).exists() else f"nothing was installed in '{folder}'"
+        raise PortfolioError(f"'{store.address}' holds a damaged portfolio, and {so}: {wrong[0]}")
+
+
+@contextmanager
+def _nothing_left(folder: Path) -> Generator[None, None, None]:
+    """Inside, a folder is made and filled; what fails leaves none that was not there.
+
+    But for files that came before the store failed: they are not brought again.
+    """
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    except (FileError, PortfolioError) as error:
+        if new and (isinstance(error, PortfolioError) or not any(path.is_file() for path in folder.rglob("*"))):
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                for path in new[1:]:
+                    path.rmdir()  # another's may lie there by now
+        raise
 
 
 def _settle(here: Portfolio, folder: Path, place: str, beside: Mapping[str, bytes | None]) -> None:
@@ -203,6 +249,7 @@ def _settle(here: Portfolio, folder: Path, place: str, beside: Mapping[str, byte
 
 def _check_here(folder: Path) -> None:
     """Raise `ConfigError` for a folder that is no place for what is brought: nothing of another's is touched."""
+    check_to_folder(folder)
     if not folder.exists():
         return
     if not folder.is_dir():

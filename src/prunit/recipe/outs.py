@@ -13,7 +13,7 @@ from typing import Final
 
 from prunit.errors import ConfigError, FileError
 from prunit.recipe.progress import OnStep, Step
-from prunit.remote import Store, is_address, meant_by, shown
+from prunit.remote import Store, check_to_folder, is_address, meant_by, shown
 
 PLACE: Final = "prunit-builds"
 """Where builds for an address are worked on, below the folder that the command runs in."""
@@ -30,14 +30,13 @@ class Out:
     def of(cls, out: Path | str, work: Path | str | None = None) -> "Out":
         """What was asked for: `work` is the folder for what goes to an address, by default one named after it.
 
-        Raises `ConfigError` for a folder to work in beside a folder, and an address that was made a `Path`.
+        Raises `ConfigError` for a folder to work in beside a folder, an address to work in, and one that was made a
+        `Path`.
         """
         if is_address(out):
+            check_to_folder(Path(work or ""))
             return cls(Path(work) if work else Path(PLACE) / _name_of(str(out)), str(out))
-        if meant_by(Path(out)):
-            raise ConfigError(
-                f"'{out}' lacks a '/' to be an address (a Path drops one): give '{shown(meant_by(Path(out)))}' as text"
-            )
+        _check_no_worn(out)
         if work is not None:
             raise ConfigError(
                 f"work={work} (--work) is where to work for an address (--out s3://…): --out {out} is a folder"
@@ -96,10 +95,16 @@ class OutFile:
     def of(cls, out: str) -> "OutFile":
         """What was asked for: a path, or the file's own address."""
         if not is_address(out):
+            _check_no_worn(out)
             return cls(Path(out))
         scheme, _, path = out.partition("://")
         folder, _, name = path.rpartition("/")
         return cls(Path(name), f"{scheme}://{folder}")
+
+    @property
+    def shown_address(self) -> str:
+        """As `Out.shown_address`, of the folder."""
+        return shown(self.address)
 
     def check(self) -> None:
         """As `Out.check`."""
@@ -122,6 +127,13 @@ class OutFile:
     def told(self, file: str) -> str:
         """Where a file that was written inside `written` is now."""
         return f"{shown(self.address)}/{Path(file).name}" if self.address else file
+
+
+def _check_no_worn(out: Path | str) -> None:
+    """Raise `ConfigError` for what was an address before it was made a `Path`, or lacks a '/' to be one."""
+    if meant := shown(meant_by(Path(out))):
+        told = shown(str(out))
+        raise ConfigError(f"'{told}' lacks a '/' to be an address (a Path drops one): give '{meant}' as text")
 
 
 def _name_of(address: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from prunit.edge.comparing.paired import FEW
-from prunit.edge.comparing.verdicts import NEAR, interval, not_measurable
+from prunit.edge.comparing.verdicts import NEAR, interval, is_kept, not_measurable
 from prunit.edge.portfolio import Latency, Portfolio
 from prunit.report import numbers
 from prunit.report.summary import SummaryRow, latency_key
@@ -76,14 +76,14 @@ def _sentence(rows: Sequence[SummaryRow]) -> str:
             "All test images are of one class, so that no accuracy tells anything: test on images of every class."
         )
     elif guess:
-        guessing = "The dense model is no better than guessing: train it longer before comparing anything with it."
+        guessing = f"The dense model is no better than guessing: {_instead(rows)} before comparing anything with it."
     if len(rows) == 1 and dense:
         return f"Only the dense model: {_figures(dense)}." + (f" {guessing}" if guessing else "")
     if guessing:
         return guessing
     if dense and dense.accuracy is not None and dense.accuracy <= 0:
         found = numbers.score(dense.metric, dense.accuracy)
-        return f"The dense model's {dense.metric} is {found}: train it longer before comparing."
+        return f"The dense model's {dense.metric} is {found}: {_instead(rows)} before comparing."
     named = pick(rows)
     if named is None:
         return _none_of([row for row in rows if not row.is_dense], dense)
@@ -92,6 +92,14 @@ def _sentence(rows: Sequence[SummaryRow]) -> str:
     if dense is None:
         return f"No dense model to compare with. {subject.rstrip(',')}: {_figures(row)}."
     return f"{subject} is {_comparison(row)}{_accuracy(row, dense)}."
+
+
+def _instead(rows: Sequence[SummaryRow]) -> str:
+    """What to do with a dense model that has learnt nothing."""
+    given = any(is_kept(row.seconds, other.seconds) for row in rows if row.is_dense for other in rows)
+    if given:
+        return "it was kept as it was given, and not trained in this build: give trained weights, or train it,"
+    return "train it longer"
 
 
 def _none_of(pruned: Sequence[SummaryRow], dense: SummaryRow | None) -> str:
@@ -128,7 +136,7 @@ def _accuracy(row: SummaryRow, dense: SummaryRow) -> str:
         remarks += f", exact McNemar p = {found.p:.2g}"
     word = numbers.gain(row.metric, found.value) if found.measurable else not_measurable(found, row.metric)
     # Its score is of weights that came from elsewhere; the variant's of a training that it never had.
-    kept = row.seconds.get("train") and not dense.seconds.get("train")
+    kept = is_kept(dense.seconds, row.seconds)
     return f"{said}: {word} ({remarks})" + ("; the dense model was not trained in this build" if kept else "")
 
 

@@ -102,6 +102,19 @@ def test_where_the_dense_model_guesses_the_budget_is_not_to_blame() -> None:
     )
 
 
+def test_a_dense_model_that_was_kept_needs_trained_weights_and_no_longer_training() -> None:
+    small = variant("a", cost=10, accuracy=0.8).model_copy(update={"seconds": {"train": 9.0}})
+    for seconds, do in (
+        (
+            {"train": 0.0},
+            "; it was kept as it was given, and not trained in this build: give trained weights, or train",
+        ),
+        ({"train": 9.0}, "; train longer, and compare nothing with it before."),
+    ):
+        whole = dense(accuracy=0.1).model_copy(update={"seconds": seconds})
+        assert do in only("dense", whole, small).sentence
+
+
 def test_images_of_one_class_are_to_blame_and_not_the_training() -> None:
     for images, right, share in ((1000, 300, "30.0 %"), (1, 1, "100.0 %")):
         found = only("dense", dense(answers=answers((0, right), images=images, commonest=images)))

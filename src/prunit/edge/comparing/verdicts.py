@@ -61,9 +61,10 @@ def verdicts(portfolio: Portfolio) -> tuple[Verdict, ...]:
     dense, beaten_by = dense_of(portfolio), beaten(portfolio)
     # What guessing gets is known of classes only.
     classes = len(portfolio.classes) if portfolio.task.name == "classification" else 0
+    kept = dense is not None and any(is_kept(dense.seconds, each.seconds) for each in portfolio.variants)
     found: list[Verdict | None] = []
     for variant in portfolio.variants:
-        chance = _chance(variant, dense, classes)
+        chance = _chance(variant, dense, classes, kept=kept)
         found.append(chance)
         twin = portfolio.float_twin(variant)
         other = twin or dense
@@ -98,7 +99,13 @@ def _said_of(alike: Sequence[Verdict], sentence: str) -> str:
     )
 
 
-def _chance(variant: Variant, dense: Variant | None, classes: int) -> Verdict | None:
+def is_kept(dense: Mapping[str, float], other: Mapping[str, float]) -> bool:
+    """Whether the dense model was not trained in a build that trained another variant, by their `seconds`."""
+    return bool(other.get("train")) and not dense.get("train")
+
+
+def _chance(variant: Variant, dense: Variant | None, classes: int, *, kept: bool) -> Verdict | None:
+    """`kept`: the dense model was not trained in this build."""
     share = guessed(variant, classes)
     if share is None:
         return None
@@ -117,7 +124,12 @@ def _chance(variant: Variant, dense: Variant | None, classes: int) -> Verdict | 
     word = (
         "no better" if accuracy <= share else "hardly better" if is_hardly(accuracy, share) else "not measurably better"
     )
-    if dense is variant:
+    if dense is variant and kept:
+        do = (
+            "it was kept as it was given, and not trained in this build: give trained weights, or train it, and compare"
+            " nothing with it before"
+        )
+    elif dense is variant:
         do = "train longer, and compare nothing with it before"
     elif dense and guessed(dense, classes) is not None:
         do = "so is the dense model: train longer before you use or compare it"
