@@ -102,11 +102,11 @@ def test_speed() -> None:
 
 def test_slow_traces() -> None:
     sources = {when: _common.ROOT / "src" for when in ("before", "now")}
-    rows = slow_traces.measure(sources, ["vgg16-32"], 1)
+    rows = list(slow_traces.measure(sources, ["vgg16-32"], 1))
     assert rows[0]["before"]["free"] == rows[0]["now"]["free"] > 0
     assert "| vgg16-32 | " in page_of(stored("slow_traces", rows, threads=1))
     assert "| vgg16-32 | " in page_of(
-        stored("slow_traces", slow_traces.measure({"now": sources["now"]}, ["vgg16-32"], 1))
+        stored("slow_traces", list(slow_traces.measure({"now": sources["now"]}, ["vgg16-32"], 1)))
     )
     assert slow_traces.there(["nobody:network"]) == []
 
