@@ -330,5 +330,6 @@ def test_a_new_variant_is_used_without_a_restart(tmp_path: Path) -> None:
         assert served.infer()[0] == "small"
         portfolio.adding(variant_in(folder, "large", 4.0)).write(folder)
         served.told("reloaded")
-        wait_for(lambda: served.status()["active"] == "large")
+        # On a busy machine it may be left again for missing the target, for 8 s and then for 24.
+        wait_for(lambda: served.status()["active"] == "large", 90)
         assert gives(served.infer()[1], X_BCHW, "large")
