@@ -326,10 +326,9 @@ def test_without_a_token_nothing_can_be_changed_and_with_it_nothing_read(tmp_pat
 def test_a_new_variant_is_used_without_a_restart(tmp_path: Path) -> None:
     folder = tmp_path / "portfolio"
     portfolio = portfolio_in(folder, {"small": 1.0})
-    with serving(folder) as served:
+    with serving(folder, "--slo-ms", "1000") as served:  # which a busy machine keeps to, too: nothing is held back
         assert served.infer()[0] == "small"
         portfolio.adding(variant_in(folder, "large", 4.0)).write(folder)
         served.told("reloaded")
-        # On a busy machine it may be left again for missing the target, for 8 s and then for 24.
-        wait_for(lambda: served.status()["active"] == "large", 90)
+        wait_for(lambda: served.status()["active"] == "large")
         assert gives(served.infer()[1], X_BCHW, "large")
