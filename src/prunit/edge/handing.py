@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from prunit.edge.install import FOLDER
-from prunit.edge.portfolio import MANIFEST, Portfolio, Variant, file_problem
+from prunit.edge.portfolio import MANIFEST, Portfolio, file_problem
 from prunit.edge.served import FILE, Fleet, of_variants
 from prunit.errors import FileError, PortfolioError
 from prunit.files import inside
@@ -40,7 +40,7 @@ def copied_to(
     try:
         staged.mkdir(parents=True)
         for variant in found.variants:
-            for path, sha256 in _files_of(variant):
+            for path, _, sha256 in variant.files:
                 wrong = file_problem(folder, path, None, sha256)
                 if wrong:
                     raise PortfolioError(f"{wrong}; copy the portfolio to '{folder}' again")
@@ -69,7 +69,7 @@ def _in_the_way(to: Path, portfolio: Portfolio, fleet: Fleet | None) -> str:
         before, served = Portfolio.read(to), Fleet.read(to)
     except PortfolioError:
         return f"'{to}' is not empty"
-    own = {MANIFEST, FILE, *(path for variant in before.variants for path, _ in _files_of(variant))}
+    own = {MANIFEST, FILE, *(path for variant in before.variants for path, *_ in variant.files)}
     others = (path.relative_to(to) for path in to.rglob("*") if path.is_symlink() or not path.is_dir())
     more = next((path for path in others if path.parts[0] != FOLDER and path.as_posix() not in own), None)
     if more is not None:
@@ -101,14 +101,3 @@ def _exchange(staged: Path, to: Path) -> None:
     with suppress(OSError):
         (aside / FOLDER).rename(to / FOLDER)
     shutil.rmtree(aside, ignore_errors=True)
-
-
-def _files_of(variant: Variant) -> list[tuple[str, str]]:
-    """What the manifest lists of a variant: paths and hashes."""
-    artifact, embedded = variant.artifact, variant.embedded
-    stored = [file for file in (variant.plan, variant.weights) if file]
-    return [
-        (artifact.path, artifact.sha256),
-        (artifact.self_test, artifact.self_test_sha256),
-        *((file.path, file.sha256) for file in (*stored, *(embedded.files if embedded else ()))),
-    ]

@@ -202,6 +202,14 @@ class Variant(Record):
     epochs: NonNegativeInt = 0
     seed: int = 0
 
+    @property
+    def files(self) -> list[tuple[str, int | None, str]]:
+        """Path, bytes (None where they are not noted) and SHA-256 of each of its files."""
+        own = self.artifact
+        stored = [f for f in (self.plan, self.weights, *(self.embedded.files if self.embedded else ())) if f]
+        first = (own.path, own.bytes, own.sha256), (own.self_test, None, own.self_test_sha256)
+        return [*first, *((f.path, f.bytes, f.sha256) for f in stored)]
+
     def _table(self) -> Table:
         return tables.of_variant(self)
 
@@ -358,14 +366,7 @@ class Portfolio(Record):
         """What is wrong with the files in `folder`, a line each: missing, of another size, of another content."""
         problems: list[str] = []
         for variant in self.variants:
-            artifact = variant.artifact
-            files = [
-                (artifact.path, artifact.bytes, artifact.sha256),
-                (artifact.self_test, None, artifact.self_test_sha256),
-                *((f.path, f.bytes, f.sha256) for f in (variant.plan, variant.weights) if f),
-                *((f.path, f.bytes, f.sha256) for f in (variant.embedded.files if variant.embedded else ())),
-            ]
-            for path, size, sha256 in files:
+            for path, size, sha256 in variant.files:
                 problem = file_problem(Path(folder), path, size, sha256)
                 if problem:
                     problems.append(f"variant '{variant.name}': {problem}")
